@@ -1,0 +1,398 @@
+//! The command line.
+
+use crate::output::Format;
+use arrow::compute::kernels::cast_utils::string_to_datetime;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use millstream_types::EventTime;
+use std::path::PathBuf;
+
+const AFTER_HELP: &str = "\
+Without a command: the shell, or the statements of -c, -f or standard input.
+
+Settings come from, each overriding the one before: defaults, the configuration file (--config, else ./millstream.toml,
+else ~/.config/millstream/config.toml), the environment (MILLSTREAM__SECTION__KEY), flags, and SET in SQL.
+
+Exit codes: 0 done, 1 a query or the pipeline failed, 2 wrong usage or configuration, 3 a script failed part-way,
+130 interrupted, 143 terminated.";
+
+/// SQL over micro-batches: streams in, answers kept up to date, results in rolling files.
+#[derive(Debug, Parser)]
+#[command(name = "millstream", version, long_version = crate::version::long(), after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// What to do; without it, the shell.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Statements to execute.
+    #[command(flatten)]
+    pub(crate) script: ScriptArgs,
+    /// Options of every command.
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+}
+
+/// Options that every command understands.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct GlobalArgs {
+    /// Read settings from this file.
+    #[arg(long, value_name = "FILE", global = true, env = "MILLSTREAM_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// How rows are written; a box on a terminal and CSV elsewhere unless given.
+    #[arg(long, value_enum, value_name = "FORMAT", global = true)]
+    pub(crate) format: Option<Format>,
+    /// What the program logs to standard error, for instance `info` or `millstream_engine=debug`.
+    #[arg(long, value_name = "FILTER", global = true)]
+    pub(crate) log: Option<String>,
+    /// How the log is written.
+    #[arg(long, value_enum, value_name = "FORMAT", global = true)]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Print nothing but results and errors.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line of text per event.
+    Text,
+    /// A JSON object per event.
+    Json,
+}
+
+/// Statements from the command line, a file or standard input.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ScriptArgs {
+    /// Execute these statements, then exit. May be given several times.
+    #[arg(short = 'c', long = "command", value_name = "SQL", conflicts_with = "file")]
+    pub(crate) sql: Vec<String>,
+    /// Execute this file, then exit; `-` is standard input.
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Keep state in this directory; in memory without it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Take over the state directory from an instance that still runs there.
+    #[arg(long, requires = "state_dir")]
+    pub(crate) takeover: bool,
+    /// Set a variable that statements use as `:name` or `:'name'`.
+    #[arg(short = 'v', long = "variable", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) variables: Vec<(String, String)>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a pipeline file until it is stopped or its streams end; starting it again continues where it stopped.
+    Run(RunArgs),
+    /// Run a pipeline file over history.
+    Replay(ReplayArgs),
+    /// Parse and plan a file and show how each query is kept up to date; no data is touched.
+    Check(CheckArgs),
+    /// Look into a state directory.
+    State(StateArgs),
+    /// Measure this machine.
+    Bench(BenchArgs),
+    /// Show settings: where each comes from, and whether they are right.
+    Config(ConfigArgs),
+    /// Print the completion script of a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (roff).
+    Man,
+}
+
+/// What a pipeline file is run with.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PipelineArgs {
+    /// The pipeline file.
+    #[arg(value_name = "FILE.sql")]
+    pub(crate) file: PathBuf,
+    /// Keep state in this directory; `.millstream/<file stem>` beside the file without it.
+    #[arg(long, value_name = "DIR", conflicts_with = "in_memory")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Keep nothing: a stop loses all state.
+    #[arg(long)]
+    pub(crate) in_memory: bool,
+    /// Take over the state directory from an instance that still runs there.
+    #[arg(long, conflicts_with = "in_memory")]
+    pub(crate) takeover: bool,
+    /// Set a variable that statements use as `:name` or `:'name'`.
+    #[arg(short = 'v', long = "variable", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) variables: Vec<(String, String)>,
+    /// Set an option of a stream or sink in place of what the file says.
+    #[arg(long = "set", value_name = "STREAM.OPTION=VALUE", value_parser = object_option)]
+    pub(crate) set: Vec<(String, String, String)>,
+    /// Write counts, times and sizes of the run to this file (JSON).
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) report: Option<PathBuf>,
+    /// Show progress on standard error: a bar on a terminal, else a line every few seconds.
+    #[arg(long, overrides_with = "no_progress")]
+    pub(crate) progress: bool,
+    /// Show no progress.
+    #[arg(long)]
+    pub(crate) no_progress: bool,
+}
+
+/// `millstream run`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// When epochs start: an interval such as `100ms`, `available` (what is there now, then stop) or `once` (the same as one epoch).
+    #[arg(long, value_name = "INTERVAL | available | once")]
+    pub(crate) trigger: Option<String>,
+}
+
+/// `millstream replay`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ReplayArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// The first event time that counts, for instance `2024-05-01` or `2024-05-01T12:00:00Z`.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) from: Option<EventTime>,
+    /// The first event time that no longer counts.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) to: Option<EventTime>,
+    /// How fast event time passes: `max`, or a factor of real time such as `60x`.
+    #[arg(long, value_name = "max | Nx", default_value = "max", value_parser = speed)]
+    pub(crate) speed: Speed,
+    /// How history is cut into epochs.
+    #[arg(long, value_enum, default_value = "arrival")]
+    pub(crate) order: ReplayOrder,
+    /// Close the windows that are still open at the end.
+    #[arg(long)]
+    pub(crate) close_windows: bool,
+}
+
+/// How a replay cuts history into epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReplayOrder {
+    /// Files in the source's order, cut by the limits of each stream; late rows are late as configured.
+    Arrival,
+}
+
+/// How fast a replay runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Speed {
+    /// As fast as it goes.
+    Max,
+    /// This many times real time.
+    Factor(f64),
+}
+
+/// `millstream check`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CheckArgs {
+    /// The pipeline file.
+    #[arg(value_name = "FILE.sql")]
+    pub(crate) file: PathBuf,
+    /// Set a variable that statements use as `:name` or `:'name'`.
+    #[arg(short = 'v', long = "variable", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) variables: Vec<(String, String)>,
+    /// Set an option of a stream or sink in place of what the file says.
+    #[arg(long = "set", value_name = "STREAM.OPTION=VALUE", value_parser = object_option)]
+    pub(crate) set: Vec<(String, String, String)>,
+}
+
+/// `millstream state`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StateArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) action: StateAction,
+}
+
+/// What `millstream state` does.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum StateAction {
+    /// List the files of a state directory with their sizes.
+    Ls {
+        /// The state directory.
+        dir: PathBuf,
+    },
+    /// Show the newest epochs, the checkpoint and the catalog.
+    Show {
+        /// The state directory.
+        dir: PathBuf,
+    },
+    /// Read everything and check it.
+    Verify {
+        /// The state directory.
+        dir: PathBuf,
+    },
+}
+
+/// `millstream config`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConfigArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) action: ConfigAction,
+}
+
+/// What `millstream config` does.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum ConfigAction {
+    /// Print every setting, its value and where the value comes from.
+    Show,
+    /// Report unknown or wrong settings.
+    Check,
+}
+
+/// `millstream bench`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BenchArgs {
+    /// The benchmark.
+    #[command(subcommand)]
+    pub(crate) benchmark: Benchmark,
+}
+
+/// The benchmarks.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Benchmark {
+    /// Each Nexmark query incrementally and as one batch over the same Parquet files.
+    Nexmark(NexmarkArgs),
+}
+
+/// `millstream bench nexmark`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NexmarkArgs {
+    /// The queries, for instance `q0,q1,q7`; all of them without it.
+    #[arg(long, value_name = "q0,q1,...", value_delimiter = ',')]
+    pub(crate) queries: Vec<String>,
+    /// Events to generate: persons, auctions and bids together.
+    #[arg(long, value_name = "N", default_value = "1000000", value_parser = count)]
+    pub(crate) events: u64,
+    /// Generate the Parquet files here and keep them; files of an earlier run with the same numbers are used again.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Events per epoch, which is one file of each stream.
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = count)]
+    pub(crate) epoch_rows: u64,
+    /// Print one JSON object per query in place of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Do not compare the two results.
+    #[arg(long)]
+    pub(crate) no_compare: bool,
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    let valid = name.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_') && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    if !valid {
+        return Err(format!("\"{name}\" is not a variable name: letters, digits and _ only"));
+    }
+    // The lines of error messages stay those of the file.
+    if value.contains(['\n', '\r']) {
+        return Err(format!("the value of \"{name}\" holds a line break"));
+    }
+    Ok((name.into(), value.into()))
+}
+
+fn object_option(text: &str) -> Result<(String, String, String), String> {
+    let expected = "expected STREAM.OPTION=VALUE";
+    let (path, value) = text.split_once('=').ok_or(expected)?;
+    let (object, option) = path.rsplit_once('.').ok_or(expected)?;
+    if object.is_empty() || option.is_empty() {
+        return Err(expected.into());
+    }
+    Ok((object.into(), option.into(), value.into()))
+}
+
+fn speed(text: &str) -> Result<Speed, String> {
+    if text.eq_ignore_ascii_case("max") {
+        return Ok(Speed::Max);
+    }
+    let factor: f64 = text.trim_end_matches(['x', 'X']).parse().map_err(|_| "expected max, or a factor such as 60x".to_string())?;
+    if factor.is_finite() && factor > 0.0 {
+        Ok(Speed::Factor(factor))
+    } else {
+        Err("the factor must be above zero".into())
+    }
+}
+
+/// A point in time in ISO 8601; UTC unless it says otherwise.
+fn time(text: &str) -> Result<EventTime, String> {
+    let utc = string_to_datetime(&chrono::Utc, text.trim()).map_err(|_| "expected a time such as 2024-05-01 or 2024-05-01T12:00:00Z".to_string())?;
+    Ok(EventTime(utc.timestamp_micros()))
+}
+
+/// A count such as `1000000`, `1_000_000`, `10k`, `5m`.
+fn count(text: &str) -> Result<u64, String> {
+    let digits = text.replace('_', "").to_lowercase();
+    let (digits, factor) = match digits.strip_suffix(['k', 'm']) {
+        Some(rest) if digits.ends_with('k') => (rest, 1_000),
+        Some(rest) => (rest, 1_000_000),
+        None => (digits.as_str(), 1),
+    };
+    let number: u64 = digits.parse().map_err(|_| "expected a count such as 1000000, 100k or 10m".to_string())?;
+    match number.checked_mul(factor) {
+        Some(0) => Err("must be at least 1".into()),
+        Some(count) => Ok(count),
+        None => Err("the count is too large".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("millstream").chain(args.iter().copied()))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bare_is_the_shell() {
+        let cli = parse(&[]).unwrap();
+        assert!(cli.command.is_none() && cli.script.sql.is_empty() && cli.script.file.is_none());
+    }
+
+    #[test]
+    fn statements_may_be_given_several_times() {
+        let cli = parse(&["-c", "SELECT 1", "-c", "SELECT 2", "--format", "json", "-v", "n=a=b"]).unwrap();
+        assert_eq!(cli.script.sql, ["SELECT 1", "SELECT 2"]);
+        assert_eq!(cli.global.format, Some(Format::Json));
+        assert_eq!(cli.script.variables, [("n".to_string(), "a=b".to_string())]);
+        assert!(parse(&["-c", "SELECT 1", "-f", "x.sql"]).is_err());
+    }
+
+    #[test]
+    fn run_takes_options_of_streams() {
+        let cli = parse(&["run", "p.sql", "--set", "bids.path=/x=y", "--trigger", "available", "--report", "r.json"]).unwrap();
+        let Some(Command::Run(run)) = cli.command else { panic!("not run") };
+        assert_eq!(run.pipeline.set, [("bids".to_string(), "path".to_string(), "/x=y".to_string())]);
+        assert_eq!(run.trigger.as_deref(), Some("available"));
+        assert!(parse(&["run", "p.sql", "--set", "path=/x"]).is_err());
+        assert!(parse(&["run", "p.sql", "--in-memory", "--state-dir", "d"]).is_err());
+    }
+
+    #[test]
+    fn times_are_utc_unless_they_say_otherwise() {
+        assert_eq!(time("1970-01-02"), Ok(EventTime(86_400_000_000)));
+        assert_eq!(time("1970-01-01T01:00:00+01:00"), Ok(EventTime(0)));
+        assert!(time("yesterday").is_err());
+    }
+
+    #[test]
+    fn speeds_and_counts() {
+        assert_eq!(speed("max"), Ok(Speed::Max));
+        assert_eq!(speed("60x"), Ok(Speed::Factor(60.0)));
+        assert!(speed("0x").is_err() && speed("fast").is_err() && speed("NaN").is_err());
+        assert_eq!(count("10m"), Ok(10_000_000));
+        assert_eq!(count("100_000"), Ok(100_000));
+        assert_eq!(count("5k"), Ok(5_000));
+        assert!(count("0").is_err() && count("x").is_err() && count("999999999999999999m").is_err());
+    }
+}

@@ -1,0 +1,175 @@
+//! What the benchmark prints.
+
+use super::data::Input;
+use super::incremental::Measured;
+use super::queries::Query;
+use crate::numbers;
+use crate::output::table::{Drawing, Grid, Lines, draw};
+use crate::terminal::Terminal;
+use millstream_connectors::sources::nexmark::NexmarkTable;
+use serde::Serialize;
+
+/// Whether the results of both ways are the same rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Agreement {
+    /// They are.
+    Yes,
+    /// They are not.
+    No,
+    /// Not looked at.
+    Unknown,
+}
+
+/// The figures of one query.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Measurement {
+    /// The query.
+    pub(crate) query: &'static str,
+    /// Rows of the tables it reads.
+    pub(crate) rows: u64,
+    /// Rows it wrote.
+    pub(crate) rows_out: u64,
+    /// Seconds as one batch.
+    pub(crate) batch_seconds: Option<f64>,
+    /// Seconds through the engine.
+    pub(crate) incremental_seconds: f64,
+    /// Epochs it took.
+    pub(crate) epochs: u64,
+    /// Half of the epochs took at most this long, in milliseconds.
+    pub(crate) epoch_p50_ms: f64,
+    /// 99 of 100 epochs.
+    pub(crate) epoch_p99_ms: f64,
+    /// Largest resident set of the incremental run.
+    pub(crate) peak_memory_bytes: u64,
+    /// Rows of state at the end.
+    pub(crate) state_rows: u64,
+    /// Bytes of state at the end.
+    pub(crate) state_bytes: u64,
+    /// Whether the results agree.
+    pub(crate) agreement: Agreement,
+    /// Why it failed.
+    pub(crate) error: Option<String>,
+}
+
+impl Measurement {
+    /// The figures of an incremental run.
+    pub(crate) fn incremental(query: &Query, input: &Input, measured: Measured, peak_memory_bytes: u64) -> Self {
+        let tables = NexmarkTable::ALL.into_iter().filter(|table| query.reads(table.name()));
+        let report = measured.report;
+        Self {
+            query: query.name,
+            rows: tables.map(|table| input.rows(table)).sum(),
+            rows_out: report.rows_out,
+            batch_seconds: None,
+            incremental_seconds: measured.seconds,
+            epochs: report.epochs,
+            epoch_p50_ms: report.epoch_latency_ms.p50,
+            epoch_p99_ms: report.epoch_latency_ms.p99,
+            peak_memory_bytes,
+            state_rows: report.state_rows,
+            state_bytes: report.state_bytes,
+            agreement: Agreement::Unknown,
+            error: None,
+        }
+    }
+
+    /// A query that failed.
+    pub(crate) fn failed(query: &'static str, error: &anyhow::Error) -> Self {
+        Self {
+            query,
+            rows: 0,
+            rows_out: 0,
+            batch_seconds: None,
+            incremental_seconds: 0.0,
+            epochs: 0,
+            epoch_p50_ms: 0.0,
+            epoch_p99_ms: 0.0,
+            peak_memory_bytes: 0,
+            state_rows: 0,
+            state_bytes: 0,
+            agreement: Agreement::Unknown,
+            error: Some(format!("{error:#}")),
+        }
+    }
+
+    /// The query failed or gave other rows.
+    pub(crate) fn is_wrong(&self) -> bool {
+        self.error.is_some() || self.agreement == Agreement::No
+    }
+
+    /// Batch time by incremental time: 1 is as fast as batch.
+    fn ratio(&self) -> Option<f64> {
+        self.batch_seconds.filter(|_| self.incremental_seconds > 0.0).map(|batch| batch / self.incremental_seconds)
+    }
+
+    /// Progress on standard error: one line when the query is done.
+    pub(crate) fn line(&self) -> String {
+        match (&self.error, self.ratio()) {
+            (Some(error), _) => format!("{}: {error}", self.query),
+            (None, Some(ratio)) => format!("{}: {:.2} s, ratio {ratio:.2}", self.query, self.incremental_seconds),
+            (None, None) => format!("{}: {:.2} s", self.query, self.incremental_seconds),
+        }
+    }
+
+    fn cells(&self) -> Vec<Option<String>> {
+        if self.error.is_some() {
+            let mut cells = vec![Some(self.query.to_string())];
+            cells.resize(HEADER.len() - 1, None);
+            cells.push(Some("failed".into()));
+            return cells;
+        }
+        let rate = |seconds: f64| (seconds > 0.0).then(|| numbers::short(self.rows as f64 / seconds));
+        let agreement = match self.agreement {
+            Agreement::Yes => "yes",
+            Agreement::No => "NO",
+            Agreement::Unknown => "",
+        };
+        vec![
+            Some(self.query.to_string()),
+            Some(numbers::short(self.rows as f64)),
+            Some(numbers::short(self.rows_out as f64)),
+            self.batch_seconds.map(|seconds| format!("{seconds:.2}")),
+            Some(format!("{:.2}", self.incremental_seconds)),
+            self.batch_seconds.and_then(rate),
+            rate(self.incremental_seconds),
+            self.ratio().map(|ratio| format!("{ratio:.2}")),
+            Some(format!("{:.1}", self.epoch_p50_ms)),
+            Some(format!("{:.1}", self.epoch_p99_ms)),
+            Some(numbers::bytes(self.peak_memory_bytes)),
+            Some(numbers::short(self.state_rows as f64)),
+            Some(numbers::bytes(self.state_bytes)),
+            Some(agreement.to_string()),
+        ]
+    }
+}
+
+const HEADER: [&str; 14] = [
+    "query", "rows", "out", "batch s", "incr. s", "batch rows/s", "incr. rows/s", "ratio", "p50 ms", "p99 ms", "peak RSS", "state rows",
+    "state", "agree",
+];
+
+/// The table of all queries.
+pub(crate) fn table(measurements: &[Measurement]) -> String {
+    let terminal = Terminal::stdout();
+    let mut right = vec![true; HEADER.len()];
+    right[0] = false;
+    right[HEADER.len() - 1] = false;
+    let mut grid = Grid::new(HEADER.map(String::from).to_vec(), right);
+    grid.rows = measurements.iter().map(Measurement::cells).collect();
+    let lines = if terminal.is_terminal { Lines::Box } else { Lines::Ascii };
+    draw(&grid, Drawing { lines, width: None, null: "", color: terminal.color, marks: None }).text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_queries_stay_in_the_table() {
+        let failed = Measurement::failed("q9", &anyhow::anyhow!("why"));
+        assert!(failed.is_wrong());
+        let text = table(&[failed]);
+        assert!(text.contains("q9") && text.contains("failed"), "{text}");
+    }
+}

@@ -1,0 +1,127 @@
+//! The `millstream` program: shell, script runner, pipeline runner, benchmark.
+//!
+//! | file | for |
+//! | --- | --- |
+//! | `args.rs`, `settings.rs` | the command line; configuration file and environment |
+//! | `script.rs`, `shell/` | statements from `-c`, files and standard input; the interactive shell |
+//! | `run.rs`, `replay/`, `check.rs`, `pipeline_file.rs` | pipeline files |
+//! | `present.rs`, `output/`, `live/` | results: formats, and views that follow changes |
+//! | `progress.rs`, `message.rs`, `logging.rs`, `failure.rs` | standard error and exit codes |
+//! | `state.rs`, `bench/`, `config_command.rs` | tools |
+//!
+//! Nothing here knows how a query is executed: that is `millstream-engine`.
+
+mod args;
+mod bench;
+mod check;
+mod config_command;
+mod engine_setup;
+mod failure;
+mod interrupt;
+mod live;
+mod logging;
+mod message;
+mod numbers;
+mod output;
+mod pipeline_file;
+mod present;
+mod progress;
+mod replay;
+mod run;
+mod script;
+mod settings;
+mod shell;
+mod state;
+mod terminal;
+mod version;
+
+use args::{Benchmark, Cli, Command, LogFormat, ScriptArgs};
+use clap::{CommandFactory, Parser};
+use failure::{DONE, Failure};
+use present::Presenter;
+use script::Script;
+use settings::Settings;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return ExitCode::from(failure::report(&error.into())),
+    };
+    let code = match runtime.block_on(dispatch(cli)) {
+        Ok(code) => code,
+        Err(error) => failure::report(&error),
+    };
+    // Readers of sockets and terminals may be blocked in a system call; nobody waits for them.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
+    let settings = settings::load(cli.global.config.as_deref())?;
+    // A service logs what is worth a look; everything else tells its user directly.
+    let is_service = matches!(cli.command, Some(Command::Run(_) | Command::Replay(_)));
+    let default = if is_service { "warn" } else { "off" };
+    let filter = cli.global.log.clone().or_else(|| settings.log_filter.clone()).unwrap_or_else(|| default.into());
+    logging::start(&filter, cli.global.log_format.or(settings.log_format).unwrap_or(LogFormat::Text))?;
+    let global = cli.global;
+    let Some(command) = cli.command else { return statements(cli.script, &global, &settings).await };
+    if !cli.script.sql.is_empty() || cli.script.file.is_some() {
+        return Err(Failure::usage("-c and -f go without a command\nhint: millstream run FILE.sql runs a pipeline file.").into());
+    }
+    match command {
+        Command::Run(args) => run::run(args, &global, &settings).await,
+        Command::Replay(args) => replay::replay(args, &global, &settings).await,
+        Command::Check(args) => check::check(args, &global, &settings).await,
+        Command::State(args) => state::state(&args.action),
+        Command::Bench(args) => match args.benchmark {
+            Benchmark::Nexmark(args) => bench::nexmark(args, &settings).await,
+        },
+        Command::Config(args) => config_command::run(args.action, &settings).await,
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut text);
+            std::io::stdout().lock().write_all(&text)?;
+            Ok(DONE)
+        }
+        Command::Man => {
+            let mut text = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+            std::io::stdout().lock().write_all(&text)?;
+            Ok(DONE)
+        }
+    }
+}
+
+/// Without a command: the shell on a terminal, else a script.
+async fn statements(args: ScriptArgs, global: &args::GlobalArgs, settings: &Settings) -> anyhow::Result<u8> {
+    let script = if let Some(file) = &args.file {
+        Some(Script::read(file)?)
+    } else if !args.sql.is_empty() {
+        Some(Script { text: args.sql.join(";\n"), name: None })
+    } else if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        None
+    } else {
+        Some(Script::read(Path::new("-"))?)
+    };
+    let mut builder = engine_setup::builder(settings).takeover(args.takeover);
+    if let Some(dir) = &args.state_dir {
+        builder = builder.state_dir(dir);
+    }
+    let engine = engine_setup::build(builder).await?;
+    let variables = args.variables.into_iter().collect();
+    match script {
+        None => shell::run(engine, Presenter::new(settings, global.format, global.quiet, true), settings, variables).await,
+        Some(mut script) => {
+            script.text = millstream_sql::variables::substitute(&script.text, &variables);
+            let mut presenter = Presenter::new(settings, global.format, global.quiet, false);
+            script::run(&engine, &mut presenter, &script).await
+        }
+    }
+}

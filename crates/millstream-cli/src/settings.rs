@@ -1,0 +1,239 @@
+//! Settings from the configuration file and the environment.
+//!
+//! ```toml
+//! [output]
+//! format = "box"          # as --format
+//! null = "∅"
+//! expanded = "auto"       # on, off, auto
+//!
+//! [shell]
+//! timing = true
+//!
+//! [pipeline]              # every pipeline option, as SET takes it
+//! trigger = "1s"
+//! ```
+//! The environment overrides the file: `MILLSTREAM__OUTPUT__FORMAT=csv`. An unknown name is an error that suggests the
+//! nearest known one, never silence. The engine itself checks the names under `pipeline`.
+
+use crate::args::LogFormat;
+use crate::failure::Failure;
+use crate::output::{Expanded, Format};
+use millstream_types::suggest::nearest;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The names outside `pipeline`, each with what it is for.
+pub(crate) const KNOWN: [(&str, &str); 10] = [
+    ("log.filter", "what is logged, as --log"),
+    ("log.format", "text or json, as --log-format"),
+    ("output.expanded", "on, off or auto: rows one column per line"),
+    ("output.format", "box, table, expanded, csv, tsv, json, ndjson or markdown, as --format"),
+    ("output.null", "what stands for NULL in tables"),
+    ("output.pager", "on or off: show what is longer than the window in $PAGER"),
+    ("shell.history_file", "where the shell keeps its history; empty for none"),
+    ("shell.history_size", "statements the shell remembers"),
+    ("shell.live", "table, changelog or append: how SELECT ... EMIT CHANGES is shown"),
+    ("shell.timing", "on or off: print how long each statement took"),
+];
+
+/// The section whose names the engine knows.
+const PIPELINE: &str = "pipeline.";
+
+/// How `SELECT ... EMIT CHANGES` is shown on a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Live {
+    /// A table that is updated in place; lines when the query only appends.
+    Table,
+    /// `+I -U +U -D` lines.
+    Changelog,
+    /// The new rows only, as lines; refused for a query that takes rows back.
+    Append,
+}
+
+impl Live {
+    /// Every choice with its name.
+    pub(crate) const ALL: [(&'static str, Live); 3] = [("table", Live::Table), ("changelog", Live::Changelog), ("append", Live::Append)];
+}
+
+/// One setting as `config show` prints it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// `section.name`.
+    pub(crate) name: String,
+    /// Its value.
+    pub(crate) value: String,
+    /// Where it comes from: a file or the environment.
+    pub(crate) origin: String,
+}
+
+/// The settings in force.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    /// `output.format`.
+    pub(crate) format: Option<Format>,
+    /// `output.null`.
+    pub(crate) null: Option<String>,
+    /// `output.expanded`.
+    pub(crate) expanded: Option<Expanded>,
+    /// `output.pager`.
+    pub(crate) pager: Option<bool>,
+    /// `shell.history_file`.
+    pub(crate) history_file: Option<PathBuf>,
+    /// `shell.history_size`.
+    pub(crate) history_size: Option<usize>,
+    /// `shell.live`.
+    pub(crate) live: Option<Live>,
+    /// `shell.timing`.
+    pub(crate) timing: Option<bool>,
+    /// `log.filter`.
+    pub(crate) log_filter: Option<String>,
+    /// `log.format`.
+    pub(crate) log_format: Option<LogFormat>,
+    /// Options of the pipeline.
+    pub(crate) pipeline: BTreeMap<String, String>,
+    /// All of them as they were given.
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// Reads the settings: `file` where one is named (it must exist), else the first of the default files that exists.
+///
+/// # Errors
+/// When a file cannot be read, or a name or a value is wrong.
+pub(crate) fn load(file: Option<&Path>) -> Result<Settings, Failure> {
+    let file = match file {
+        Some(file) if !file.is_file() => return Err(Failure::usage(format!("configuration file \"{}\" does not exist", file.display()))),
+        Some(file) => Some(file.to_path_buf()),
+        None => default_files().into_iter().find(|file| file.is_file()),
+    };
+    let mut builder = config::Config::builder();
+    if let Some(file) = &file {
+        builder = builder.add_source(config::File::from(file.as_path()).format(config::FileFormat::Toml));
+    }
+    builder = builder.add_source(config::Environment::with_prefix("MILLSTREAM").prefix_separator("__").separator("__"));
+    let invalid = |error: config::ConfigError| Failure::usage(format!("configuration: {error}"));
+    let table = builder.build().map_err(invalid)?.cache.into_table().map_err(invalid)?;
+    let mut entries = Vec::new();
+    flatten("", table, &mut entries)?;
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    interpret(entries)
+}
+
+/// Where a configuration file is looked for.
+pub(crate) fn default_files() -> Vec<PathBuf> {
+    let mut files = vec![PathBuf::from("millstream.toml")];
+    files.extend(user_directory("XDG_CONFIG_HOME", ".config").map(|directory| directory.join("config.toml")));
+    files
+}
+
+/// The user's directory for files of this program, such as `~/.config/millstream`.
+pub(crate) fn user_directory(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(below_home))).map(|base| base.join("millstream"))
+}
+
+fn flatten(prefix: &str, table: config::Map<String, config::Value>, entries: &mut Vec<Entry>) -> Result<(), Failure> {
+    for (key, value) in table {
+        let name = format!("{prefix}{key}");
+        let origin = value.origin().unwrap_or("the environment").to_string();
+        match value.kind {
+            config::ValueKind::Table(inner) => flatten(&format!("{name}."), inner, entries)?,
+            _ => {
+                let value = value
+                    .into_string()
+                    .map_err(|_| Failure::usage(format!("setting \"{name}\" ({origin}) must be a text, a number or true or false")))?;
+                entries.push(Entry { name, value, origin });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn interpret(entries: Vec<Entry>) -> Result<Settings, Failure> {
+    let mut settings = Settings::default();
+    for entry in &entries {
+        if let Some(option) = entry.name.strip_prefix(PIPELINE) {
+            settings.pipeline.insert(option.to_string(), entry.value.clone());
+            continue;
+        }
+        match entry.name.as_str() {
+            "log.filter" => settings.log_filter = Some(entry.value.clone()),
+            "log.format" => settings.log_format = Some(choice(entry, &[("text", LogFormat::Text), ("json", LogFormat::Json)])?),
+            "output.expanded" => settings.expanded = Some(choice(entry, &EXPANDED)?),
+            "output.format" => settings.format = Some(choice(entry, &Format::ALL)?),
+            "output.null" => settings.null = Some(entry.value.clone()),
+            "output.pager" => settings.pager = Some(choice(entry, &SWITCH)?),
+            "shell.history_file" => settings.history_file = Some(entry.value.clone().into()),
+            "shell.history_size" => {
+                let size = entry.value.parse().map_err(|_| wrong(entry, "a number"))?;
+                settings.history_size = Some(size);
+            }
+            "shell.live" => settings.live = Some(choice(entry, &Live::ALL)?),
+            "shell.timing" => settings.timing = Some(choice(entry, &SWITCH)?),
+            unknown => {
+                let names = KNOWN.iter().map(|(name, _)| *name);
+                let hint = match nearest(unknown, names.clone()) {
+                    Some(name) => format!("Did you mean \"{name}\"?"),
+                    None => format!("Known settings: {}, pipeline.*.", names.collect::<Vec<_>>().join(", ")),
+                };
+                return Err(Failure::usage(format!("unknown setting \"{unknown}\" ({})\nhint: {hint}", entry.origin)));
+            }
+        }
+    }
+    settings.entries = entries;
+    Ok(settings)
+}
+
+/// The choices of a switch.
+pub(crate) const SWITCH: [(&str, bool); 4] = [("on", true), ("off", false), ("true", true), ("false", false)];
+
+/// The choices of expansion.
+pub(crate) const EXPANDED: [(&str, Expanded); 3] = [("on", Expanded::On), ("off", Expanded::Off), ("auto", Expanded::Auto)];
+
+fn choice<T: Copy>(entry: &Entry, choices: &[(&str, T)]) -> Result<T, Failure> {
+    choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(&entry.value)).map(|(_, choice)| *choice).ok_or_else(|| {
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("'{name}'")).collect();
+        wrong(entry, &format!("one of {}", names.join(", ")))
+    })
+}
+
+fn wrong(entry: &Entry, expected: &str) -> Failure {
+    Failure::usage(format!("setting \"{}\" is '{}', not {expected} ({})", entry.name, entry.value, entry.origin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, value: &str) -> Entry {
+        Entry { name: name.into(), value: value.into(), origin: "test".into() }
+    }
+
+    #[test]
+    fn known_settings_are_read() {
+        let settings =
+            interpret(vec![entry("output.format", "CSV"), entry("pipeline.trigger", "1s"), entry("shell.timing", "true")]).unwrap();
+        assert_eq!(settings.format, Some(Format::Csv));
+        assert_eq!(settings.timing, Some(true));
+        assert_eq!(settings.pipeline["trigger"], "1s");
+    }
+
+    #[test]
+    fn unknown_names_and_values_are_refused() {
+        let error = interpret(vec![entry("output.fromat", "csv")]).unwrap_err();
+        assert!(error.message.contains("Did you mean \"output.format\"?"), "{}", error.message);
+        assert_eq!(error.code, crate::failure::USAGE);
+        let error = interpret(vec![entry("shell.live", "fancy")]).unwrap_err();
+        assert_eq!(error.message, "setting \"shell.live\" is 'fancy', not one of 'table', 'changelog', 'append' (test)");
+    }
+
+    #[test]
+    fn a_file_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("c.toml");
+        std::fs::write(&file, "[output]\nnull = '-'\n[shell]\nhistory_size = 10\n").unwrap();
+        let settings = load(Some(&file)).unwrap();
+        assert_eq!(settings.null.as_deref(), Some("-"));
+        assert_eq!(settings.history_size, Some(10));
+        assert!(load(Some(&directory.path().join("missing.toml"))).is_err());
+    }
+}

@@ -1,0 +1,168 @@
+//! The program as its users meet it: arguments in, standard output, standard error and exit codes out.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn millstream(directory: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+    command.args(args).current_dir(directory).env("HOME", directory).env_remove("XDG_CONFIG_HOME").env_remove("NO_COLOR").stdin(Stdio::null());
+    command
+}
+
+fn run(directory: &Path, args: &[&str]) -> Output {
+    millstream(directory, args).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// A pipeline over two CSV files in `in/`, with a Parquet sink in `out/`.
+fn pipeline(directory: &Path) {
+    std::fs::create_dir_all(directory.join("in")).unwrap();
+    std::fs::write(directory.join("in/a.csv"), "word,n\nx,1\ny,2\nbroken,notanumber\n").unwrap();
+    std::fs::write(directory.join("in/b.csv"), "word,n\nx,3\n").unwrap();
+    let sql = "CREATE STREAM words (word VARCHAR, n BIGINT) WITH (connector = 'files', path = 'in', format = 'csv');
+CREATE MATERIALIZED VIEW totals AS SELECT word, sum(n) AS total FROM words GROUP BY word;
+CREATE SINK copy AS SELECT word, n FROM words WITH (connector = 'parquet', path = 'out');
+SELECT * FROM totals ORDER BY word;
+";
+    std::fs::write(directory.join("p.sql"), sql).unwrap();
+}
+
+#[test]
+fn statements_give_rows_in_every_format() {
+    let directory = directory();
+    let sql = "SELECT 1 AS a, 'x,y' AS b UNION ALL SELECT 2, NULL ORDER BY a";
+    let csv = run(directory.path(), &["-c", sql]);
+    assert_eq!((stdout(&csv).as_str(), csv.status.code()), ("a,b\n1,\"x,y\"\n2,\n", Some(0)), "{}", stderr(&csv));
+    let json = run(directory.path(), &["-c", sql, "--format", "ndjson"]);
+    assert_eq!(stdout(&json), "{\"a\":1,\"b\":\"x,y\"}\n{\"a\":2,\"b\":null}\n");
+    let table = run(directory.path(), &["-c", sql, "--format", "table"]);
+    assert_eq!(stdout(&table), " a | b\n---+------\n 1 | x,y\n 2 | NULL\n");
+}
+
+#[test]
+fn failures_have_their_exit_code_and_their_place() {
+    let directory = directory();
+    let wrong = run(directory.path(), &["-c", "SELEC 1"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(stderr(&wrong).starts_with("error: "), "{}", stderr(&wrong));
+    std::fs::write(directory.path().join("s.sql"), "SELECT 1 AS a;\n\nSELECT * FROM nosuch;\n").unwrap();
+    let script = run(directory.path(), &["-f", "s.sql"]);
+    assert_eq!((script.status.code(), stdout(&script).as_str()), (Some(3), "a\n1\n"));
+    assert!(stderr(&script).contains("s.sql") && stderr(&script).contains('3'), "{}", stderr(&script));
+    assert_eq!(run(directory.path(), &["--nosuch"]).status.code(), Some(2));
+    assert_eq!(run(directory.path(), &["run", "missing.sql"]).status.code(), Some(2));
+    let unknown = millstream(directory.path(), &["-c", "SELECT 1"]).env("MILLSTREAM__OUTPUT__FROMAT", "csv").output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("Did you mean \"output.format\"?"), "{}", stderr(&unknown));
+}
+
+#[test]
+fn flags_override_the_environment_which_overrides_the_file() {
+    let directory = directory();
+    std::fs::write(directory.path().join("millstream.toml"), "[output]\nformat = 'tsv'\n").unwrap();
+    let file = run(directory.path(), &["-c", "SELECT 1 AS a, 2 AS b"]);
+    assert_eq!(stdout(&file), "a\tb\n1\t2\n");
+    let environment = |args: &[&str]| millstream(directory.path(), args).env("MILLSTREAM__OUTPUT__FORMAT", "ndjson").output().unwrap();
+    assert_eq!(stdout(&environment(&["-c", "SELECT 1 AS a, 2 AS b"])), "{\"a\":1,\"b\":2}\n");
+    assert_eq!(stdout(&environment(&["-c", "SELECT 1 AS a, 2 AS b", "--format", "csv"])), "a,b\n1,2\n");
+}
+
+#[test]
+fn standard_input_is_a_script_and_variables_are_replaced() {
+    let directory = directory();
+    let mut child =
+        millstream(directory.path(), &["-v", "n=5", "-v", "name=it's"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"SELECT :n AS n, :'name' AS name;").unwrap();
+    assert_eq!(stdout(&child.wait_with_output().unwrap()), "n,name\n5,it's\n");
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let directory = directory();
+    let sql = "SELECT value FROM generate_series(1, 2000000)";
+    let mut child = millstream(directory.path(), &["-c", sql]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((stderr(&output).as_str(), output.status.code()), ("", Some(0)));
+}
+
+#[test]
+fn a_pipeline_file_runs_and_running_it_again_adds_nothing() {
+    let directory = directory();
+    pipeline(directory.path());
+    let args = ["run", "p.sql", "--trigger", "available", "--report", "report.json"];
+    let first = run(directory.path(), &args);
+    assert_eq!((stdout(&first).as_str(), first.status.code()), ("word,total\nx,4\ny,2\n", Some(0)), "{}", stderr(&first));
+    assert!(stderr(&first).contains(".millstream/p"), "{}", stderr(&first));
+    let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(directory.path().join("report.json")).unwrap()).unwrap();
+    assert_eq!((&report["rows_in"], &report["rows_used"], &report["rows_bad"]), (&4.into(), &3.into(), &1.into()), "{report}");
+    let second = run(directory.path(), &args);
+    assert_eq!((stdout(&second).as_str(), second.status.code()), ("word,total\nx,4\ny,2\n", Some(0)), "{}", stderr(&second));
+    let written = run(directory.path(), &["-c", "SELECT count(*) AS n FROM 'out/*.parquet'"]);
+    if written.status.success() {
+        assert_eq!(stdout(&written), "n\n3\n");
+    }
+    let state = run(directory.path(), &["state", "verify", ".millstream/p"]);
+    assert_eq!(state.status.code(), Some(0), "{}", stderr(&state));
+    assert!(stdout(&run(directory.path(), &["state", "show", ".millstream/p"])).contains("newest committed epoch") || !stdout(&state).is_empty());
+}
+
+#[test]
+fn check_plans_without_touching_data() {
+    let directory = directory();
+    pipeline(directory.path());
+    let good = run(directory.path(), &["check", "p.sql"]);
+    assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
+    assert!(stdout(&good).contains("CREATE MATERIALIZED VIEW totals"), "{}", stdout(&good));
+    assert!(!directory.path().join("out").exists() || std::fs::read_dir(directory.path().join("out")).unwrap().count() == 0);
+    std::fs::write(directory.path().join("bad.sql"), "CREATE VIEW v AS SELECT * FROM nosuch;\nCREATE VIEW w AS SELECT 1 AS a;\n").unwrap();
+    let bad = run(directory.path(), &["check", "bad.sql"]);
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(stderr(&bad).contains("1 of 2 statements"), "{}", stderr(&bad));
+}
+
+#[test]
+fn live_queries_are_change_lines_in_a_pipe() {
+    let directory = directory();
+    pipeline(directory.path());
+    let sql = "CREATE STREAM words (word VARCHAR, n BIGINT) WITH (connector = 'files', path = 'in', format = 'csv', settle = '0');
+SELECT word FROM words EMIT CHANGES LIMIT 2";
+    let plain = run(directory.path(), &["-c", sql]);
+    let text = stdout(&plain);
+    assert_eq!(text.lines().count(), 2, "{text}{}", stderr(&plain));
+    assert!(text.lines().all(|line| line.starts_with("+I ")), "{text}");
+    let csv = run(directory.path(), &["-c", sql, "--format", "csv"]);
+    assert!(stdout(&csv).starts_with("epoch,op,word\n"), "{}", stdout(&csv));
+}
+
+#[test]
+fn completions_and_the_manual_are_printed() {
+    let directory = directory();
+    assert!(stdout(&run(directory.path(), &["completions", "bash"])).contains("millstream"));
+    assert!(stdout(&run(directory.path(), &["man"])).contains(".TH millstream"));
+    assert!(stdout(&run(directory.path(), &["--version"])).contains("datafusion: "));
+}
+
+#[test]
+fn the_benchmark_compares_both_ways() {
+    let directory = directory();
+    let args = ["bench", "nexmark", "--queries", "q0,q1", "--events", "2000", "--epoch-rows", "500", "--dir", "data", "--json"];
+    let output = run(directory.path(), &args);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    for line in stdout(&output).lines() {
+        let figures: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&figures["agreement"], &figures["rows"]), (&"yes".into(), &1840.into()), "{line}");
+    }
+}

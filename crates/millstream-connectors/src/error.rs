@@ -1,0 +1,98 @@
+//! What can go wrong in a source or a sink.
+
+use millstream_types::{Classified, ErrorKind, OptionError};
+
+/// The result type of this crate.
+pub type Result<T, E = ConnectorError> = std::result::Result<T, E>;
+
+/// What can go wrong in a source or a sink.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectorError {
+    /// An option is unknown, missing or out of range.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// Something in the definition cannot work; `hint` says what to write instead.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong and where.
+        message: String,
+        /// What to do, if there is something to say.
+        hint: Option<String>,
+    },
+    /// A file or peer cannot be reached; `place` is its path or address.
+    #[error("{action} {place} failed")]
+    Unavailable {
+        /// What was tried, as a gerund: `reading`, `connecting to`.
+        action: &'static str,
+        /// Path or address.
+        place: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Input that cannot be read at all, as opposed to single bad rows.
+    #[error("{place} {problem}")]
+    Data {
+        /// File (and position) or peer.
+        place: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do, if there is something to say.
+        hint: Option<String>,
+    },
+    /// Something that was read or written before is not what it was.
+    #[error("{place} {problem}")]
+    Corrupt {
+        /// File or record.
+        place: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A failure inside Arrow or Parquet that should not happen.
+    #[error("{context}")]
+    Internal {
+        /// What was being done.
+        context: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl ConnectorError {
+    /// An error of the definition.
+    pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        let hint = hint.into();
+        Self::Invalid { message: message.into(), hint: (!hint.is_empty()).then_some(hint) }
+    }
+
+    /// Something outside did not answer.
+    pub fn unavailable(action: &'static str, place: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable { action, place: place.into(), source: source.into() }
+    }
+
+    /// A bug, or a library that failed where it must not.
+    pub fn internal(context: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Internal { context: context.into(), source: source.into() }
+    }
+}
+
+impl Classified for ConnectorError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Option(_) | Self::Invalid { .. } => ErrorKind::Invalid,
+            Self::Unavailable { .. } => ErrorKind::Unavailable,
+            Self::Data { .. } => ErrorKind::Data,
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Internal { .. } => ErrorKind::Internal,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Option(error) => error.hint(),
+            Self::Invalid { hint, .. } | Self::Data { hint, .. } => hint.clone(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Parquet: a part is a file of one row group; joining copies column chunks, page indexes and bloom filters, and writes a new footer.
+
+use super::arrow_error;
+use super::config::{Compression, Config, Statistics};
+use super::format::{Encoding, Facts, Keep};
+use super::layout::Layout;
+use super::part::{Blob, Output};
+use crate::error::{ConnectorError, Result};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, SchemaRef};
+use millstream_types::suggest::nearest;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter, add_encoded_arrow_schema_to_metadata};
+use parquet::basic::{Compression as ParquetCompression, GzipLevel, ZstdLevel};
+use parquet::bloom_filter::Sbbf;
+use parquet::column::writer::ColumnCloseResult;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, PageIndexPolicy, ParquetMetaDataReader, SortingColumn};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::ChunkReader;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::schema::types::{ColumnPath, TypePtr};
+use std::io::Write;
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(crate) struct ParquetEncoding {
+    schema: SchemaRef,
+    root: TypePtr,
+    properties: WriterProperties,
+    ordered: bool,
+}
+
+impl ParquetEncoding {
+    pub(crate) fn new(config: &Config, layout: &Layout) -> Result<ParquetEncoding> {
+        let schema = Arc::clone(&layout.file);
+        let descriptor = ArrowSchemaConverter::new()
+            .convert(&schema)
+            .map_err(|error| ConnectorError::invalid(format!("sink \"{}\": {error}", layout.sink), "Cast the column to another type."))?;
+        let mut properties = WriterProperties::builder()
+            .set_compression(compression(config.compression)?)
+            .set_dictionary_enabled(config.parquet.dictionary)
+            .set_statistics_enabled(match config.parquet.statistics {
+                Statistics::None => EnabledStatistics::None,
+                Statistics::Chunk => EnabledStatistics::Chunk,
+                Statistics::Page => EnabledStatistics::Page,
+            })
+            // The sink cuts row groups itself.
+            .set_max_row_group_row_count(Some(usize::MAX));
+        for column in &config.parquet.bloom_filter {
+            if schema.column_with_name(column).is_none() {
+                let hint = match nearest(column, schema.fields().iter().map(|field| field.name().as_str())) {
+                    Some(near) => format!("Did you mean \"{near}\"?"),
+                    None => "List columns of the file, separated by commas.".to_string(),
+                };
+                let message = format!("sink \"{}\" has no column \"{column}\" for its bloom_filter", layout.sink);
+                return Err(ConnectorError::invalid(message, hint));
+            }
+            properties = properties.set_column_bloom_filter_enabled(ColumnPath::new(vec![column.clone()]), true);
+        }
+        // Sorting columns are given by leaf, which is the column's position only without nested types.
+        if !layout.order.is_empty() && !schema.fields().iter().any(|field| field.data_type().is_nested()) {
+            let columns = layout.order.iter().map(|(column, descending)| SortingColumn {
+                column_idx: i32::try_from(*column).unwrap_or(i32::MAX),
+                descending: *descending,
+                nulls_first: *descending,
+            });
+            properties = properties.set_sorting_columns(Some(columns.collect()));
+        }
+        Ok(ParquetEncoding {
+            schema,
+            root: descriptor.root_schema_ptr(),
+            properties: properties.build(),
+            ordered: !layout.order.is_empty(),
+        })
+    }
+
+    fn properties(&self, facts: &Facts) -> WriterProperties {
+        let pairs = facts.iter().map(|(name, value)| KeyValue::new(format!("millstream.{name}"), value.clone())).collect();
+        let mut properties = self.properties.clone().into_builder().set_key_value_metadata(Some(pairs)).build();
+        add_encoded_arrow_schema_to_metadata(&self.schema, &mut properties);
+        properties
+    }
+}
+
+impl Encoding for ParquetEncoding {
+    fn keep(&self) -> Keep {
+        if self.ordered { Keep::Rows } else { Keep::Encoded }
+    }
+
+    fn encode(&self, rows: &[RecordBatch]) -> Result<Vec<u8>> {
+        let encode = || -> std::result::Result<Vec<u8>, ParquetError> {
+            let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&self.schema), Some(self.properties.clone()))?;
+            for batch in rows {
+                writer.write(batch)?;
+            }
+            writer.into_inner()
+        };
+        encode().map_err(|error| ConnectorError::internal("encoding a row group as Parquet failed", error))
+    }
+
+    fn decode(&self, part: &Blob) -> Result<Vec<RecordBatch>> {
+        let failed = |error: ParquetError| ConnectorError::internal("reading a Parquet part back failed", error);
+        let reader = match part {
+            Blob::Memory(bytes) => ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).and_then(|builder| builder.build()),
+            Blob::File { .. } => ParquetRecordBatchReaderBuilder::try_new(part.open()?).and_then(|builder| builder.build()),
+        };
+        reader.map_err(failed)?.collect::<std::result::Result<_, _>>().map_err(arrow_error("reading a Parquet part back failed"))
+    }
+
+    fn join(&self, parts: &[Blob], facts: &Facts, out: &mut Output) -> Result<()> {
+        let place = out.place();
+        let failed = |error: ParquetError| ConnectorError::unavailable("writing", &place, error);
+        let mut writer = SerializedFileWriter::new(&mut *out, Arc::clone(&self.root), Arc::new(self.properties(facts))).map_err(failed)?;
+        for part in parts {
+            match part {
+                Blob::Memory(bytes) => append(&mut writer, bytes).map_err(failed)?,
+                Blob::File { .. } => append(&mut writer, &part.open()?).map_err(failed)?,
+            }
+        }
+        writer.close().map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// Copies the row groups of one encoded part.
+fn append<W: Write + Send, R: ChunkReader>(writer: &mut SerializedFileWriter<W>, part: &R) -> std::result::Result<(), ParquetError> {
+    let metadata = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional).parse_and_finish(part)?;
+    for (group_index, group) in metadata.row_groups().iter().enumerate() {
+        let column_indexes = metadata.column_index().and_then(|indexes| indexes.get(group_index));
+        let offset_indexes = metadata.offset_index().and_then(|indexes| indexes.get(group_index));
+        let mut out: SerializedRowGroupWriter<'_, W> = writer.next_row_group()?;
+        for (column_index, column) in group.columns().iter().enumerate() {
+            let close = ColumnCloseResult {
+                bytes_written: u64::try_from(column.compressed_size()).unwrap_or_default(),
+                rows_written: u64::try_from(group.num_rows()).unwrap_or_default(),
+                metadata: column.clone(),
+                bloom_filter: Sbbf::read_from_column_chunk(column, part)?,
+                column_index: column_indexes.and_then(|indexes| indexes.get(column_index)).cloned(),
+                offset_index: offset_indexes.and_then(|indexes| indexes.get(column_index)).cloned(),
+            };
+            out.append_column(part, close)?;
+        }
+        out.close()?;
+    }
+    Ok(())
+}
+
+fn compression(compression: Compression) -> Result<ParquetCompression> {
+    let level = |error: ParquetError| ConnectorError::internal("choosing a compression level failed", error);
+    Ok(match compression {
+        Compression::None => ParquetCompression::UNCOMPRESSED,
+        Compression::Gzip(number) => ParquetCompression::GZIP(GzipLevel::try_new(number).map_err(level)?),
+        Compression::Lz4 => ParquetCompression::LZ4_RAW,
+        Compression::Snappy => ParquetCompression::SNAPPY,
+        Compression::Zstd(number) => ParquetCompression::ZSTD(ZstdLevel::try_new(number).map_err(level)?),
+    })
+}
+
+/// Names and types of the columns of a Parquet file, for the comparison with a sink's.
+pub(crate) fn columns_of(path: &std::path::Path) -> Result<Vec<(String, DataType)>> {
+    let file = std::fs::File::open(path).map_err(super::io_error("opening", path))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)
+        .map_err(|error| ConnectorError::unavailable("reading", format!("\"{}\"", path.display()), error))?;
+    Ok(builder.schema().fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect())
+}

@@ -1,0 +1,187 @@
+//! Avro object container files.
+//!
+//! Block lengths are checked against the file's size when an epoch is planned; a file that ends inside a block is refused.
+//! Reading from the middle goes straight to the block that holds the first row.
+
+use super::columnar::ColumnarFile;
+use super::inspect::Group;
+use super::reader::{Emit, Shared};
+use super::slice::FileSlice;
+use super::storage::{FoundFile, ReadSeek, Storage, quoted};
+use crate::error::{ConnectorError, Result};
+use crate::source::ReadRequest;
+use ::arrow::array::RecordBatch;
+use ::arrow::datatypes::SchemaRef;
+use ::arrow::error::ArrowError;
+use arrow_avro::reader::{Reader, ReaderBuilder};
+use std::io::{BufReader, Cursor, Read, SeekFrom};
+
+const MAGIC: &[u8; 4] = b"Obj\x01";
+/// A larger header is taken as damage.
+const HEADER_MAX: u64 = 16 << 20;
+
+fn damaged(path: &str, problem: impl std::fmt::Display) -> ConnectorError {
+    ConnectorError::Data { place: quoted(path), problem: format!("is no valid Avro file: {problem}"), hint: None }
+}
+
+fn avro_error(path: &str, error: ArrowError) -> ConnectorError {
+    match error {
+        ArrowError::IoError(_, error) => super::text::read_error(path, error),
+        other => damaged(path, other),
+    }
+}
+
+/// Where header and blocks lie.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    header_bytes: u64,
+    /// Offset of each block.
+    offsets: Vec<u64>,
+    /// Rows and bytes of each block.
+    pub groups: Vec<Group>,
+}
+
+/// Counts the bytes that were read.
+struct Counted<'a> {
+    reader: BufReader<&'a mut dyn ReadSeek>,
+    position: u64,
+    size: u64,
+}
+
+impl Counted<'_> {
+    fn byte(&mut self) -> std::io::Result<u8> {
+        let mut byte = [0];
+        self.reader.read_exact(&mut byte)?;
+        self.position += 1;
+        Ok(byte[0])
+    }
+
+    /// A zigzag variable-length integer.
+    fn long(&mut self) -> std::io::Result<i64> {
+        let mut value = 0_u64;
+        for shift in (0..70).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7F).checked_shl(shift).unwrap_or(0);
+            if byte & 0x80 == 0 {
+                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+            }
+        }
+        Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "a number is too long"))
+    }
+
+    /// Passes over `length` bytes, which must be there.
+    fn skip(&mut self, length: i64) -> std::io::Result<()> {
+        let end = u64::try_from(length).ok().and_then(|length| self.position.checked_add(length)).filter(|end| *end <= self.size);
+        let Some(end) = end else { return Err(std::io::ErrorKind::UnexpectedEof.into()) };
+        self.reader.seek_relative(length)?;
+        self.position = end;
+        Ok(())
+    }
+}
+
+/// Walks over the blocks without reading them.
+pub(crate) fn layout(storage: &Storage, file: &FoundFile) -> Result<Layout> {
+    let mut reader = storage.open(&file.path, file.size, 0).map_err(|error| super::text::read_error(&file.path, error))?;
+    walk(reader.as_mut(), file.size).map_err(|error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => damaged(&file.path, "it is cut short"),
+        std::io::ErrorKind::InvalidData => damaged(&file.path, error),
+        _ => super::text::read_error(&file.path, error),
+    })
+}
+
+fn walk(reader: &mut dyn ReadSeek, size: u64) -> std::io::Result<Layout> {
+    let invalid = |problem: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, problem.to_string());
+    let mut input = Counted { reader: BufReader::new(reader), position: 0, size };
+    for expected in MAGIC {
+        if input.byte()? != *expected {
+            return Err(invalid("it does not start with the magic bytes Obj1"));
+        }
+    }
+    loop {
+        let mut entries = input.long()?;
+        if entries == 0 {
+            break;
+        }
+        if entries < 0 {
+            input.long()?;
+            entries = entries.checked_neg().ok_or_else(|| invalid("its header is damaged"))?;
+        }
+        for _ in 0..entries {
+            for _ in 0..2 {
+                let length = input.long()?;
+                input.skip(length)?;
+            }
+            if input.position > HEADER_MAX {
+                return Err(invalid("its header is too long"));
+            }
+        }
+    }
+    input.skip(16)?;
+    let mut layout = Layout { header_bytes: input.position, offsets: Vec::new(), groups: Vec::new() };
+    while input.position < size {
+        let start = input.position;
+        let (rows, bytes) = (input.long()?, input.long()?);
+        input.skip(bytes)?;
+        input.skip(16)?;
+        layout.offsets.push(start);
+        let rows = u64::try_from(rows).map_err(|_| invalid("a block has a negative number of rows"))?;
+        layout.groups.push(Group { rows, bytes: input.position - start });
+    }
+    Ok(layout)
+}
+
+type AvroReader = Reader<BufReader<Box<dyn Read + Send>>>;
+
+/// A reader of the blocks from `from` on.
+fn open(storage: &Storage, file: &FoundFile, layout: &Layout, from: u64, batch_rows: usize) -> Result<AvroReader> {
+    let failed = |error| super::text::read_error(&file.path, error);
+    let mut header = Vec::new();
+    let mut reader = storage.open(&file.path, file.size, 0).map_err(failed)?;
+    reader.by_ref().take(layout.header_bytes).read_to_end(&mut header).map_err(failed)?;
+    reader.seek(SeekFrom::Start(from)).map_err(failed)?;
+    let joined: Box<dyn Read + Send> = Box::new(Cursor::new(header).chain(reader));
+    let builder = ReaderBuilder::new().with_batch_size(batch_rows.max(1)).with_utf8_view(true);
+    builder.build(BufReader::new(joined)).map_err(|error| avro_error(&file.path, error))
+}
+
+/// The columns of a file.
+pub(crate) fn schema(storage: &Storage, file: &FoundFile) -> Result<SchemaRef> {
+    let layout = layout(storage, file)?;
+    Ok(open(storage, file, &layout, layout.header_bytes, 1)?.schema())
+}
+
+/// Reads a slice and hands out its batches.
+pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, emit: &mut Emit<'_>) -> Result<()> {
+    let storage = &shared.config.location.storage;
+    let file = FoundFile { path: slice.path.clone(), size: slice.size, modified: slice.modified, etag: slice.etag.clone() };
+    let layout = layout(storage, &file)?;
+    let total: u64 = layout.groups.iter().map(|group| group.rows).sum();
+    let wanted = slice.start_row..slice.end_row.unwrap_or(total).min(total);
+    let mut row = 0;
+    let mut from = file.size;
+    for (offset, group) in layout.offsets.iter().zip(&layout.groups) {
+        if row + group.rows > wanted.start {
+            from = *offset;
+            break;
+        }
+        row += group.rows;
+    }
+    let mut reader = open(storage, &file, &layout, from, request.batch_size)?;
+    let columnar = ColumnarFile::new(shared, slice, request, &reader.schema())?;
+    while row < wanted.end {
+        let batch = match reader.next() {
+            Some(batch) => batch.map_err(|error| avro_error(&file.path, error))?,
+            None => return Err(damaged(&file.path, format!("it has {row} rows, its blocks announce {total}"))),
+        };
+        let selected = batch.project(&columnar.stored).map_err(|error| avro_error(&file.path, error))?;
+        if !columnar.convert_parts(&selected, row, wanted.clone(), request.batch_size, emit)? {
+            return Ok(());
+        }
+        row += batch_rows(&batch);
+    }
+    Ok(())
+}
+
+fn batch_rows(batch: &RecordBatch) -> u64 {
+    batch.num_rows() as u64
+}

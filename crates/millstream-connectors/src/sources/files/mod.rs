@@ -1,0 +1,69 @@
+//! The `files` source: a directory, a glob or an object-store prefix whose files are taken once each.
+//!
+//! ```sql
+//! CREATE STREAM orders (id BIGINT, amount DECIMAL(12, 2), ts TIMESTAMP, file VARCHAR METADATA FROM 'path')
+//! WITH (connector = 'files', path = 'in/orders', format = 'csv');
+//! ```
+//!
+//! **Replayable**: a logged range names its files with size, time, etag and a checksum, and yields the same rows again; a file that
+//! changed in between is [`Corrupt`](crate::ConnectorError::Corrupt). **Order**: modification time, then name, or `order = 'name'`.
+//! A file belongs to the epoch that first sees it complete: names that start with `.` or `_` or end in `.tmp` or
+//! `.inprogress` are left alone, local text files that appear while the stream runs must stand still for `settle`, and Parquet files
+//! need a footer. **Memory**: one batch in the making and two in flight per range, whatever the size of the file.
+//!
+//! | file | for |
+//! | --- | --- |
+//! | `config.rs` | the options |
+//! | `discovery.rs` | what is there, what is new, what changed |
+//! | `taken.rs` | the exact set of taken files |
+//! | `source.rs` | planning epochs, positions, `after_read` |
+//! | `inspect.rs` | how much of a file an epoch takes |
+//! | `slice.rs` | a part of a file as the log knows it |
+//! | `reader.rs`, `text.rs`, `parquet.rs`, `arrow.rs`, `avro.rs` | reading ranges |
+//! | `exact.rs` | exact conversion of stored to declared types |
+//! | `storage.rs` | local files and object stores |
+
+mod arrow;
+mod assemble;
+mod avro;
+mod columnar;
+mod config;
+mod discovery;
+mod exact;
+mod infer;
+mod inspect;
+mod parquet;
+mod reader;
+mod slice;
+mod source;
+mod storage;
+mod taken;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use infer::{infer, infer_schema};
+
+use crate::error::Result;
+use crate::source::{Source, SourceContext};
+use ::arrow::datatypes::{DataType, TimeUnit};
+
+/// The metadata columns it offers.
+pub fn metadata() -> Vec<(&'static str, DataType)> {
+    vec![
+        ("modified_at", DataType::Timestamp(TimeUnit::Microsecond, None)),
+        ("name", DataType::Utf8View),
+        ("path", DataType::Utf8View),
+        ("row_number", DataType::Int64),
+        ("size", DataType::Int64),
+    ]
+}
+
+/// Builds the source of a stream; takes the options it knows.
+///
+/// # Errors
+/// When an option is missing or malformed, or a column cannot be decoded from the format.
+pub fn create(context: &mut SourceContext) -> Result<Box<dyn Source>> {
+    Ok(Box::new(source::FilesSource::new(context)?))
+}

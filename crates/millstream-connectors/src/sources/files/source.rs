@@ -1,0 +1,653 @@
+//! Plans epochs: which files, in which order, how much of each; remembers what was taken.
+
+use super::config::{AfterRead, FilesConfig, OnChange, OnMissing, Order, StartFrom};
+use super::discovery::{self, Scan};
+use super::inspect::{Budget, Candidate, Outcome, Resume, inspect};
+use super::reader::{FilesReader, Shared};
+use super::slice::{FileSlice, FirstStart, FixedFile, RangeDetail};
+use super::storage::{FoundFile, quoted};
+use super::taken::{PathHash, TakenFile, TakenSegments, TakenSet, etag_hash};
+use super::{metadata, parquet};
+use crate::error::{ConnectorError, Result};
+use crate::formats::{Decoder, Format};
+use crate::source::{Backlog, EpochLimits, Reader, Source, SourceContext, SourceProperties};
+use ::arrow::datatypes::Field;
+use async_trait::async_trait;
+use millstream_types::{Clock, EventTime, Offset, PartitionRange, suggest};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+/// A place with more files than this is listed while epochs go on; a smaller one when it is asked for, which makes tests exact.
+const BACKGROUND_FILES: usize = 10_000;
+/// Least time for which a Parquet file without a footer is waited for.
+const INCOMPLETE_WAIT: Duration = Duration::from_secs(2);
+/// Footers that one look at the backlog reads.
+const FOOTERS_PER_LOOK: usize = 1_000;
+
+/// A file that was found and not taken.
+#[derive(Debug, Clone)]
+struct Waiting {
+    file: FoundFile,
+    grown: Option<TakenFile>,
+    /// When this version was listed first.
+    first_seen: EventTime,
+    at_start: bool,
+    stable: bool,
+    /// It was looked at since the last listing and was not complete.
+    looked_at: bool,
+}
+
+/// What [`Source::position`] keeps.
+#[derive(Debug, Serialize, Deserialize)]
+struct Position {
+    next_sequence: u64,
+    taken: TakenSegments,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resume: Option<Resume>,
+    /// Hashes of the files of the first start that are unread.
+    #[serde(default)]
+    initial: Vec<String>,
+    /// `bounded`: the files that are unread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fixed: Option<Vec<FixedFile>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first_start: Option<FirstStart>,
+}
+
+/// Sorts the waiting files in the order in which they are taken.
+type WaitingKey = (i64, String);
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(crate) struct FilesSource {
+    stream: String,
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    wake: Arc<Notify>,
+    event_time: Option<String>,
+    taken: Arc<Mutex<TakenSet>>,
+    waiting: BTreeMap<WaitingKey, Waiting>,
+    keys: HashMap<String, i64>,
+    resume: Option<Resume>,
+    next_sequence: u64,
+    /// Unread files of the first start, and the smallest event time each may hold once its footer was read.
+    initial: HashMap<PathHash, Option<i64>>,
+    /// To be noted in the next range.
+    first_start: Option<FirstStart>,
+    generation: u32,
+    last_listing: Option<EventTime>,
+    listing: Option<JoinHandle<Result<Scan>>>,
+    listing_clock: EventTime,
+    files_listed: usize,
+    /// `bounded`: files that came after the first start were counted and named in the log.
+    late_files_reported: bool,
+}
+
+impl FilesSource {
+    pub(crate) fn new(context: &mut SourceContext) -> Result<Self> {
+        let config = FilesConfig::take(&mut context.options)?;
+        if config.format.format.is_text() {
+            // Columns that directory names may give are decoded as text, too, so any type that a format takes will do.
+            let schema = &context.schema;
+            let only_text = matches!(config.format.format, Format::Text | Format::Raw);
+            if !only_text || schema.fields().len() == 1 {
+                Decoder::new(Arc::clone(schema), None, &config.format)?;
+            }
+        }
+        let known = metadata();
+        let mut columns = Vec::with_capacity(context.metadata.len());
+        for (key, name) in &context.metadata {
+            let Some((_, data_type)) = known.iter().find(|(known, _)| known == key) else {
+                let near = suggest::nearest(key, known.iter().map(|(key, _)| *key));
+                let hint = match near {
+                    Some(near) => format!("Did you mean \"{near}\"?"),
+                    None => format!("Known keys: {}.", known.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(", ")),
+                };
+                return Err(ConnectorError::invalid(format!("the connector files has no metadata \"{key}\""), hint));
+            };
+            columns.push((key.clone(), Field::new(name, data_type.clone(), false)));
+        }
+        Ok(Self {
+            stream: context.stream.clone(),
+            event_time: context.event_time.clone(),
+            clock: Arc::clone(&context.clock),
+            shared: Arc::new(Shared::new(config, Arc::clone(&context.schema), columns)),
+            wake: Arc::new(Notify::new()),
+            taken: Arc::default(),
+            waiting: BTreeMap::new(),
+            keys: HashMap::new(),
+            resume: None,
+            next_sequence: 0,
+            initial: HashMap::new(),
+            first_start: None,
+            generation: 0,
+            last_listing: None,
+            listing: None,
+            listing_clock: EventTime::MIN,
+            files_listed: 0,
+            late_files_reported: false,
+        })
+    }
+
+    fn config(&self) -> &FilesConfig {
+        &self.shared.config
+    }
+
+    /// Runs something that blocks; a panic in it is an error.
+    async fn blocking<T: Send + 'static>(&self, action: &'static str, work: impl FnOnce(&Shared) -> T + Send + 'static) -> Result<T> {
+        let shared = Arc::clone(&self.shared);
+        let place = quoted(&self.config().location.written);
+        tokio::task::spawn_blocking(move || work(&shared)).await.map_err(|error| ConnectorError::unavailable(action, place, error))
+    }
+
+    /// Notes that a slice is part of an epoch.
+    fn apply(&mut self, slice: &FileSlice) {
+        let hash = PathHash::of(&slice.path);
+        let file = TakenFile {
+            size: slice.size,
+            modified: slice.modified,
+            etag: etag_hash(slice.etag.as_deref()),
+            offset: if self.config().can_grow(&slice.path) { slice.byte_end.unwrap_or(slice.size) } else { slice.size },
+            rows: slice.row_base + slice.end_row.unwrap_or(0),
+            line: slice.next_line.unwrap_or(0),
+            check: slice.check,
+            complete: slice.last,
+        };
+        {
+            let mut taken = self.taken.lock();
+            taken.insert(hash, file);
+            taken.see(hash, self.generation);
+        }
+        self.next_sequence = if slice.last { slice.sequence + 1 } else { slice.sequence };
+        self.resume = (!slice.last).then(|| Resume {
+            path: slice.path.clone(),
+            size: slice.size,
+            modified: slice.modified,
+            etag: slice.etag.clone(),
+            check: slice.check,
+            checked: slice.checked,
+            sequence: slice.sequence,
+            row: slice.end_row.unwrap_or(slice.start_row),
+            row_base: slice.row_base,
+            offset: slice.byte_end.unwrap_or(0),
+            line: slice.next_line.unwrap_or(slice.line),
+        });
+        if slice.last {
+            self.initial.remove(&hash);
+        }
+        self.forget_waiting(&slice.path);
+    }
+
+    fn forget_waiting(&mut self, path: &str) {
+        if let Some(modified) = self.keys.remove(path) {
+            self.waiting.remove(&(modified, path.to_string()));
+        }
+    }
+
+    fn add_waiting(&mut self, file: FoundFile, grown: Option<TakenFile>, at_start: bool, now: EventTime) {
+        let old_key = self.keys.get(&file.path).map(|modified| (*modified, file.path.clone()));
+        let old = old_key.and_then(|key| self.waiting.remove(&key));
+        let settle = match self.config().format.format.is_text() {
+            true => self.config().settle,
+            false => self.config().settle.max(INCOMPLETE_WAIT),
+        };
+        let same = old.as_ref().filter(|old| old.file.same_version(&file));
+        let first_seen = same.map_or(now, |old| old.first_seen);
+        let stable = same.is_some() && now > first_seen && now >= first_seen.plus(settle);
+        let at_start = at_start || old.as_ref().is_some_and(|old| old.at_start);
+        let order = if self.config().order == Order::Name { 0 } else { file.modified };
+        self.keys.insert(file.path.clone(), order);
+        let key = (order, file.path.clone());
+        self.waiting.insert(key, Waiting { file, grown, first_seen, at_start, stable, looked_at: false });
+    }
+
+    fn is_ready(&self, waiting: &Waiting, draining: bool) -> bool {
+        let config = self.config();
+        let by_decree = draining || config.bounded;
+        let must_settle = config.format.format.is_text() && config.location.storage.is_local() && !config.settle.is_zero();
+        by_decree || !waiting.looked_at && (waiting.at_start || waiting.stable || waiting.grown.is_some() || !must_settle)
+    }
+
+    /// Lists the place when it is time to, or always where `force` is set.
+    async fn discover(&mut self, now: EventTime, force: bool) -> Result<()> {
+        if self.config().bounded {
+            return Ok(());
+        }
+        if let Some(listing) = self.listing.take_if(|listing| force || listing.is_finished()) {
+            let place = quoted(&self.config().location.written);
+            let scan = listing.await.map_err(|error| ConnectorError::unavailable("listing", place, error))??;
+            self.merge(scan, self.listing_clock, false)?;
+        }
+        let due = self.last_listing.is_none_or(|last| now >= last.plus(self.config().discovery_interval));
+        if self.listing.is_some() || !force && !due {
+            return Ok(());
+        }
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.last_listing = Some(now);
+        self.listing_clock = now;
+        let (shared, taken, generation) = (Arc::clone(&self.shared), Arc::clone(&self.taken), self.generation);
+        if force || self.files_listed <= BACKGROUND_FILES {
+            let scan = self.blocking("listing", move |shared| discovery::scan(&shared.config, &taken, generation)).await??;
+            return self.merge(scan, now, false);
+        }
+        let wake = Arc::clone(&self.wake);
+        self.listing = Some(tokio::task::spawn_blocking(move || {
+            let scan = discovery::scan(&shared.config, &taken, generation);
+            wake.notify_one();
+            scan
+        }));
+        Ok(())
+    }
+
+    fn merge(&mut self, scan: Scan, now: EventTime, at_start: bool) -> Result<()> {
+        self.files_listed = scan.count;
+        for file in scan.new {
+            let too_old = matches!(self.config().start_from, StartFrom::Time(time) if file.modified < time);
+            // A plan may have taken it since the listing began.
+            if !too_old && self.taken.lock().get(PathHash::of(&file.path)).is_none() {
+                self.add_waiting(file, None, at_start, now);
+            }
+        }
+        for (file, known) in scan.grown {
+            if self.taken.lock().get(PathHash::of(&file.path)) == Some(&known) {
+                self.add_waiting(file, Some(known), at_start, now);
+            }
+        }
+        for file in scan.replaced {
+            match self.config().on_change(&file.path) {
+                OnChange::Reread => {
+                    self.taken.lock().insert(PathHash::of(&file.path), replaced_entry(&file, false));
+                    self.add_waiting(file, None, at_start, now);
+                }
+                OnChange::Warn => {
+                    tracing::warn!(stream = self.stream, path = file.path, "taken file changed; its new content is not read");
+                    let mut taken = self.taken.lock();
+                    taken.insert(PathHash::of(&file.path), replaced_entry(&file, true));
+                    taken.see(PathHash::of(&file.path), self.generation);
+                }
+                chosen => {
+                    let problem = match chosen {
+                        OnChange::Append => "was taken and has changed in other ways than growing",
+                        _ => "was taken and has changed since",
+                    };
+                    return Err(ConnectorError::Data {
+                        place: quoted(&file.path),
+                        problem: problem.into(),
+                        hint: Some("Set on_change = 'reread' to read it again as new rows, or 'warn' to leave it.".into()),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The files to look at for the next epoch, in order.
+    fn candidates(&self, draining: bool, limit: usize) -> Vec<Candidate> {
+        let settled_by_decree = draining || self.config().bounded;
+        let resumed = self.resume.iter().map(|resume| Candidate {
+            file: FoundFile {
+                path: resume.path.clone(),
+                size: resume.size,
+                modified: resume.modified,
+                etag: resume.etag.clone(),
+            },
+            resume: Some(resume.clone()),
+            grown: None,
+            at_start: true,
+            stable: false,
+            settled_by_decree,
+        });
+        let waiting = self.waiting.values().filter(|waiting| self.is_ready(waiting, draining)).map(|waiting| Candidate {
+            file: waiting.file.clone(),
+            resume: None,
+            grown: waiting.grown,
+            at_start: waiting.at_start,
+            stable: waiting.stable,
+            settled_by_decree,
+        });
+        resumed.chain(waiting).take(limit).collect()
+    }
+
+    fn missing(&mut self, path: &str) -> Result<()> {
+        if self.config().on_missing == OnMissing::Fail {
+            return Err(ConnectorError::Data {
+                place: quoted(path),
+                problem: "was there when the place was listed and vanished before it was read".into(),
+                hint: Some("Put it back, or set on_missing = 'skip'.".into()),
+            });
+        }
+        tracing::warn!(stream = self.stream, path, "file vanished before it was read");
+        self.forget_waiting(path);
+        self.initial.remove(&PathHash::of(path));
+        if let Some(resume) = self.resume.take_if(|resume| resume.path == path) {
+            self.next_sequence = resume.sequence + 1;
+            self.taken.lock().insert(PathHash::of(path), replaced_entry(&FoundFile::from(&resume), true));
+        }
+        Ok(())
+    }
+
+    /// The smallest event time that unread files of the first start may hold.
+    async fn min_unread_event_time(&mut self) -> Result<Option<EventTime>> {
+        let Some(column) = self.event_time.clone().filter(|_| self.config().hold_watermark && !self.initial.is_empty()) else {
+            return Ok(None);
+        };
+        if self.config().format.format != Format::Parquet {
+            return Ok(Some(EventTime::MIN));
+        }
+        let unread: Vec<FoundFile> = self
+            .waiting
+            .values()
+            .map(|waiting| &waiting.file)
+            .filter(|file| matches!(self.initial.get(&PathHash::of(&file.path)), Some(None)))
+            .take(FOOTERS_PER_LOOK)
+            .cloned()
+            .collect();
+        if !unread.is_empty() {
+            let minima = self.blocking("reading footers in", move |shared| {
+                let minimum = |file: &FoundFile| {
+                    let metadata = parquet::load(&shared.config.location.storage, file).ok()?;
+                    let minimum = parquet::min_timestamp(&metadata, &column);
+                    shared.keep_footer(file, metadata);
+                    minimum
+                };
+                // A file that does not say may hold anything; planning reports what is wrong with it.
+                unread.iter().map(|file| (PathHash::of(&file.path), minimum(file).unwrap_or(i64::MIN))).collect::<Vec<_>>()
+            });
+            self.initial.extend(minima.await?.into_iter().map(|(hash, minimum)| (hash, Some(minimum))));
+        }
+        let minimum = self.initial.values().map(|minimum| minimum.unwrap_or(i64::MIN)).min();
+        Ok(minimum.filter(|minimum| *minimum != i64::MAX).map(EventTime))
+    }
+
+    /// Says which files a bounded stream leaves unread because they came after its first start.
+    async fn report_late_files(&self) -> Result<()> {
+        let found = self.blocking("listing", |shared| discovery::list(&shared.config.location, shared.config.recursive)).await??;
+        let taken = self.taken.lock();
+        let mut late = found.iter().filter(|file| taken.get(PathHash::of(&file.path)).is_none());
+        if let Some(first) = late.next() {
+            tracing::warn!(stream = self.stream, files = 1 + late.count(), first = first.path, "files of a bounded stream came too late and are not read");
+        }
+        Ok(())
+    }
+
+    /// What a first start notes, and what it takes.
+    fn first_listing(&mut self, scan: Scan, now: EventTime) -> Result<()> {
+        let mut first_start = FirstStart::default();
+        if self.config().start_from == StartFrom::Latest {
+            first_start.skipped = Some(scan.new.iter().map(FixedFile::from).collect());
+            self.skip_files(&scan.new);
+        } else {
+            if self.config().bounded {
+                first_start.fixed = Some(scan.new.iter().map(FixedFile::from).collect());
+            }
+            self.merge(scan, now, true)?;
+            self.initial = self.waiting.values().map(|waiting| (PathHash::of(&waiting.file.path), None)).collect();
+        }
+        if first_start != FirstStart::default() {
+            self.first_start = Some(first_start);
+        }
+        Ok(())
+    }
+
+    fn skip_files(&mut self, files: &[FoundFile]) {
+        let mut taken = self.taken.lock();
+        for file in files {
+            taken.insert(PathHash::of(&file.path), replaced_entry(file, true));
+            taken.see(PathHash::of(&file.path), self.generation);
+        }
+    }
+
+    async fn take_outcomes(&mut self, limits: &EpochLimits, detail: &mut RangeDetail) -> Result<()> {
+        let config = self.config();
+        let files = limits.max_files.min(config.max_files_per_epoch.unwrap_or(u64::MAX)).max(1);
+        let candidates = self.candidates(limits.draining, usize::try_from(files).unwrap_or(usize::MAX));
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let mut budget = Budget {
+            rows: limits.max_rows.unwrap_or(u64::MAX),
+            bytes: limits.max_bytes,
+            whole_files: config.max_files_per_epoch.is_some(),
+            first: true,
+        };
+        let outcomes = self.blocking("looking at files in", move |shared| {
+            let mut outcomes = Vec::with_capacity(candidates.len());
+            for candidate in candidates {
+                let outcome = inspect(shared, &candidate, budget);
+                let mut ended = outcome.is_err() || matches!(&outcome, Ok(Outcome::NextEpoch));
+                if let Ok(Outcome::Take(slice, bytes)) = &outcome {
+                    budget.first = false;
+                    budget.bytes = budget.bytes.saturating_sub(*bytes);
+                    if budget.rows != u64::MAX {
+                        budget.rows = budget.rows.saturating_sub(slice.rows().unwrap_or(0));
+                    }
+                    ended = !slice.last || budget.rows == 0 || budget.bytes == 0 && !budget.whole_files;
+                }
+                outcomes.push((candidate.file.path, outcome));
+                if ended {
+                    break;
+                }
+            }
+            outcomes
+        });
+        for (path, outcome) in outcomes.await? {
+            // What came before a failure is taken; the failure comes back with the next plan.
+            match outcome {
+                Err(_) | Ok(Outcome::Missing) if !detail.files.is_empty() => break,
+                Err(error) => return Err(error),
+                Ok(Outcome::Missing) => self.missing(&path)?,
+                Ok(Outcome::NextEpoch) => break,
+                Ok(Outcome::Wait) => {
+                    let key = self.keys.get(&path).map(|order| (*order, path.clone()));
+                    if let Some(waiting) = key.and_then(|key| self.waiting.get_mut(&key)) {
+                        waiting.looked_at = true;
+                    }
+                }
+                Ok(Outcome::Take(mut slice, _)) => {
+                    // A slice that goes on keeps the sequence that the file was given.
+                    if slice.start_row == 0 {
+                        slice.sequence = self.next_sequence;
+                    }
+                    self.apply(&slice);
+                    detail.files.push(*slice);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn position_value(&self) -> Position {
+        let mut initial: Vec<_> = self.initial.keys().copied().collect();
+        initial.sort_unstable();
+        Position {
+            next_sequence: self.next_sequence,
+            taken: self.taken.lock().segments(),
+            resume: self.resume.clone(),
+            initial: initial.iter().map(|hash| format!("{:x}", hash.0)).collect(),
+            fixed: self.config().bounded.then(|| self.waiting.values().map(|waiting| FixedFile::from(&waiting.file)).collect()),
+            first_start: self.first_start.clone(),
+        }
+    }
+}
+
+impl From<&Resume> for FoundFile {
+    fn from(resume: &Resume) -> Self {
+        Self { path: resume.path.clone(), size: resume.size, modified: resume.modified, etag: resume.etag.clone() }
+    }
+}
+
+/// The entry of a file whose content is not read (or, where not `complete`, will be read as a new one).
+fn replaced_entry(file: &FoundFile, complete: bool) -> TakenFile {
+    TakenFile {
+        size: file.size,
+        modified: file.modified,
+        etag: etag_hash(file.etag.as_deref()),
+        offset: file.size,
+        rows: 0,
+        line: 0,
+        check: 0,
+        complete,
+    }
+}
+
+#[async_trait]
+impl Source for FilesSource {
+    fn properties(&self) -> SourceProperties {
+        SourceProperties { replayable: true, bounded: self.config().bounded }
+    }
+
+    async fn open(&mut self, position: Option<serde_json::Value>, replayed: &[PartitionRange]) -> Result<()> {
+        let owner = format!("stream \"{}\"", self.stream);
+        self.blocking("looking for", move |shared| discovery::check_exists(&shared.config.location, &owner)).await??;
+        let damaged = |problem: String| ConnectorError::Corrupt { place: format!("the position of stream \"{}\"", self.stream), problem };
+        let first = position.is_none() && replayed.is_empty();
+        let mut fixed = None;
+        if let Some(position) = position {
+            let position: Position = serde_json::from_value(position).map_err(|error| damaged(format!("is damaged: {error}")))?;
+            let hashes = position.initial.iter().map(|text| u128::from_str_radix(text, 16).map(|hash| (PathHash(hash), None)));
+            let initial = hashes.collect::<Result<_, _>>().map_err(|error| damaged(format!("is damaged: {error}")))?;
+            let taken = TakenSet::restore(position.taken).ok_or_else(|| damaged("is damaged: a segment of taken files".into()))?;
+            *self.taken.lock() = taken;
+            self.next_sequence = position.next_sequence;
+            self.resume = position.resume;
+            self.initial = initial;
+            self.first_start = position.first_start;
+            fixed = position.fixed;
+        }
+        let unknown_initial = !first && self.initial.is_empty() && replayed.first().is_some_and(|range| range.range.start == Offset::default());
+        for range in replayed {
+            let detail = RangeDetail::of(range)?;
+            if let Some(noted) = detail.first_start {
+                self.first_start = None;
+                let skipped: Vec<_> = noted.skipped.iter().flatten().map(FoundFile::from).collect();
+                self.skip_files(&skipped);
+                fixed = fixed.or(noted.fixed);
+            }
+            for slice in &detail.files {
+                self.apply(slice);
+            }
+        }
+        let now = self.clock.now();
+        self.last_listing = Some(now);
+        self.listing_clock = now;
+        match (self.config().bounded, fixed) {
+            (true, Some(fixed)) => {
+                for file in &fixed {
+                    if self.taken.lock().get(PathHash::of(&file.path)).is_none() {
+                        self.add_waiting(FoundFile::from(file), None, true, now);
+                    }
+                }
+            }
+            _ => {
+                self.generation = 1;
+                let taken = Arc::clone(&self.taken);
+                let scan = self.blocking("listing", move |shared| discovery::scan(&shared.config, &taken, 1)).await??;
+                if first {
+                    self.first_listing(scan, now)?;
+                } else {
+                    self.merge(scan, now, true)?;
+                    if unknown_initial {
+                        // The first start was lost before a checkpoint: rather hold the watermark back too long.
+                        self.initial = self.waiting.values().map(|waiting| (PathHash::of(&waiting.file.path), None)).collect();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wake(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
+    }
+
+    async fn backlog(&mut self) -> Result<Backlog> {
+        let now = self.clock.now();
+        self.discover(now, false).await?;
+        let ready = self.waiting.values().filter(|waiting| self.is_ready(waiting, false)).count() as u64;
+        let files = ready + u64::from(self.resume.is_some());
+        let bounded = self.config().bounded;
+        if bounded && files == 0 && !self.late_files_reported {
+            self.late_files_reported = true;
+            self.report_late_files().await?;
+        }
+        let next_listing = self.last_listing.map(|last| last.plus(self.config().discovery_interval));
+        Ok(Backlog {
+            rows: None,
+            files: Some(files),
+            latest: vec![(String::new(), Offset { sequence: self.next_sequence + files, row: 0 })],
+            ended: bounded && files == 0,
+            next_due: next_listing.filter(|_| !bounded && self.listing.is_none()),
+            min_unread_event_time: self.min_unread_event_time().await?,
+        })
+    }
+
+    async fn mark_end(&mut self) -> Result<()> {
+        let now = self.clock.now();
+        self.discover(now, true).await
+    }
+
+    async fn plan(&mut self, limits: &EpochLimits) -> Result<Option<Vec<PartitionRange>>> {
+        if !limits.draining {
+            self.discover(limits.clock, false).await?;
+        }
+        let mut detail = RangeDetail { files: Vec::new(), first_start: None };
+        self.take_outcomes(limits, &mut detail).await?;
+        if !detail.files.is_empty() {
+            detail.first_start = self.first_start.take();
+        }
+        Ok(detail.into_range()?.map(|range| vec![range]))
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::new(FilesReader(Arc::clone(&self.shared)))
+    }
+
+    async fn acknowledge(&mut self, ranges: &[PartitionRange]) -> Result<()> {
+        if self.config().after_read == AfterRead::Keep {
+            return Ok(());
+        }
+        let details = ranges.iter().map(RangeDetail::of).collect::<Result<Vec<_>>>()?;
+        let slices: Vec<_> = details.into_iter().flat_map(|detail| detail.files).filter(|slice| slice.last).collect();
+        self.blocking("cleaning up", move |shared| slices.iter().try_for_each(|slice| put_away(&shared.config, slice))).await?
+    }
+
+    fn position(&self) -> serde_json::Value {
+        // Strings and numbers only: this cannot fail.
+        serde_json::to_value(self.position_value()).unwrap_or_default()
+    }
+
+    async fn stop(&mut self) {
+        if let Some(listing) = self.listing.take() {
+            listing.abort();
+        }
+    }
+}
+
+/// Deletes or archives a file that is read to its end; one that changed since is left, since something in it may be unread.
+fn put_away(config: &FilesConfig, slice: &FileSlice) -> Result<()> {
+    let storage = &config.location.storage;
+    let Some(now) = storage.stat(&slice.path)? else { return Ok(()) };
+    let read_whole = !config.can_grow(&slice.path) || slice.byte_end.is_none_or(|end| end >= now.size);
+    if !slice.same_version(&now) || !read_whole {
+        return Ok(());
+    }
+    match &config.after_read {
+        AfterRead::Keep => Ok(()),
+        AfterRead::Delete => storage.remove(&slice.path).map_err(|error| ConnectorError::unavailable("deleting file", quoted(&slice.path), error)),
+        AfterRead::Archive(target) => {
+            let root = match storage {
+                super::storage::Storage::Local => config.location.base.clone(),
+                super::storage::Storage::Object { root, .. } => format!("{root}/{}", config.location.base),
+            };
+            let relative = slice.path.strip_prefix(root.trim_end_matches('/')).unwrap_or(&slice.path).trim_start_matches('/');
+            let relative = if relative.is_empty() { slice.path.rsplit('/').next().unwrap_or(&slice.path) } else { relative };
+            let target = format!("{target}/{relative}");
+            storage.archive(&slice.path, &target).map_err(|error| ConnectorError::unavailable("archiving file", quoted(&slice.path), error))
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Errors of a running dataflow. After any of them the dataflow is in an undefined state: drop it or restore it.
+
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+use millstream_plan::error::PlanError;
+use millstream_types::{Classified, ErrorKind};
+use thiserror::Error;
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, DataflowError>;
+
+/// Why an epoch could not be computed or state not be loaded.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DataflowError {
+    /// A change takes a row away that is not there.
+    #[error("relation \"{relation}\" would hold the row ({row}) {weight} times")]
+    NegativeWeight {
+        /// The operator or view that keeps the rows.
+        relation: String,
+        /// The row, as `column = value` pairs.
+        row: String,
+        /// How often the row would be there.
+        weight: i64,
+    },
+    /// An expression or a plan failed on the rows of this epoch.
+    #[error("operator \"{operator}\" failed: {}", first_line(.source))]
+    Expression {
+        /// The operator.
+        operator: String,
+        /// What went wrong.
+        source: Box<DataFusionError>,
+    },
+    /// The memory pool has no room for an operator's state.
+    #[error("operator \"{operator}\" needs {bytes} bytes of state, which exceeds the memory limit")]
+    Memory {
+        /// The operator.
+        operator: String,
+        /// How much state it has.
+        bytes: usize,
+        /// What the pool says.
+        #[source]
+        source: Box<DataFusionError>,
+    },
+    /// Saved state does not fit the query.
+    #[error("saved state of operator \"{operator}\" does not fit: {reason}")]
+    StateMismatch {
+        /// The operator.
+        operator: String,
+        /// What differs.
+        reason: String,
+    },
+    /// An assumption about the graph or about state that does not hold: a bug.
+    #[error("operator \"{operator}\": {what}")]
+    Internal {
+        /// The operator.
+        operator: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl DataflowError {
+    /// An [`Internal`](Self::Internal) error of the operator that [`at`](Self::at) names.
+    pub(crate) fn internal(what: impl Into<String>) -> Self {
+        Self::Internal { operator: String::new(), what: what.into() }
+    }
+
+    /// A [`StateMismatch`](Self::StateMismatch) of the operator that [`at`](Self::at) names.
+    pub(crate) fn mismatch(reason: impl Into<String>) -> Self {
+        Self::StateMismatch { operator: String::new(), reason: reason.into() }
+    }
+
+    /// Names the operator where none is named yet.
+    #[must_use]
+    pub(crate) fn at(mut self, name: &str) -> Self {
+        match &mut self {
+            Self::NegativeWeight { relation: operator, .. }
+            | Self::Expression { operator, .. }
+            | Self::Memory { operator, .. }
+            | Self::StateMismatch { operator, .. }
+            | Self::Internal { operator, .. } => {
+                if operator.is_empty() {
+                    *operator = name.to_string();
+                }
+            }
+        }
+        self
+    }
+}
+
+impl From<DataFusionError> for DataflowError {
+    fn from(source: DataFusionError) -> Self {
+        Self::Expression { operator: String::new(), source: Box::new(source) }
+    }
+}
+
+impl From<ArrowError> for DataflowError {
+    fn from(source: ArrowError) -> Self {
+        DataFusionError::from(source).into()
+    }
+}
+
+impl From<PlanError> for DataflowError {
+    fn from(source: PlanError) -> Self {
+        DataFusionError::from(source).into()
+    }
+}
+
+impl Classified for DataflowError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NegativeWeight { .. } => ErrorKind::Data,
+            Self::Expression { source, .. } => match source.find_root() {
+                DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => ErrorKind::Data,
+                DataFusionError::ResourcesExhausted(_) | DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) => {
+                    ErrorKind::Unavailable
+                }
+                DataFusionError::Internal(_) => ErrorKind::Internal,
+                _ => ErrorKind::Invalid,
+            },
+            Self::Memory { .. } => ErrorKind::Unavailable,
+            Self::StateMismatch { .. } => ErrorKind::Corrupt,
+            Self::Internal { .. } => ErrorKind::Internal,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NegativeWeight { .. } => {
+                Some("The input takes a row back that it never inserted; look for a delete without its insert.".into())
+            }
+            Self::Memory { .. } => Some(
+                "EXPLAIN INCREMENTAL names what bounds the state of each operator. Add a WATERMARK and group by its window, or raise memory_limit."
+                    .into(),
+            ),
+            Self::StateMismatch { .. } => {
+                Some("The query or the engine's state format has changed since the checkpoint; rebuild the query from its inputs.".into())
+            }
+            Self::Expression { .. } | Self::Internal { .. } => None,
+        }
+    }
+}
+
+/// DataFusion appends a back trace and advice for its own developers to some messages.
+fn first_line(error: &DataFusionError) -> String {
+    let message = error.strip_backtrace();
+    message.lines().next().unwrap_or_default().trim_end_matches('.').to_string()
+}

@@ -1,0 +1,279 @@
+//! From keys to slots: the hash index of keyed state.
+//!
+//! A slot is a small number that stands for one key: dense, reused after removal. Keys are equal when their canonical row
+//! encodings are; a single column of at most eight bytes per value is kept as `u64` bits instead, which makes it twice as fast.
+//!
+//! ```text
+//!   keys (columns) ─encode─▶ EncodedKeys ─find─▶ slot     slots: 0 1 2 3 ..   free: [2]
+//! ```
+
+use crate::error::Result;
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::DataType;
+use arrow::row::Rows;
+use hashbrown::HashTable;
+use millstream_types::row_key::{RowKeyEncoder, canonical_floats};
+
+/// Keys of a batch, ready to be looked up.
+pub(crate) enum EncodedKeys {
+    /// No columns: all rows have the one key.
+    Unit,
+    /// Bits of one narrow column; `None` is NULL.
+    Fixed(Vec<Option<u64>>),
+    /// Row encodings.
+    Rows(Rows),
+}
+
+/// The index.
+#[derive(Debug)]
+pub(crate) struct KeyIndex {
+    kind: Kind,
+    free: Vec<u32>,
+    /// Slots handed out so far, free ones included.
+    slots: u32,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Unit(Option<u32>),
+    Fixed { table: HashTable<(u64, u32)>, null: Option<u32>, bits: Vec<u64> },
+    Rows { encoder: RowKeyEncoder, table: HashTable<(u64, u32)>, keys: KeyBytes },
+}
+
+/// The bytes of keys by slot in one arena.
+#[derive(Debug, Default)]
+struct KeyBytes {
+    arena: Vec<u8>,
+    spans: Vec<(usize, u32)>,
+    dead: usize,
+}
+
+impl KeyIndex {
+    /// An index of keys with these column types.
+    pub(crate) fn new(types: &[DataType]) -> Result<Self> {
+        let kind = match types {
+            [] => Kind::Unit(None),
+            [only] if matches!(only.primitive_width(), Some(1 | 2 | 4 | 8)) => {
+                Kind::Fixed { table: HashTable::new(), null: None, bits: Vec::new() }
+            }
+            _ => Kind::Rows { encoder: RowKeyEncoder::new(types.iter().cloned())?, table: HashTable::new(), keys: KeyBytes::default() },
+        };
+        Ok(Self { kind, free: Vec::new(), slots: 0 })
+    }
+
+    /// Number of keys.
+    pub(crate) fn len(&self) -> usize {
+        self.slots as usize - self.free.len()
+    }
+
+    /// The keys of each row of `columns`.
+    pub(crate) fn encode(&self, columns: &[ArrayRef]) -> Result<EncodedKeys> {
+        Ok(match &self.kind {
+            Kind::Unit(_) => EncodedKeys::Unit,
+            Kind::Fixed { .. } => EncodedKeys::Fixed(fixed_bits(&canonical_floats(&columns[0])?)),
+            Kind::Rows { encoder, .. } => EncodedKeys::Rows(encoder.encode(columns)?),
+        })
+    }
+
+    /// The slot of row `row`, if its key is known.
+    pub(crate) fn find(&self, keys: &EncodedKeys, row: usize) -> Option<u32> {
+        match (&self.kind, keys) {
+            (Kind::Unit(slot), _) => *slot,
+            (Kind::Fixed { table, null, .. }, EncodedKeys::Fixed(values)) => match values[row] {
+                Some(value) => table.find(mix(value), |(other, _)| *other == value).map(|(_, slot)| *slot),
+                None => *null,
+            },
+            (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows)) => {
+                let row = rows.row(row);
+                let bytes: &[u8] = row.as_ref();
+                let hash = xxhash_rust::xxh3::xxh3_64(bytes);
+                table.find(hash, |(other, slot)| *other == hash && stored.get(*slot) == bytes).map(|(_, slot)| *slot)
+            }
+            _ => unreachable!("keys were encoded by this index"),
+        }
+    }
+
+    /// A slot for the key of row `row`, which is not known yet.
+    pub(crate) fn insert(&mut self, keys: &EncodedKeys, row: usize) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots += 1;
+            self.slots - 1
+        });
+        match (&mut self.kind, keys) {
+            (Kind::Unit(only), _) => *only = Some(slot),
+            (Kind::Fixed { table, null, bits }, EncodedKeys::Fixed(values)) => match values[row] {
+                Some(value) => {
+                    if bits.len() <= slot as usize {
+                        bits.resize(slot as usize + 1, 0);
+                    }
+                    bits[slot as usize] = value;
+                    table.insert_unique(mix(value), (value, slot), |(value, _)| mix(*value));
+                }
+                None => *null = Some(slot),
+            },
+            (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows)) => {
+                let row = rows.row(row);
+                let hash = xxhash_rust::xxh3::xxh3_64(row.as_ref());
+                stored.set(slot, row.as_ref());
+                table.insert_unique(hash, (hash, slot), |(hash, _)| *hash);
+            }
+            _ => unreachable!("keys were encoded by this index"),
+        }
+        slot
+    }
+
+    /// Forgets the key of a slot, which may then be used for another one.
+    pub(crate) fn remove(&mut self, slot: u32) {
+        match &mut self.kind {
+            Kind::Unit(only) => *only = None,
+            Kind::Fixed { null, .. } if *null == Some(slot) => *null = None,
+            Kind::Fixed { table, bits, .. } => {
+                if let Ok(entry) = table.find_entry(mix(bits[slot as usize]), |(_, other)| *other == slot) {
+                    entry.remove();
+                }
+            }
+            Kind::Rows { table, keys, .. } => {
+                let hash = xxhash_rust::xxh3::xxh3_64(keys.get(slot));
+                if let Ok(entry) = table.find_entry(hash, |(_, other)| *other == slot) {
+                    entry.remove();
+                }
+                keys.remove(slot);
+            }
+        }
+        self.free.push(slot);
+    }
+
+    /// Gives memory back after most keys have gone.
+    pub(crate) fn shrink(&mut self) {
+        match &mut self.kind {
+            Kind::Unit(_) => {}
+            Kind::Fixed { table, .. } => {
+                if table.capacity() > 1024 && table.len() * 8 < table.capacity() {
+                    table.shrink_to(table.len() * 2, |(value, _)| mix(*value));
+                }
+            }
+            Kind::Rows { table, keys, .. } => {
+                if table.capacity() > 1024 && table.len() * 8 < table.capacity() {
+                    table.shrink_to(table.len() * 2, |(hash, _)| *hash);
+                }
+                keys.compact();
+            }
+        }
+    }
+
+    /// Memory in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let table = |table: &HashTable<(u64, u32)>| table.capacity() * (size_of::<(u64, u32)>() + 1);
+        4 * self.free.capacity()
+            + match &self.kind {
+                Kind::Unit(_) => 0,
+                Kind::Fixed { table: index, bits, .. } => table(index) + 8 * bits.capacity(),
+                Kind::Rows { table: index, keys, .. } => {
+                    table(index) + keys.arena.capacity() + size_of::<(usize, u32)>() * keys.spans.capacity()
+                }
+            }
+    }
+}
+
+impl KeyBytes {
+    fn get(&self, slot: u32) -> &[u8] {
+        let (start, len) = self.spans[slot as usize];
+        &self.arena[start..start + len as usize]
+    }
+
+    fn set(&mut self, slot: u32, bytes: &[u8]) {
+        if self.spans.len() <= slot as usize {
+            self.spans.resize(slot as usize + 1, (0, 0));
+        }
+        self.spans[slot as usize] = (self.arena.len(), bytes.len() as u32);
+        self.arena.extend_from_slice(bytes);
+    }
+
+    fn remove(&mut self, slot: u32) {
+        let span = &mut self.spans[slot as usize];
+        self.dead += span.1 as usize;
+        *span = (0, 0);
+    }
+
+    /// Rewrites the arena once more than half of it is dead.
+    fn compact(&mut self) {
+        if self.dead < 4096 || self.dead * 2 < self.arena.len() {
+            return;
+        }
+        let mut arena = Vec::with_capacity((self.arena.len() - self.dead) * 3 / 2);
+        for (start, len) in &mut self.spans {
+            let moved = arena.len();
+            arena.extend_from_slice(&self.arena[*start..*start + *len as usize]);
+            *start = moved;
+        }
+        self.arena = arena;
+        self.dead = 0;
+    }
+}
+
+/// The finalizer of splitmix64: spreads integers over all bits.
+fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+fn fixed_bits(column: &ArrayRef) -> Vec<Option<u64>> {
+    let data = column.to_data();
+    macro_rules! bits {
+        ($t:ty) => {{
+            let values = &data.buffer::<$t>(0)[..column.len()];
+            match column.nulls() {
+                None => values.iter().map(|value| Some(u64::from(*value))).collect(),
+                Some(nulls) => values.iter().zip(nulls).map(|(value, valid)| valid.then_some(u64::from(*value))).collect(),
+            }
+        }};
+    }
+    match column.data_type().primitive_width() {
+        Some(1) => bits!(u8),
+        Some(2) => bits!(u16),
+        Some(4) => bits!(u32),
+        _ => bits!(u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Float64Array, Int32Array, StringViewArray};
+    use std::sync::Arc;
+
+    fn slots(index: &mut KeyIndex, columns: &[ArrayRef]) -> Vec<u32> {
+        let keys = index.encode(columns).unwrap();
+        (0..columns[0].len()).map(|row| index.find(&keys, row).unwrap_or_else(|| index.insert(&keys, row))).collect()
+    }
+
+    #[test]
+    fn fixed_keys_keep_null_and_fold_zero() {
+        let mut index = KeyIndex::new(&[DataType::Float64]).unwrap();
+        let column: ArrayRef = Arc::new(Float64Array::from(vec![Some(0.0), Some(-0.0), None, Some(f64::NAN), Some(-f64::NAN), None]));
+        assert_eq!(slots(&mut index, &[column]), [0, 0, 1, 2, 2, 1]);
+        index.remove(1);
+        let column: ArrayRef = Arc::new(Float64Array::from(vec![Some(7.0), None]));
+        assert_eq!(slots(&mut index, &[column]), [1, 3]);
+        assert_eq!(index.len(), 4);
+    }
+
+    #[test]
+    fn row_keys_survive_compaction() {
+        let mut index = KeyIndex::new(&[DataType::Int32, DataType::Utf8View]).unwrap();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int32Array::from_iter_values(0..1000)),
+            Arc::new(StringViewArray::from_iter_values((0..1000).map(|n| format!("a rather long key {n}")))),
+        ];
+        let before = slots(&mut index, &columns);
+        for slot in (0..1000).filter(|slot| slot % 4 != 0) {
+            index.remove(slot);
+        }
+        index.shrink();
+        let keys = index.encode(&columns).unwrap();
+        for row in 0..1000 {
+            assert_eq!(index.find(&keys, row), (row % 4 == 0).then_some(before[row]));
+        }
+    }
+}

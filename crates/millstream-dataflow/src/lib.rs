@@ -1,0 +1,30 @@
+//! The dataflow of a query: operators over weighted batches, with state, run one epoch at a time.
+//!
+//! [`Dataflow`] runs a [`Graph`](millstream_plan::graph::Graph): [`step`](Dataflow::step) takes the changes of an epoch's inputs and
+//! returns the change of the result. [`ViewStore`] adds these changes up to the content of a materialized view.
+//!
+//! ```text
+//!   input deltas ──▶ Input ──▶ Map ──▶ Aggregate ──▶ output delta ──▶ ViewStore, sinks
+//!                                        │ state: RowLog + KeyIndex + buckets
+//! ```
+//!
+//! Operators never do I/O and never read a clock: their output is a function of state, delta and
+//! [`EpochInput`]. State leaves through [`Dataflow::checkpoint`] as record batches and comes back through
+//! [`Dataflow::restore`]; a restored dataflow continues byte for byte like the one that was saved.
+
+mod bucket;
+mod columns;
+mod dataflow;
+mod error;
+mod key_index;
+mod operator;
+mod operators;
+mod row_log;
+#[cfg(test)]
+mod test_util;
+mod view;
+mod zset;
+
+pub use dataflow::{Dataflow, DataflowContext, EpochInput, OperatorState, OperatorStats};
+pub use error::{DataflowError, Result};
+pub use view::ViewStore;

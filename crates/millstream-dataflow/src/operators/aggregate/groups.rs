@@ -1,0 +1,164 @@
+//! The groups of an aggregate: which there are, their states, and when they close.
+
+use crate::bucket::{BucketColumn, BucketKey, Buckets, Floor};
+use crate::columns::{make_batch, owned};
+use crate::error::{DataflowError, Result};
+use crate::key_index::{EncodedKeys, KeyIndex};
+use crate::row_log::RowLog;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use std::sync::Arc;
+
+/// Chunks of state are merged up to this many groups.
+const CHUNK_ROWS: usize = 256 * 1024;
+const CHECKPOINT_ROWS: usize = 64 * 1024;
+
+/// Keys and states by slot.
+pub(crate) struct Groups {
+    pub(crate) index: KeyIndex,
+    log: RowLog,
+    keys: usize,
+    /// The group column that closes groups, and the groups by its value.
+    pub(crate) bucket: Option<(BucketColumn, Buckets)>,
+}
+
+impl Groups {
+    /// No groups yet, with these types of key and state columns.
+    pub(crate) fn new(key_types: &[DataType], state_types: &[DataType], bucket: Option<BucketColumn>) -> Result<Self> {
+        let field = |(index, data_type): (usize, &DataType)| Field::new(format!("c{index}"), data_type.clone(), true);
+        let fields: Vec<Field> = key_types.iter().chain(state_types).enumerate().map(field).collect();
+        Ok(Self {
+            index: KeyIndex::new(key_types)?,
+            log: RowLog::new(Arc::new(Schema::new(fields)), CHUNK_ROWS),
+            keys: key_types.len(),
+            bucket: bucket.map(|column| (column, Buckets::default())),
+        })
+    }
+
+    /// Number of groups.
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Memory in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.index.bytes() + self.log.bytes() + self.bucket.as_ref().map_or(0, |(_, buckets)| buckets.bytes())
+    }
+
+    /// Up to where groups were dropped.
+    pub(crate) fn floor(&self) -> Floor {
+        self.bucket.as_ref().map_or(Floor::Unknown, |(column, _)| column.floor.clone())
+    }
+
+    /// Whether groups lie below `floor`.
+    pub(crate) fn any_passed(&self, floor: &Floor) -> bool {
+        self.bucket.as_ref().is_some_and(|(_, buckets)| buckets.any_passed(floor))
+    }
+
+    /// Values of the bucket column in key columns; `None` without a bucket.
+    pub(crate) fn bucket_keys(&self, keys: &[ArrayRef]) -> Result<Option<Vec<BucketKey>>> {
+        self.bucket.as_ref().map(|(column, _)| column.keys(&keys[column.column])).transpose()
+    }
+
+    /// State columns of these slots.
+    pub(crate) fn states(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        self.log.gather(slots, self.keys..self.log.schema().fields().len())
+    }
+
+    /// Key columns, then state columns of these slots.
+    pub(crate) fn rows(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        self.log.gather(slots, 0..self.log.schema().fields().len())
+    }
+
+    /// Writes the rows (key columns, then state columns) of groups. `rows[i]` is the row in `encoded` and `buckets` of row `i` of
+    /// `columns`; `slots[i]` its slot if the group is known. Returns the number of new groups.
+    pub(crate) fn write(
+        &mut self,
+        columns: Vec<ArrayRef>,
+        rows: &[u32],
+        slots: &[Option<u32>],
+        encoded: &EncodedKeys,
+        buckets: Option<&[BucketKey]>,
+    ) -> Result<usize> {
+        let mut new = 0;
+        let mut places = Vec::with_capacity(rows.len());
+        for (&row, slot) in rows.iter().zip(slots) {
+            let slot = match slot {
+                Some(slot) => *slot,
+                None => {
+                    let slot = self.index.insert(encoded, row as usize);
+                    if let (Some((_, tree)), Some(keys)) = (&mut self.bucket, buckets) {
+                        tree.insert(&keys[row as usize], slot);
+                    }
+                    new += 1;
+                    slot
+                }
+            };
+            places.push(slot);
+        }
+        let batch = make_batch(self.log.schema(), columns, rows.len())?;
+        self.log.append(&batch, &places)?;
+        Ok(new)
+    }
+
+    /// Removes groups that have vanished; `keys` are their bucket values.
+    pub(crate) fn remove(&mut self, slots: &[u32], keys: Option<&[BucketKey]>) -> Result<()> {
+        if let (Some((_, tree)), Some(keys)) = (&mut self.bucket, keys) {
+            for (slot, key) in slots.iter().zip(keys) {
+                tree.remove(key, *slot);
+            }
+        }
+        self.forget(slots)
+    }
+
+    /// Takes the closed groups out of the buckets, in ascending order of the bucket, and remembers the floor. Their rows stay until
+    /// [`forget`](Self::forget).
+    pub(crate) fn pop_passed(&mut self, floor: Floor) -> Vec<u32> {
+        let Some((column, buckets)) = &mut self.bucket else { return vec![] };
+        let slots = buckets.pop_passed(&floor).into_iter().flat_map(|(_, slots)| slots).collect();
+        column.floor = floor;
+        slots
+    }
+
+    /// Removes groups that are in no bucket any more.
+    pub(crate) fn forget(&mut self, slots: &[u32]) -> Result<()> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        for slot in slots {
+            self.index.remove(*slot);
+        }
+        self.index.shrink();
+        self.log.remove(slots)
+    }
+
+    /// All rows; with buckets in the order in which they close.
+    pub(crate) fn checkpoint(&self) -> Result<Vec<RecordBatch>> {
+        let Some((_, buckets)) = &self.bucket else {
+            return Ok(self.log.live()?.into_iter().map(|(batch, _)| batch).collect());
+        };
+        let batch = |slots: &[u32]| owned(&make_batch(self.log.schema(), self.rows(slots)?, slots.len())?);
+        buckets.ordered().chunks(CHECKPOINT_ROWS).map(batch).collect()
+    }
+
+    /// Loads rows of a checkpoint.
+    pub(crate) fn restore(&mut self, batches: &[RecordBatch]) -> Result<()> {
+        for batch in batches {
+            let batch = make_batch(self.log.schema(), batch.columns().to_vec(), batch.num_rows())?;
+            let keys = &batch.columns()[..self.keys];
+            let encoded = self.index.encode(keys)?;
+            let buckets = self.bucket_keys(keys)?;
+            let rows: Vec<u32> = (0..batch.num_rows() as u32).collect();
+            if rows.iter().any(|row| self.index.find(&encoded, *row as usize).is_some()) {
+                return Err(DataflowError::mismatch("a group occurs twice"));
+            }
+            self.write(batch.columns().to_vec(), &rows, &vec![None; rows.len()], &encoded, buckets.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// Columns of the state.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        self.log.schema()
+    }
+}

@@ -1,0 +1,15 @@
+//! The operators, one file each; `registry.rs` lists them.
+
+mod aggregate;
+mod constant;
+mod input;
+mod map;
+mod recompute;
+pub(crate) mod registry;
+mod static_join;
+mod union;
+mod unnest;
+mod window_close;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! The one list of operators: from what a node does to what runs it.
+
+use crate::error::Result;
+use crate::operator::Operator;
+use crate::operators::aggregate::Aggregate;
+use crate::operators::constant::Constant;
+use crate::operators::input::Input;
+use crate::operators::map::Map;
+use crate::operators::recompute::Recompute;
+use crate::operators::static_join::StaticJoin;
+use crate::operators::union::Union;
+use crate::operators::unnest::Unnest;
+use crate::operators::window_close::WindowClose;
+use datafusion::execution::SessionState;
+use millstream_plan::graph::{Graph, Node, Op};
+
+/// What operators are built from.
+pub(crate) struct BuildContext<'a> {
+    /// The graph.
+    pub(crate) graph: &'a Graph,
+    /// The session whose functions and settings the expressions use.
+    pub(crate) state: &'a SessionState,
+    /// By node: it follows from constants alone, so a restart computes its rows again.
+    pub(crate) constant: &'a [bool],
+}
+
+impl<'a> BuildContext<'a> {
+    /// The node that feeds input `input` of `node`.
+    pub(crate) fn input(&self, node: &Node, input: usize) -> &'a Node {
+        self.graph.node(node.inputs[input])
+    }
+}
+
+/// Builds the operator of a node.
+pub(crate) fn build(node: &Node, context: &BuildContext<'_>) -> Result<Box<dyn Operator>> {
+    Ok(match &node.op {
+        Op::Aggregate { .. } => Box::new(Aggregate::new(node, context)?),
+        Op::Constant { plan, .. } => Box::new(Constant::new(node, plan, context)),
+        Op::Input { relation, columns } => Box::new(Input::new(node, relation, columns)),
+        Op::Map { predicates, exprs } => Box::new(Map::new(node, predicates, exprs.as_deref(), context)?),
+        Op::Recompute { plan } => Box::new(Recompute::new(node, plan, context)?),
+        Op::StaticJoin { .. } => Box::new(StaticJoin::new(node, context)?),
+        Op::Union => Box::new(Union::new(node)),
+        Op::Unnest { plan } => Box::new(Unnest::new(node, plan, context)?),
+        Op::WindowClose { bucket } => Box::new(WindowClose::new(node, bucket, context)?),
+    })
+}

@@ -1,0 +1,329 @@
+//! The row log: rows of state in columnar chunks, found by slot.
+//!
+//! A slot has at most one row; appending a row for a slot makes its older one dead. Chunks are immutable. Small chunks at the end are
+//! merged in tiers of eight, so that a million epochs of one row leave a few dozen chunks, and a chunk that is more than half dead is
+//! rewritten: the amortised cost of an append is a small constant per row.
+//!
+//! ```text
+//!   order:  [65536] [4096] [512] [512] [8] [1] [1]      oldest first; merges keep it
+//!   locations: slot ─▶ (chunk, row)
+//! ```
+
+use crate::columns::{concat_owned, owned};
+use crate::error::{DataflowError, Result};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{filter_record_batch, interleave, take};
+use arrow::datatypes::SchemaRef;
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// How many chunks of a tier are merged; also the ratio between tiers.
+const FAN: usize = 8;
+/// Chunks of at least this many rows are rewritten alone when more than half of them is dead.
+const REWRITE_ROWS: usize = 256;
+
+/// Stands for a row that is no longer any slot's.
+pub(crate) const DEAD: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Location {
+    chunk: u32,
+    row: u32,
+}
+
+const NOWHERE: Location = Location { chunk: u32::MAX, row: u32::MAX };
+
+#[derive(Debug)]
+struct Chunk {
+    batch: RecordBatch,
+    /// By row: its slot, or [`DEAD`].
+    slots: Vec<u32>,
+    live: usize,
+    bytes: usize,
+    version: u64,
+}
+
+/// The log.
+#[derive(Debug)]
+pub(crate) struct RowLog {
+    schema: SchemaRef,
+    chunks: Vec<Option<Chunk>>,
+    free: Vec<u32>,
+    order: Vec<u32>,
+    locations: Vec<Location>,
+    max_chunk_rows: usize,
+    live: usize,
+    bytes: usize,
+    /// Chunks that lost their last row or more than half of them since `settle`.
+    sparse: Vec<u32>,
+    versions: u64,
+}
+
+impl RowLog {
+    /// An empty log whose chunks do not grow beyond `max_chunk_rows` by merging.
+    pub(crate) fn new(schema: SchemaRef, max_chunk_rows: usize) -> Self {
+        Self {
+            schema,
+            chunks: vec![],
+            free: vec![],
+            order: vec![],
+            locations: vec![],
+            max_chunk_rows,
+            live: 0,
+            bytes: 0,
+            sparse: vec![],
+            versions: 0,
+        }
+    }
+
+    /// Columns of the rows.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Number of slots that have a row.
+    pub(crate) fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Memory in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes + self.locations.capacity() * size_of::<Location>()
+    }
+
+    /// Appends row `i` of `batch` for `slots[i]`; slots are distinct.
+    pub(crate) fn append(&mut self, batch: &RecordBatch, slots: &[u32]) -> Result<()> {
+        self.append_chunk(batch, slots)?;
+        self.settle()
+    }
+
+    /// As [`append`](Self::append), but the rows stay a chunk of their own for now.
+    pub(crate) fn append_chunk(&mut self, batch: &RecordBatch, slots: &[u32]) -> Result<()> {
+        if batch.num_rows() != slots.len() {
+            return Err(DataflowError::internal(format!("{} rows for {} slots", batch.num_rows(), slots.len())));
+        }
+        if slots.is_empty() {
+            return Ok(());
+        }
+        for &slot in slots {
+            if self.locations.len() <= slot as usize {
+                self.locations.resize(slot as usize + 1, NOWHERE);
+            }
+            self.kill(slot);
+        }
+        self.push(owned(batch)?, slots.to_vec());
+        Ok(())
+    }
+
+    /// Forgets the rows of these slots.
+    pub(crate) fn remove(&mut self, slots: &[u32]) -> Result<()> {
+        for &slot in slots {
+            self.kill(slot);
+        }
+        self.settle()
+    }
+
+    /// Columns `columns` of the rows of `slots`, in their order.
+    pub(crate) fn gather(&self, slots: &[u32], columns: Range<usize>) -> Result<Vec<ArrayRef>> {
+        let mut dense: HashMap<u32, usize> = HashMap::new();
+        let mut used: Vec<&RecordBatch> = Vec::new();
+        let mut rows: Vec<(usize, usize)> = Vec::with_capacity(slots.len());
+        let mut last = (u32::MAX, 0);
+        for &slot in slots {
+            let location = self.locations[slot as usize];
+            if location.chunk != last.0 {
+                let chunk = self.chunks.get(location.chunk as usize).and_then(Option::as_ref);
+                let chunk = chunk.ok_or_else(|| DataflowError::internal(format!("slot {slot} has no row")))?;
+                let index = *dense.entry(location.chunk).or_insert_with(|| {
+                    used.push(&chunk.batch);
+                    used.len() - 1
+                });
+                last = (location.chunk, index);
+            }
+            rows.push((last.1, location.row as usize));
+        }
+        match used.as_slice() {
+            [] => Ok(self.schema.fields()[columns].iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect()),
+            [only] => {
+                let indices = UInt32Array::from_iter_values(rows.iter().map(|(_, row)| *row as u32));
+                columns.map(|column| Ok(take(only.column(column), &indices, None)?)).collect()
+            }
+            _ => columns
+                .map(|column| {
+                    let arrays: Vec<&dyn Array> = used.iter().map(|batch| batch.column(column).as_ref()).collect();
+                    Ok(interleave(&arrays, &rows)?)
+                })
+                .collect(),
+        }
+    }
+
+    /// The live rows, oldest first, with their slots.
+    pub(crate) fn live(&self) -> Result<Vec<(RecordBatch, Vec<u32>)>> {
+        self.order.iter().filter_map(|id| self.chunks[*id as usize].as_ref()).map(live_rows).collect()
+    }
+
+    /// The chunks, oldest first: version, rows, slot of each row ([`DEAD`] where the row is). A version stands for one content.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = (u64, &RecordBatch, &[u32])> {
+        self.order
+            .iter()
+            .filter_map(|id| self.chunks[*id as usize].as_ref())
+            .map(|chunk| (chunk.version, &chunk.batch, chunk.slots.as_slice()))
+    }
+
+    /// Gives the chunk of a slot's row a new version: something beside the row has changed.
+    pub(crate) fn touch(&mut self, slot: u32) {
+        let location = self.locations.get(slot as usize).copied().unwrap_or(NOWHERE);
+        self.versions += 1;
+        if let Some(chunk) = self.chunks.get_mut(location.chunk as usize).and_then(Option::as_mut) {
+            chunk.version = self.versions;
+        }
+    }
+
+    fn push(&mut self, batch: RecordBatch, slots: Vec<u32>) {
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.chunks.push(None);
+            self.chunks.len() as u32 - 1
+        });
+        for (row, &slot) in slots.iter().enumerate() {
+            self.locations[slot as usize] = Location { chunk: id, row: row as u32 };
+        }
+        let bytes = batch.get_array_memory_size() + 4 * slots.len();
+        self.live += slots.len();
+        self.bytes += bytes;
+        self.order.push(id);
+        let live = slots.len();
+        self.versions += 1;
+        self.chunks[id as usize] = Some(Chunk { batch, slots, live, bytes, version: self.versions });
+    }
+
+    fn kill(&mut self, slot: u32) {
+        let location = std::mem::replace(&mut self.locations[slot as usize], NOWHERE);
+        let Some(chunk) = self.chunks.get_mut(location.chunk as usize).and_then(Option::as_mut) else { return };
+        chunk.slots[location.row as usize] = DEAD;
+        chunk.live -= 1;
+        self.live -= 1;
+        self.versions += 1;
+        chunk.version = self.versions;
+        let rows = chunk.slots.len();
+        // Queued once: when the last row dies, or on the way down past one half.
+        if chunk.live == 0 || (rows >= REWRITE_ROWS && chunk.live == rows / 2 - 1) {
+            self.sparse.push(location.chunk);
+        }
+    }
+
+    fn drop_chunk(&mut self, id: u32) -> Option<Chunk> {
+        let chunk = self.chunks[id as usize].take()?;
+        self.bytes -= chunk.bytes;
+        self.free.push(id);
+        Some(chunk)
+    }
+
+    /// Merges small chunks at the end, rewrites or drops sparse ones.
+    fn settle(&mut self) -> Result<()> {
+        let mut dropped = false;
+        for id in std::mem::take(&mut self.sparse) {
+            let Some(chunk) = self.chunks[id as usize].as_ref() else { continue };
+            if chunk.live == 0 {
+                self.drop_chunk(id);
+                // The id must not be reused before `order` has forgotten it.
+                self.free.pop();
+                dropped = true;
+            } else if chunk.slots.len() >= REWRITE_ROWS && chunk.live * 2 < chunk.slots.len() {
+                let (batch, slots) = live_rows(chunk)?;
+                let batch = owned(&batch)?;
+                let bytes = batch.get_array_memory_size() + 4 * slots.len();
+                for (row, &slot) in slots.iter().enumerate() {
+                    self.locations[slot as usize].row = row as u32;
+                }
+                self.bytes = self.bytes - chunk.bytes + bytes;
+                let live = slots.len();
+                self.versions += 1;
+                self.chunks[id as usize] = Some(Chunk { batch, slots, live, bytes, version: self.versions });
+            }
+        }
+        if dropped {
+            let chunks = &self.chunks;
+            self.order.retain(|id| chunks[*id as usize].is_some());
+            self.free = (0..self.chunks.len() as u32).filter(|id| self.chunks[*id as usize].is_none()).rev().collect();
+        }
+        while let Some(count) = self.mergeable() {
+            let ids = self.order.split_off(self.order.len() - count);
+            let mut batches = Vec::with_capacity(count);
+            let mut slots = Vec::new();
+            for id in ids {
+                if let Some(chunk) = self.drop_chunk(id) {
+                    let (batch, live) = live_rows(&chunk)?;
+                    self.live -= live.len();
+                    batches.push(batch);
+                    slots.extend(live);
+                }
+            }
+            let merged = concat_owned(&self.schema, &batches)?;
+            self.push(merged, slots);
+        }
+        Ok(())
+    }
+
+    /// How many chunks at the end to merge: the run of chunks whose tier is not above the last one's, when it is long enough.
+    fn mergeable(&self) -> Option<usize> {
+        let live = |id: &u32| self.chunks[*id as usize].as_ref().map_or(0, |chunk| chunk.live);
+        let tier = live(self.order.last()?).max(1).ilog(FAN);
+        let (mut count, mut rows) = (0, 0);
+        for id in self.order.iter().rev() {
+            let next = live(id);
+            if next.max(1).ilog(FAN) > tier || rows + next > self.max_chunk_rows {
+                break;
+            }
+            count += 1;
+            rows += next;
+        }
+        (count >= FAN).then_some(count)
+    }
+}
+
+fn live_rows(chunk: &Chunk) -> Result<(RecordBatch, Vec<u32>)> {
+    if chunk.live == chunk.slots.len() {
+        return Ok((chunk.batch.clone(), chunk.slots.clone()));
+    }
+    let mask = BooleanArray::from_iter(chunk.slots.iter().map(|slot| Some(*slot != DEAD)));
+    let slots = chunk.slots.iter().copied().filter(|slot| *slot != DEAD).collect();
+    Ok((filter_record_batch(&chunk.batch, &mask)?, slots))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    #[test]
+    fn random_appends_and_removals_agree_with_a_map() {
+        let schema = Arc::new(Schema::new(vec![Field::new("v", DataType::Int64, false)]));
+        let mut rng = SmallRng::seed_from_u64(11);
+        let mut log = RowLog::new(Arc::clone(&schema), 512);
+        let mut model: BTreeMap<u32, i64> = BTreeMap::new();
+        for step in 0..2000i64 {
+            let count = if rng.random_bool(0.05) { 200 } else { rng.random_range(1..3) };
+            let slots: std::collections::BTreeSet<u32> = (0..count).map(|_| rng.random_range(0..600)).collect();
+            let slots: Vec<u32> = slots.into_iter().collect();
+            if rng.random_bool(0.3) {
+                let slots: Vec<u32> = slots.into_iter().filter(|slot| model.remove(slot).is_some()).collect();
+                log.remove(&slots).unwrap();
+            } else {
+                let values = Int64Array::from_iter_values(slots.iter().map(|slot| step * 1000 + i64::from(*slot)));
+                model.extend(slots.iter().copied().zip(values.values().iter().copied()));
+                log.append(&RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(values)]).unwrap(), &slots).unwrap();
+            }
+            assert_eq!(log.len(), model.len());
+            let all: Vec<u32> = model.keys().copied().collect();
+            let gathered = log.gather(&all, 0..1).unwrap();
+            let expected: Vec<i64> = model.values().copied().collect();
+            assert_eq!(gathered[0].as_primitive::<Int64Type>().values(), expected.as_slice());
+            assert!(log.chunks().count() < 60, "{} chunks", log.chunks().count());
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! From a query's text to a DataFusion plan: resolves the names a query reads, views included.
+//!
+//! A query is planned in one of two ways. **Continuous**: streams, tables and materialized views are placeholders that the
+//! incremental planner turns into inputs, and at-rest tables are their pinned content. **Batch**: every relation is its content
+//! after one epoch, taken together, so that a query sees one consistent state.
+
+use super::object::{ObjectKind, StreamDef};
+use super::Catalog;
+use crate::error::{EngineError, Result};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider, Session,
+    TableProvider,
+};
+use datafusion::common::TableReference;
+use datafusion::datasource::{TableType, ViewTable};
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::sql::parser::Statement as DfStatement;
+use millstream_plan::relation::{Relation, RelationKind, Relations};
+use millstream_sql::rewrite::{RewriteContext, mentions_hidden, rewrite_query};
+use sqlparser::ast::{self, ObjectName, Query};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// The name of the schema with the system tables.
+pub const SYSTEM_SCHEMA: &str = "millstream";
+
+/// What gives content to names.
+#[async_trait]
+pub trait Contents: Send + Sync {
+    /// The provider of a stream, table, materialized view or sink. `hidden`: with the hidden columns of a stream.
+    ///
+    /// # Errors
+    /// When its content cannot be had.
+    async fn provider(&self, name: &str, kind: &ObjectKind, hidden: bool) -> Result<Arc<dyn TableProvider>>;
+
+    /// The provider of a system table.
+    fn system_table(&self, name: &str) -> Option<Arc<dyn TableProvider>>;
+}
+
+/// A planned query.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The plan as DataFusion's SQL planner made it, not optimized.
+    pub plan: LogicalPlan,
+    /// The session it was planned in, with the relations it reads.
+    pub state: SessionState,
+    /// Names of catalog objects it reads, through views.
+    pub reads: BTreeSet<String>,
+}
+
+/// Plans queries over a catalog.
+pub struct Resolver<'a> {
+    /// The names.
+    pub catalog: &'a Catalog,
+    /// The session without tables.
+    pub base: &'a SessionState,
+    /// The content of names.
+    pub contents: &'a dyn Contents,
+}
+
+impl Resolver<'_> {
+    /// Plans a query as it was written.
+    ///
+    /// # Errors
+    /// When it uses what is not supported, or names that do not exist.
+    pub async fn plan(&self, query: &Query) -> Result<Resolved> {
+        let mut reads = BTreeSet::new();
+        let (plan, state) = self.plan_in(query, &mut reads, 0).await?;
+        Ok(Resolved { plan, state, reads })
+    }
+
+    async fn plan_in(&self, query: &Query, reads: &mut BTreeSet<String>, depth: usize) -> Result<(LogicalPlan, SessionState)> {
+        if depth > 64 {
+            return Err(EngineError::invalid("views are nested more than 64 levels deep", ""));
+        }
+        let mut query = query.clone();
+        let hidden = mentions_hidden(&query);
+        let is_stream = |name: &ObjectName| {
+            let name = object_name(name);
+            self.catalog.get(&name).is_some_and(|object| matches!(object.kind, ObjectKind::Stream(_)))
+        };
+        rewrite_query(&mut query, &RewriteContext { is_stream: &is_stream, shows_hidden_columns: hidden })?;
+        let statement = DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
+        let references = self.base.resolve_table_references(&statement)?;
+        let mut tables: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
+        let mut system: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
+        for reference in references {
+            let name = reference.table().to_string();
+            match reference.schema() {
+                Some(SYSTEM_SCHEMA) => {
+                    if let Some(provider) = self.contents.system_table(&name) {
+                        system.insert(name, provider);
+                    }
+                    continue;
+                }
+                Some("information_schema") => continue,
+                _ => {}
+            }
+            let (name, object) = self.lookup(&name)?;
+            reads.insert(object.name.clone());
+            let provider: Arc<dyn TableProvider> = match &object.kind {
+                ObjectKind::View(view) => {
+                    let (plan, _) = Box::pin(self.plan_in(&view.query, reads, depth + 1)).await?;
+                    let plan = rename_columns(plan, &view.columns, &view.name)?;
+                    Arc::new(ViewTable::new(plan, None))
+                }
+                kind => self.contents.provider(&object.name, kind, hidden).await?,
+            };
+            tables.insert(name, provider);
+        }
+        let state = with_tables(self.base, tables, system)?;
+        let plan = state.statement_to_plan(statement).await?;
+        Ok((plan, state))
+    }
+
+    /// The object a name stands for: exactly, or the only one that differs in case.
+    fn lookup(&self, name: &str) -> Result<(String, Arc<super::object::Object>)> {
+        if let Some(object) = self.catalog.get(name) {
+            return Ok((name.to_string(), Arc::clone(object)));
+        }
+        let mut folded = self.catalog.objects().iter().filter(|object| object.name.eq_ignore_ascii_case(name));
+        match (folded.next(), folded.next()) {
+            (Some(object), None) => Ok((name.to_string(), Arc::clone(object))),
+            _ => Err(self.catalog.unknown(name)),
+        }
+    }
+}
+
+/// Gives the columns of a plan the names of a column list, if there is one.
+///
+/// # Errors
+/// When the list has another length.
+pub fn rename_columns(plan: LogicalPlan, columns: &[String], owner: &str) -> Result<LogicalPlan> {
+    if columns.is_empty() {
+        return Ok(plan);
+    }
+    let schema = plan.schema();
+    if columns.len() != schema.fields().len() {
+        let message = format!("\"{owner}\" lists {} columns but its query has {}", columns.len(), schema.fields().len());
+        return Err(EngineError::invalid(message, ""));
+    }
+    let exprs: Vec<Expr> =
+        schema.columns().into_iter().zip(columns).map(|(column, name)| Expr::Column(column).alias(name.as_str())).collect();
+    Ok(datafusion::logical_expr::LogicalPlanBuilder::from(plan).project(exprs)?.build()?)
+}
+
+/// The last part of a name, folded as SQL folds it.
+pub fn object_name(name: &ObjectName) -> String {
+    match name.0.last() {
+        Some(ast::ObjectNamePart::Identifier(ident)) => fold(ident),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    }
+}
+
+/// An identifier as the catalog knows it: lower case unless quoted.
+pub fn fold(ident: &ast::Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+/// The base session with tables in its default schema and in the system schema.
+///
+/// # Errors
+/// When a name is taken twice.
+pub fn with_tables(
+    base: &SessionState,
+    tables: HashMap<String, Arc<dyn TableProvider>>,
+    system: HashMap<String, Arc<dyn TableProvider>>,
+) -> Result<SessionState> {
+    let options = &base.config_options().catalog;
+    let catalog = MemoryCatalogProvider::new();
+    for (schema_name, tables) in [(options.default_schema.as_str(), tables), (SYSTEM_SCHEMA, system)] {
+        let schema = MemorySchemaProvider::new();
+        for (name, provider) in tables {
+            schema.register_table(name, provider)?;
+        }
+        catalog.register_schema(schema_name, Arc::new(schema))?;
+    }
+    let list = MemoryCatalogProviderList::new();
+    list.register_catalog(options.default_catalog.clone(), Arc::new(catalog));
+    Ok(SessionStateBuilder::new_from_existing(base.clone()).with_catalog_list(Arc::new(list)).build())
+}
+
+/// A relation in a continuous query: a name with columns. Its rows come from the dataflow.
+#[derive(Debug)]
+pub struct Placeholder {
+    schema: SchemaRef,
+}
+
+impl Placeholder {
+    /// A placeholder with these columns.
+    pub fn new(schema: SchemaRef) -> Self {
+        Self { schema }
+    }
+}
+
+#[async_trait]
+impl TableProvider for Placeholder {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        _projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        datafusion::common::internal_err!("a relation of a continuous query has no rows of its own")
+    }
+}
+
+/// The relations of a continuous query, as the incremental planner asks for them.
+#[derive(Debug, Default)]
+pub struct ContinuousRelations {
+    relations: BTreeMap<String, Relation>,
+}
+
+impl ContinuousRelations {
+    /// Adds a relation.
+    pub fn put(&mut self, relation: Relation) {
+        self.relations.insert(relation.name.clone(), relation);
+    }
+}
+
+impl Relations for ContinuousRelations {
+    fn relation(&self, table: &TableReference) -> Option<Relation> {
+        let name = table.table();
+        self.relations.get(name).or_else(|| self.relations.values().find(|relation| relation.name.eq_ignore_ascii_case(name))).cloned()
+    }
+}
+
+/// What the incremental planner has to know of a stream.
+pub fn stream_relation(def: &StreamDef) -> Relation {
+    use super::object::{EPOCH_COLUMN, StreamShape};
+    let append_only = def.shape == StreamShape::Append;
+    Relation {
+        name: def.name.clone(),
+        kind: RelationKind::Stream,
+        append_only,
+        schema: def.schema_with_hidden(),
+        event_time: def.watermark.as_ref().map(|(column, _)| column.clone()),
+        clock_columns: if append_only { def.clock_columns() } else { Vec::new() },
+        epoch_column: append_only.then(|| EPOCH_COLUMN.to_string()),
+        keys: match &def.shape {
+            StreamShape::Upsert { key, .. } => vec![key.clone()],
+            _ => Vec::new(),
+        },
+        column_bounds: HashMap::new(),
+    }
+}

@@ -1,0 +1,80 @@
+//! The DataFusion side of the engine: one set of functions and types for continuous and batch queries.
+
+use crate::error::Result;
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::config::ConfigOptions;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::sqlparser::ast;
+use millstream_plan::compile::CheckedArithmetic;
+use millstream_plan::functions::{EpochClock, all_aggregate_functions, all_scalar_functions};
+use std::sync::Arc;
+
+/// `TIMESTAMP` is microseconds, everywhere; `TIMESTAMP(0|3|6|9)` are exact.
+#[derive(Debug)]
+struct MicrosecondTimestamps;
+
+impl TypePlanner for MicrosecondTimestamps {
+    fn plan_type(&self, sql_type: &ast::DataType) -> datafusion::error::Result<Option<DataType>> {
+        let ast::DataType::Timestamp(precision, zone) = sql_type else {
+            return Ok(match sql_type {
+                ast::DataType::JSON | ast::DataType::JSONB => Some(DataType::Utf8View),
+                _ => None,
+            });
+        };
+        let unit = match precision {
+            None | Some(6) => TimeUnit::Microsecond,
+            Some(0) => TimeUnit::Second,
+            Some(3) => TimeUnit::Millisecond,
+            Some(9) => TimeUnit::Nanosecond,
+            Some(other) => {
+                return datafusion::common::plan_err!("TIMESTAMP({other}) is not supported; choose a precision of 0, 3, 6 or 9");
+            }
+        };
+        let zone = match zone {
+            ast::TimezoneInfo::Tz | ast::TimezoneInfo::WithTimeZone => Some(Arc::from("UTC")),
+            ast::TimezoneInfo::None | ast::TimezoneInfo::WithoutTimeZone => None,
+        };
+        Ok(Some(DataType::Timestamp(unit, zone)))
+    }
+}
+
+/// The session state that all queries of an engine are planned with, batch and continuous.
+///
+/// # Errors
+/// When a function cannot be registered.
+pub fn base_state(epoch_clock: &Arc<EpochClock>, adopted: Option<&SessionContext>) -> Result<SessionState> {
+    let mut options = ConfigOptions::default();
+    options.sql_parser.parse_float_as_decimal = true;
+    options.catalog.information_schema = true;
+    options.execution.collect_statistics = false;
+    options.execution.parquet.pushdown_filters = false;
+    let config = SessionConfig::from(options);
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_default_features()
+        .with_type_planner(Arc::new(MicrosecondTimestamps))
+        .with_physical_optimizer_rule(Arc::new(CheckedArithmetic))
+        .build();
+    datafusion_functions_json::register_all(&mut state)?;
+    if let Some(context) = adopted {
+        let other = context.state();
+        for function in other.scalar_functions().values() {
+            datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::clone(function))?;
+        }
+        for function in other.aggregate_functions().values() {
+            datafusion::execution::FunctionRegistry::register_udaf(&mut state, Arc::clone(function))?;
+        }
+        for function in other.window_functions().values() {
+            datafusion::execution::FunctionRegistry::register_udwf(&mut state, Arc::clone(function))?;
+        }
+    }
+    for function in all_scalar_functions(Arc::clone(epoch_clock)) {
+        datafusion::execution::FunctionRegistry::register_udf(&mut state, function)?;
+    }
+    for function in all_aggregate_functions() {
+        datafusion::execution::FunctionRegistry::register_udaf(&mut state, function)?;
+    }
+    Ok(state)
+}

@@ -1,0 +1,319 @@
+//! Streams whose rows change a relation: upserts by key, and bags of full rows with `+` and `-`.
+//!
+//! Op values: `+ +I +U c r u` insert or update, `- -U -D d` take away. A keyed stream keeps key → last row to turn an upsert
+//! into -old +new; a bag stream with `verify` keeps row → weight, so that a `-` without its row is a bad row. A change is late
+//! when its before- or after-image is below the watermark; it is dropped and counted as a whole.
+
+use super::RowOffsets;
+use crate::catalog::object::{StreamDef, StreamShape};
+use crate::error::{EngineError, Result};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{cast, take_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::row::{RowConverter, SortField};
+use millstream_connectors::source::BadRow;
+use millstream_types::delta::consolidate;
+use millstream_types::row_key::{RowKeyEncoder, types_of};
+use millstream_types::{Delta, DeltaBatch, EventTime};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What a keyed or bag stream keeps, for a checkpoint.
+#[derive(Debug, Clone)]
+pub struct ChangelogState {
+    /// Keyed: the last row per key. Bag: rows, with their weights in the last column `__weight`.
+    pub rows: RecordBatch,
+}
+
+/// What a batch of changes came to.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) delta: Delta,
+    pub(crate) bad: Vec<BadRow>,
+    pub(crate) late: Vec<BadRow>,
+    pub(crate) used: u64,
+    pub(crate) newest: Option<EventTime>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Insert,
+    Delete,
+}
+
+fn change_of(op: &str) -> Option<Change> {
+    match op.trim() {
+        "+" | "+I" | "+U" | "c" | "u" | "r" => Some(Change::Insert),
+        "-" | "-U" | "-D" | "d" => Some(Change::Delete),
+        _ => None,
+    }
+}
+
+/// The state and rules of one changelog stream.
+#[derive(Debug)]
+pub(crate) struct Changelog {
+    stream: String,
+    schema: SchemaRef,
+    op_column: Option<String>,
+    event_time: Option<String>,
+    kind: Kind,
+    rows: RowConverter,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Keyed { columns: Vec<usize>, encoder: RowKeyEncoder, last: HashMap<Box<[u8]>, StoredRow> },
+    Bag { encoder: RowKeyEncoder, weights: Option<HashMap<Box<[u8]>, (Box<[u8]>, i64)>> },
+}
+
+#[derive(Debug, Clone)]
+struct StoredRow {
+    bytes: Box<[u8]>,
+    time: Option<i64>,
+}
+
+impl Changelog {
+    /// `None` for append-only streams.
+    pub(crate) fn new(def: &StreamDef) -> Result<Option<Self>> {
+        let schema = def.schema();
+        let (kind, op_column) = match &def.shape {
+            StreamShape::Append => return Ok(None),
+            StreamShape::Upsert { key, op_column } => {
+                let columns = key.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<_>, _>>()?;
+                let encoder = RowKeyEncoder::new(columns.iter().map(|&column| schema.field(column).data_type().clone()))?;
+                (Kind::Keyed { columns, encoder, last: HashMap::new() }, op_column.clone())
+            }
+            StreamShape::Bag { op_column, verify } => {
+                let encoder = RowKeyEncoder::new(types_of(schema.fields()))?;
+                (Kind::Bag { encoder, weights: verify.then(HashMap::new) }, Some(op_column.clone()))
+            }
+        };
+        let rows = RowConverter::new(types_of(schema.fields()).into_iter().map(SortField::new).collect())?;
+        let event_time = def.watermark.as_ref().map(|(column, _)| column.clone());
+        Ok(Some(Self { stream: def.name.clone(), schema, op_column, event_time, kind, rows }))
+    }
+
+    /// Applies changes in the order they came.
+    pub(crate) fn apply(&mut self, batch: RecordBatch, offsets: &RowOffsets, watermark: EventTime) -> Result<Outcome> {
+        let count = batch.num_rows();
+        let ops = match &self.op_column {
+            None => None,
+            Some(name) => {
+                let column = batch.column_by_name(name).ok_or_else(|| EngineError::Internal(format!("the op column \"{name}\" was not read")))?;
+                let text = cast(column, &DataType::Utf8)?;
+                Some(text.as_string::<i32>().clone())
+            }
+        };
+        let columns: Vec<ArrayRef> = self
+            .schema
+            .fields()
+            .iter()
+            .map(|field| batch.column_by_name(field.name()).cloned().ok_or_else(|| EngineError::Internal(format!("column \"{}\" was not read", field.name()))))
+            .collect::<Result<_>>()?;
+        let nullable: Vec<Field> = self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let full = RecordBatch::try_new(Arc::new(Schema::new(nullable)), columns.clone())?;
+        let times = match &self.event_time {
+            Some(column) => Some(super::lateness::event_times(&full, column)?),
+            None => None,
+        };
+        let mut outcome = Outcome::default();
+        // Rows of the delta: (index into `stored` or into the batch, weight), in order.
+        let mut taken: Vec<(Taken, i64)> = Vec::with_capacity(count);
+        let stream = self.stream.clone();
+        let bad = |row: usize, reason: String| offsets.bad_row(row, reason, &full, &stream);
+        let encoded_rows = self.rows.convert_columns(&columns)?;
+        let keys = match &self.kind {
+            Kind::Keyed { columns: key, encoder, .. } => encoder.encode(&key.iter().map(|&column| Arc::clone(&columns[column])).collect::<Vec<_>>())?,
+            Kind::Bag { encoder, .. } => encoder.encode(&columns)?,
+        };
+        for row in 0..count {
+            let change = match &ops {
+                None => Change::Insert,
+                Some(ops) if ops.is_null(row) => {
+                    outcome.bad.push(bad(row, "the op is NULL".into()));
+                    continue;
+                }
+                Some(ops) => match change_of(ops.value(row)) {
+                    Some(change) => change,
+                    None => {
+                        outcome.bad.push(bad(row, format!("unknown op '{}'; expected one of +, -, +I, -U, +U, -D, c, r, u, d", ops.value(row))));
+                        continue;
+                    }
+                },
+            };
+            let time = times.as_ref().and_then(|times| times.is_valid(row).then(|| times.value(row)));
+            let key_only = change == Change::Delete && matches!(self.kind, Kind::Keyed { .. });
+            if !key_only {
+                let missing = self.schema.fields().iter().enumerate().find(|(index, field)| {
+                    (!field.is_nullable() || self.event_time.as_deref() == Some(field.name().as_str())) && columns[*index].is_null(row)
+                });
+                if let Some((_, field)) = missing {
+                    outcome.bad.push(bad(row, format!("column \"{}\" is NULL but must not be", field.name())));
+                    continue;
+                }
+            }
+            let key: &[u8] = keys.row(row).data();
+            match &mut self.kind {
+                Kind::Keyed { columns: key_columns, last, .. } => {
+                    if let Some(&column) = key_columns.iter().find(|&&column| columns[column].is_null(row)) {
+                        outcome.bad.push(bad(row, format!("key column \"{}\" is NULL", self.schema.field(column).name())));
+                        continue;
+                    }
+                    let before = last.get(key).cloned();
+                    let before_late = before.as_ref().and_then(|stored| stored.time).is_some_and(|time| time < watermark.0);
+                    let after_late = change == Change::Insert && time.is_some_and(|time| time < watermark.0);
+                    if before_late || after_late {
+                        let image = if before_late { "before" } else { "after" };
+                        outcome.late.push(bad(row, format!("the row {image} the change is below the watermark {watermark}")));
+                        continue;
+                    }
+                    match (change, before) {
+                        (Change::Delete, None) => {
+                            outcome.bad.push(bad(row, "delete of a key that does not exist".into()));
+                            continue;
+                        }
+                        (Change::Delete, Some(stored)) => {
+                            last.remove(key);
+                            taken.push((Taken::Stored(stored.bytes), -1));
+                        }
+                        (Change::Insert, before) => {
+                            if let Some(stored) = before {
+                                taken.push((Taken::Stored(stored.bytes), -1));
+                            }
+                            last.insert(key.into(), StoredRow { bytes: encoded_rows.row(row).data().into(), time });
+                            taken.push((Taken::Batch(row as u32), 1));
+                        }
+                    }
+                }
+                Kind::Bag { weights, .. } => {
+                    if time.is_some_and(|time| time < watermark.0) {
+                        outcome.late.push(bad(row, format!("the row is below the watermark {watermark}")));
+                        continue;
+                    }
+                    let weight = if change == Change::Insert { 1 } else { -1 };
+                    if let Some(weights) = weights {
+                        if weight < 0 && !weights.contains_key(key) {
+                            outcome.bad.push(bad(row, "takes away a row that does not exist".into()));
+                            continue;
+                        }
+                        let entry = weights.entry(key.into()).or_insert_with(|| (encoded_rows.row(row).data().into(), 0));
+                        entry.1 += weight;
+                        if entry.1 == 0 {
+                            weights.remove(key);
+                        }
+                    }
+                    taken.push((Taken::Batch(row as u32), weight));
+                }
+            }
+            outcome.used += 1;
+            if change == Change::Insert {
+                outcome.newest = outcome.newest.max(time.map(EventTime));
+            }
+        }
+        outcome.delta = self.delta(&full, taken)?;
+        Ok(outcome)
+    }
+
+    fn delta(&self, batch: &RecordBatch, taken: Vec<(Taken, i64)>) -> Result<Delta> {
+        if taken.is_empty() {
+            return Ok(Vec::new());
+        }
+        let stored: Vec<&[u8]> = taken.iter().filter_map(|(taken, _)| if let Taken::Stored(bytes) = taken { Some(bytes.as_ref()) } else { None }).collect();
+        let stored_batch = self.decode(&batch.schema(), &stored)?;
+        let joined = arrow::compute::concat_batches(&batch.schema(), [&stored_batch, batch])?;
+        let mut next_stored = 0u32;
+        let mut indices = Vec::with_capacity(taken.len());
+        for (taken, _) in &taken {
+            indices.push(match taken {
+                Taken::Stored(_) => {
+                    next_stored += 1;
+                    next_stored - 1
+                }
+                Taken::Batch(row) => stored.len() as u32 + row,
+            });
+        }
+        let rows = take_record_batch(&joined, &UInt32Array::from(indices))?;
+        let rows = RecordBatch::try_new(Arc::clone(&self.schema), rows.columns().to_vec())?;
+        let weights = Int64Array::from_iter_values(taken.iter().map(|(_, weight)| *weight));
+        Ok(consolidate(&self.schema, &[DeltaBatch::weighted(rows, weights)])?)
+    }
+
+    fn decode(&self, schema: &SchemaRef, rows: &[&[u8]]) -> Result<RecordBatch> {
+        if rows.is_empty() {
+            return Ok(RecordBatch::new_empty(Arc::clone(schema)));
+        }
+        let parser = self.rows.parser();
+        let columns = self.rows.convert_rows(rows.iter().map(|bytes| parser.parse(bytes)))?;
+        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+    }
+
+    /// Everything kept, in key order.
+    pub(crate) fn state(&self) -> ChangelogState {
+        let (rows, weights): (Vec<&[u8]>, Vec<i64>) = match &self.kind {
+            Kind::Keyed { last, .. } => {
+                let mut entries: Vec<_> = last.iter().collect();
+                entries.sort_by_key(|(key, _)| *key);
+                entries.into_iter().map(|(_, stored)| (stored.bytes.as_ref(), 1)).unzip()
+            }
+            Kind::Bag { weights, .. } => {
+                let mut entries: Vec<_> = weights.iter().flatten().collect();
+                entries.sort_by_key(|(key, _)| *key);
+                entries.into_iter().map(|(_, (row, weight))| (row.as_ref(), *weight)).unzip()
+            }
+        };
+        let schema = Arc::new(Schema::new(vec![Field::new("row", DataType::Binary, false), Field::new("__weight", DataType::Int64, false)]));
+        let columns: Vec<ArrayRef> = vec![Arc::new(BinaryArray::from_iter_values(rows)), Arc::new(Int64Array::from(weights))];
+        ChangelogState { rows: RecordBatch::try_new(schema, columns).expect("two columns of one length") }
+    }
+
+    /// Takes over what [`Changelog::state`] gave.
+    pub(crate) fn restore(&mut self, state: ChangelogState) -> Result<()> {
+        let corrupt = || EngineError::Corrupt(format!("the stored rows of stream \"{}\" have another shape", self.stream));
+        let bytes = state.rows.column_by_name("row").and_then(|column| column.as_binary_opt::<i32>()).ok_or_else(corrupt)?.clone();
+        let stored_weights = state.rows.column_by_name("__weight").ok_or_else(corrupt)?.as_primitive::<arrow::datatypes::Int64Type>().clone();
+        let rows: Vec<&[u8]> = (0..bytes.len()).map(|row| bytes.value(row)).collect();
+        let nullable: Vec<Field> = self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let decoded = self.decode(&Arc::new(Schema::new(nullable)), &rows)?;
+        let times = match &self.event_time {
+            Some(column) => Some(super::lateness::event_times(&decoded, column)?),
+            None => None,
+        };
+        match &mut self.kind {
+            Kind::Keyed { columns, encoder, last } => {
+                let keys = encoder.encode(&columns.iter().map(|&column| Arc::clone(decoded.column(column))).collect::<Vec<_>>())?;
+                *last = rows
+                    .iter()
+                    .enumerate()
+                    .map(|(row, bytes)| {
+                        let time = times.as_ref().and_then(|times| times.is_valid(row).then(|| times.value(row)));
+                        (keys.row(row).data().into(), StoredRow { bytes: (*bytes).into(), time })
+                    })
+                    .collect();
+            }
+            Kind::Bag { encoder, weights } => {
+                let keys = encoder.encode(decoded.columns())?;
+                if let Some(weights) = weights {
+                    *weights = rows.iter().enumerate().map(|(row, bytes)| (keys.row(row).data().into(), ((*bytes).into(), stored_weights.value(row)))).collect();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows and bytes kept.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        match &self.kind {
+            Kind::Keyed { last, .. } => (last.len() as u64, last.iter().map(|(key, stored)| (key.len() + stored.bytes.len() + 64) as u64).sum()),
+            Kind::Bag { weights, .. } => {
+                let weights = weights.iter().flatten();
+                weights.fold((0, 0), |(rows, bytes), (key, (row, _))| (rows + 1, bytes + (key.len() + row.len() + 64) as u64))
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Taken {
+    Stored(Box<[u8]>),
+    Batch(u32),
+}

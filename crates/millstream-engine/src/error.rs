@@ -1,0 +1,215 @@
+//! The engine's error: whatever went wrong below it, with what to do and where it stands in the statement.
+
+use datafusion::error::DataFusionError;
+use millstream_connectors::ConnectorError;
+use millstream_dataflow::DataflowError;
+use millstream_plan::PlanError;
+use millstream_sql::SqlError;
+use millstream_state::StateError;
+use millstream_types::{Classified, ErrorKind, OptionError};
+use std::sync::Arc;
+
+/// The result type of this crate.
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// What can go wrong in the engine. Cheap to clone, because every waiter of a stopped pipeline gets the error that stopped it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EngineError {
+    /// The statement does not parse or uses something that is not supported.
+    #[error("{0}")]
+    Sql(Arc<SqlError>),
+    /// The query cannot be maintained incrementally as asked.
+    #[error("{0}")]
+    Plan(Arc<PlanError>),
+    /// An operator failed.
+    #[error("query \"{query}\" failed in epoch {epoch}: {source}")]
+    Query {
+        /// The query: name of its view or sink.
+        query: String,
+        /// The epoch that could not be processed.
+        epoch: u64,
+        /// The cause.
+        source: Arc<DataflowError>,
+    },
+    /// An operator could not be built or restored.
+    #[error("{0}")]
+    Dataflow(Arc<DataflowError>),
+    /// A source or sink failed.
+    #[error("{owner}: {source}")]
+    Connector {
+        /// `stream "s"` or `sink "k"`.
+        owner: String,
+        /// The cause.
+        source: Arc<ConnectorError>,
+    },
+    /// The state directory failed.
+    #[error("{0}")]
+    State(Arc<StateError>),
+    /// DataFusion refused the query or failed while running it.
+    #[error("{}", datafusion_message(.0))]
+    DataFusion(Arc<DataFusionError>),
+    /// An option is unknown, missing or out of range.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// A statement that parses but cannot be carried out.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong and where.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// Too many rows of a stream could not be decoded.
+    #[error("{message}")]
+    BadRows {
+        /// Stream, counts and the first reasons.
+        message: String,
+    },
+    /// What the state directory says cannot be.
+    #[error("{0}")]
+    Corrupt(String),
+    /// The pipeline has stopped.
+    #[error("the pipeline has stopped{}", .0.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default())]
+    Stopped(Option<String>),
+    /// A bug.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl EngineError {
+    /// A statement that cannot be carried out; an empty hint is none.
+    pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        let hint = hint.into();
+        Self::Invalid { message: message.into(), hint: (!hint.is_empty()).then_some(hint) }
+    }
+
+    /// A connector's error, with the object it belongs to (`stream "s"`).
+    pub fn connector(owner: impl Into<String>, source: ConnectorError) -> Self {
+        match source {
+            ConnectorError::Option(option) => Self::Option(option),
+            source => Self::Connector { owner: owner.into(), source: Arc::new(source) },
+        }
+    }
+
+    /// Line and column within the statement (from 1), where known.
+    pub fn position(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Sql(error) => error.start.map(|start| (start.line, start.column)),
+            Self::DataFusion(error) => {
+                let span = error.diagnostic()?.span?;
+                (span.start.line > 0).then_some((span.start.line, span.start.column))
+            }
+            _ => None,
+        }
+    }
+
+    /// The error as a person reads it: message, place with a caret, hint. `source` is the statement's text, `first_line`
+    /// the line of the file it starts on.
+    pub fn render(&self, source: &str, source_name: Option<&str>, first_line: u64) -> String {
+        let mut message = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            cause = error.source();
+        }
+        let (start, end) = match self {
+            Self::Sql(error) => (error.start, error.end),
+            _ => (self.position().map(|(line, column)| millstream_sql::Position { line, column }), None),
+        };
+        SqlError { message, hint: self.hint(), start, end }.render(source, source_name, first_line)
+    }
+}
+
+/// DataFusion's message without its decorations.
+fn datafusion_message(error: &DataFusionError) -> String {
+    let text = error.strip_backtrace();
+    let mut text = text.as_str();
+    for prefix in [
+        "Error during planning: ",
+        "Execution error: ",
+        "Schema error: ",
+        "SQL error: ",
+        "External error: ",
+        "Arrow error: ",
+        "This feature is not implemented: ",
+        "type_coercion\ncaused by\n",
+        "Invalid argument error: ",
+        "Optimizer rule 'simplify_expressions' failed\ncaused by\n",
+    ] {
+        text = text.strip_prefix(prefix).unwrap_or(text);
+    }
+    text.split("\ncaused by\n").last().unwrap_or(text).trim_end_matches('.').to_string()
+}
+
+impl Classified for EngineError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Sql(_) | Self::Option(_) | Self::Invalid { .. } => ErrorKind::Invalid,
+            Self::Plan(error) => error.kind(),
+            Self::Query { source, .. } | Self::Dataflow(source) => source.kind(),
+            Self::Connector { source, .. } => source.kind(),
+            Self::State(error) => error.kind(),
+            Self::DataFusion(error) => match error.find_root() {
+                DataFusionError::Internal(_) => ErrorKind::Internal,
+                DataFusionError::Execution(_) | DataFusionError::ArrowError(..) => ErrorKind::Data,
+                _ => ErrorKind::Invalid,
+            },
+            Self::BadRows { .. } => ErrorKind::Data,
+            Self::Corrupt(_) => ErrorKind::Corrupt,
+            Self::Stopped(_) => ErrorKind::Unavailable,
+            Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Sql(error) => error.hint(),
+            Self::Plan(error) => error.hint(),
+            Self::Query { source, .. } | Self::Dataflow(source) => source.hint(),
+            Self::Connector { source, .. } => source.hint(),
+            Self::State(error) => error.hint(),
+            Self::Option(error) => error.hint(),
+            Self::Invalid { hint, .. } => hint.clone(),
+            Self::DataFusion(error) => error.diagnostic().and_then(|diagnostic| diagnostic.helps.first()).map(|help| help.message.clone()),
+            Self::BadRows { .. } => {
+                Some("Look at millstream.dead_letters, or raise max_bad_rows of the stream if so many bad rows are expected.".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<SqlError> for EngineError {
+    fn from(error: SqlError) -> Self {
+        Self::Sql(Arc::new(error))
+    }
+}
+impl From<PlanError> for EngineError {
+    fn from(error: PlanError) -> Self {
+        Self::Plan(Arc::new(error))
+    }
+}
+impl From<StateError> for EngineError {
+    fn from(error: StateError) -> Self {
+        Self::State(Arc::new(error))
+    }
+}
+impl From<DataflowError> for EngineError {
+    fn from(error: DataflowError) -> Self {
+        Self::Dataflow(Arc::new(error))
+    }
+}
+impl From<DataFusionError> for EngineError {
+    fn from(error: DataFusionError) -> Self {
+        Self::DataFusion(Arc::new(error))
+    }
+}
+impl From<arrow::error::ArrowError> for EngineError {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        DataFusionError::from(error).into()
+    }
+}

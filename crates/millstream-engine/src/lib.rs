@@ -1,0 +1,36 @@
+//! The Millstream engine: catalog, pipeline, epochs, recovery, sessions.
+//!
+//! [`Engine`] is the entrance. It owns one pipeline: a task that assembles epochs from sources, steps continuous queries, stages
+//! sinks, commits, and publishes (see [`pipeline`]). Statements come through a [`Session`]; batch queries run on
+//! DataFusion over a consistent snapshot, continuous ones are planned by `millstream-plan` and run by `millstream-dataflow`.
+//!
+//! The crate knows neither wire protocols nor terminals.
+
+pub mod catalog;
+pub mod context;
+pub mod edge;
+pub mod engine;
+pub mod error;
+pub mod notice;
+pub mod pipeline;
+pub mod progress;
+pub mod result;
+pub mod session;
+pub mod settings;
+pub mod sql_types;
+pub mod statements;
+mod stopwatch;
+mod stream_scan;
+pub mod subscription;
+pub mod system_tables;
+
+pub use engine::{CatalogEntry, Engine, EngineBuilder, MemorySource, PipelineFile, Pushed};
+pub use error::EngineError;
+pub use notice::{Notice, Severity};
+pub use pipeline::command::Stop;
+pub use progress::{EpochProgress, Progress, RunReport};
+pub use result::{Output, Rows, StatementResult};
+pub use session::{ScriptFailure, ScriptPosition, Session};
+pub use settings::{SettingInfo, Trigger};
+pub use stopwatch::{Stopwatch, SystemClock};
+pub use subscription::{Change, Subscription};

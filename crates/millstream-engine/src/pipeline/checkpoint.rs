@@ -1,0 +1,159 @@
+//! Checkpoints: all state after an epoch, so that recovery replays only what came later.
+
+use super::epoch::weighted_batches;
+use super::record::{CheckpointHeader, StreamCheckpoint};
+use super::sources::EdgeState;
+use super::{Pipeline, query::Target};
+use crate::catalog::object::ObjectKind;
+use crate::error::{EngineError, Result};
+use crate::stopwatch::Stopwatch;
+use arrow::array::RecordBatch;
+use millstream_state::checkpoint::remove_older_than;
+use millstream_state::{CheckpointWriter, failpoint};
+use millstream_types::EventTime;
+use std::collections::BTreeMap;
+
+/// Input since the last checkpoint that makes one due, whatever the time.
+const CHECKPOINT_BYTES: u64 = 256_000_000;
+/// How many checkpoints are kept: recovery falls back one if the newest is damaged.
+const GENERATIONS: usize = 2;
+
+impl Pipeline {
+    /// Whether a checkpoint should follow an epoch with this clock.
+    pub(super) fn checkpoint_due(&self, clock: EventTime) -> bool {
+        let Some(durability) = &self.durability else { return false };
+        let interval = self.settings.checkpoint_interval().unwrap_or_default();
+        durability.last_checkpoint == EventTime::MIN
+            || durability.last_checkpoint.plus(interval) <= clock
+            || durability.bytes_since >= CHECKPOINT_BYTES
+    }
+
+    /// Makes a checkpoint of the state after the newest epoch, unless there is one.
+    pub(super) async fn checkpoint(&mut self) -> Result<()> {
+        self.settle().await?;
+        self.checkpoint_with(None).await
+    }
+
+    /// As [`Pipeline::checkpoint`], with the state of sources taken when the epoch was assembled.
+    pub(super) async fn checkpoint_with(&mut self, states: Option<BTreeMap<String, EdgeState>>) -> Result<()> {
+        let watch = Stopwatch::start();
+        let states = match (states, &self.sources) {
+            (Some(states), _) => states,
+            (None, Some(sources)) => sources.states(),
+            (None, None) => return Err(EngineError::Internal("sources are away".into())),
+        };
+        if self.durability.as_ref().is_none_or(|durability| durability.checkpoints.back() == Some(&self.epoch)) || self.epoch.0 == 0 {
+            return Ok(());
+        }
+        failpoint::hit("checkpoint.before")?;
+        let mut segments: Vec<(String, Vec<RecordBatch>)> = Vec::new();
+        let header = self.checkpoint_header(states, &mut segments)?;
+        let Some(durability) = &mut self.durability else { return Ok(()) };
+        let mut writer = CheckpointWriter::begin(&durability.dir, self.epoch)?;
+        let mut bytes = 0;
+        for (name, batches) in &segments {
+            if let Some(first) = batches.first() {
+                writer.write_segment(name, &first.schema(), batches)?;
+                bytes += batches.iter().map(|batch| batch.get_array_memory_size() as u64).sum::<u64>();
+            }
+        }
+        failpoint::hit("checkpoint.segments")?;
+        let detail = serde_json::to_value(&header).map_err(|error| EngineError::Internal(error.to_string()))?;
+        failpoint::hit("checkpoint.manifest")?;
+        writer.finish(detail)?;
+        failpoint::hit("checkpoint.cleanup")?;
+        durability.checkpoints.push_back(self.epoch);
+        while durability.checkpoints.len() > GENERATIONS {
+            durability.checkpoints.pop_front();
+        }
+        durability.last_checkpoint = self.clock;
+        durability.bytes_since = 0;
+        if let Some(oldest) = remove_older_than(&durability.dir.checkpoint_path(), GENERATIONS, durability.dir.writer())? {
+            durability.log.drop_before(oldest.next())?;
+        }
+        self.shared.progress.checkpoint(self.epoch, bytes, watch.elapsed());
+        Ok(())
+    }
+
+    fn checkpoint_header(
+        &mut self,
+        mut states: BTreeMap<String, EdgeState>,
+        segments: &mut Vec<(String, Vec<RecordBatch>)>,
+    ) -> Result<CheckpointHeader> {
+        let mut header = CheckpointHeader {
+            clock: Some(self.clock),
+            catalog: self.catalog_statements(),
+            settings: self.settings.changed().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            applied_inserts: self.catalog.applied_inserts.iter().copied().collect(),
+            pinned: self.pinned_blobs.clone(),
+            ..CheckpointHeader::default()
+        };
+        for (name, stream) in &self.streams {
+            let history = stream.history.iter().map(|entry| entry.as_ref().clone()).collect();
+            let Some(state) = states.remove(name) else { continue };
+            if let Some(state) = state.changelog {
+                segments.push((format!("stream/{name}/changelog"), vec![state.rows]));
+            }
+            for (index, (epoch, clock, rows)) in stream.retained.iter().enumerate() {
+                segments.push((format!("stream/{name}/retained/{index}/{}/{}", epoch.0, clock.0), weighted_batches(rows)?));
+            }
+            header.totals.insert(name.clone(), stream.totals);
+            header.streams.insert(
+                name.clone(),
+                StreamCheckpoint {
+                    position: state.position,
+                    watermark: state.watermark,
+                    history,
+                    retained: stream.retained.len(),
+                    retention_cut: stream.retention_cut,
+                },
+            );
+        }
+        for (name, table) in &mut self.tables {
+            segments.push((format!("table/{name}"), table.rows.checkpoint()?));
+        }
+        for query in &mut self.queries {
+            let (checkpoint, rows) = query.checkpoint()?;
+            segments.extend(rows);
+            header.queries.insert(query.def.name.clone(), checkpoint);
+        }
+        for (name, sink) in &mut self.sinks {
+            if let Some(epoch) = sink.delivered() {
+                header.delivered.insert(name.clone(), epoch);
+            }
+            if let Some(state) = sink.checkpoint()? {
+                let groups: Vec<String> = state.rows.iter().map(|(group, _)| group.clone()).collect();
+                header.sinks.insert(name.clone(), serde_json::json!({ "detail": state.detail, "groups": groups }));
+                segments.extend(state.rows.into_iter().map(|(group, rows)| (format!("sink/{name}/{group}"), rows)));
+            }
+        }
+        Ok(header)
+    }
+
+    /// The statements that make today's catalog, in an order in which every name exists before it is used.
+    fn catalog_statements(&self) -> Vec<String> {
+        let mut statements: Vec<String> = self.catalog.objects().iter().map(|object| object.sql.clone()).collect();
+        for object in self.catalog.objects() {
+            if let ObjectKind::Sink(def) = &object.kind {
+                statements.extend(def.queries.iter().filter_map(|query| query.insert_sql.clone()));
+            }
+        }
+        statements
+    }
+
+    /// Rows and bytes of all state, for the report.
+    pub(super) fn state_size(&self) -> (u64, u64) {
+        let mut size = (0, 0);
+        for operator in self.operator_rows() {
+            size.0 += operator.state_rows;
+            size.1 += operator.state_bytes;
+        }
+        for query in &self.queries {
+            if let Target::View(store) | Target::Sink { result: Some(store), .. } = &query.target {
+                size.0 += store.rows() as u64;
+                size.1 += store.bytes() as u64;
+            }
+        }
+        size
+    }
+}

@@ -1,0 +1,337 @@
+//! What others ask of the pipeline's task, and how it answers.
+
+use super::live::LiveRequest;
+use super::snapshot::{Snapshot, SnapshotRequest};
+use super::{Draining, Pipeline, epoch::EpochWork};
+use crate::error::{EngineError, Result};
+use crate::notice::Notice;
+use crate::settings::Trigger;
+use crate::subscription::Subscription;
+use millstream_connectors::sinks::callback::Callback;
+use millstream_sql::Statement;
+use millstream_types::{Delta, Epoch};
+use tokio::sync::oneshot;
+
+/// How to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Process everything received first, then as `Finish`.
+    Drain,
+    /// Finish the running epoch, roll files, checkpoint.
+    Finish,
+    /// At once; the next start recovers.
+    Now,
+}
+
+/// The answer to a command.
+pub type Answer<T> = oneshot::Sender<Result<T>>;
+
+/// A request to the pipeline's task.
+pub enum Command {
+    /// A statement that changes the catalog, or a whole pipeline file's; one epoch.
+    Ddl {
+        /// The statements.
+        statements: Vec<Statement>,
+        /// The answer.
+        answer: Answer<Vec<Notice>>,
+    },
+    /// Rows for a table; one epoch.
+    Insert {
+        /// The table.
+        table: String,
+        /// The change.
+        changes: Delta,
+        /// Position and text hash of the statement in a pipeline file.
+        file_insert: Option<(u64, u64)>,
+        /// The answer.
+        answer: Answer<Epoch>,
+    },
+    /// The content of relations after the newest epoch, consistently.
+    Snapshot {
+        /// Which.
+        request: SnapshotRequest,
+        /// The answer.
+        answer: Answer<Snapshot>,
+    },
+    /// The plan of a continuous query, without making it.
+    Explain {
+        /// The statement.
+        statement: Box<Statement>,
+        /// The answer: text.
+        answer: Answer<String>,
+    },
+    /// A live query.
+    Subscribe {
+        /// What.
+        request: LiveRequest,
+        /// The answer.
+        answer: Answer<Subscription>,
+    },
+    /// A callback for a sink.
+    Callback {
+        /// The sink.
+        sink: String,
+        /// What to call.
+        callback: Callback,
+        /// The answer.
+        answer: Answer<()>,
+    },
+    /// Start the clock.
+    Start {
+        /// The answer.
+        answer: Answer<()>,
+    },
+    /// Take no new input, or go on.
+    Pause {
+        /// Pause or go on.
+        pause: bool,
+        /// The answer.
+        answer: Answer<()>,
+    },
+    /// Run one epoch now, if there is something to do.
+    RunEpoch {
+        /// The answer.
+        answer: Answer<Option<Epoch>>,
+    },
+    /// `available` or `once`.
+    Drain {
+        /// In one epoch.
+        once: bool,
+        /// The answer, when all is committed.
+        answer: Answer<()>,
+    },
+    /// Answer when nothing waits.
+    WaitIdle {
+        /// The answer.
+        answer: Answer<()>,
+    },
+    /// Roll files and make a checkpoint.
+    Checkpoint {
+        /// The answer.
+        answer: Answer<Epoch>,
+    },
+    /// Stop.
+    Stop {
+        /// How.
+        how: Stop,
+        /// The answer.
+        answer: Answer<()>,
+    },
+}
+
+impl Pipeline {
+    /// Carries out one command. `true`: the pipeline is done. An error stops the pipeline; errors of the request itself
+    /// only go to the one who asked.
+    pub(super) async fn handle(&mut self, command: Command) -> Result<bool> {
+        match command {
+            Command::Ddl { statements, answer } => {
+                let result = self.ddl(statements).await;
+                let fatal = match &result {
+                    Err(error @ (EngineError::State(_) | EngineError::Corrupt(_))) => Some(error.clone()),
+                    _ => None,
+                };
+                let _ = answer.send(result);
+                if let Some(error) = fatal {
+                    return Err(error);
+                }
+            }
+            Command::Insert { table, changes, file_insert, answer } => {
+                let result = self.insert(&table, changes, file_insert).await;
+                let fatal = self.fatal(&result);
+                let _ = answer.send(result);
+                if let Some(error) = fatal {
+                    return Err(error);
+                }
+            }
+            Command::Snapshot { request, answer } => {
+                let _ = answer.send(self.snapshot(request));
+            }
+            Command::Explain { statement, answer } => {
+                let _ = answer.send(self.explain(&statement).await);
+            }
+            Command::Subscribe { request, answer } => {
+                let result = match self.settle().await {
+                    Ok(()) => self.subscribe(request).await,
+                    Err(error) => {
+                        let _ = answer.send(Err(error.clone()));
+                        return Err(error);
+                    }
+                };
+                let _ = answer.send(result);
+                self.backlog = true;
+            }
+            Command::Callback { sink, callback, answer } => {
+                self.callbacks.insert(sink, callback);
+                let _ = answer.send(Ok(()));
+            }
+            Command::Start { answer } => {
+                let result = if self.queries.is_empty() {
+                    Err(EngineError::invalid(
+                        "nothing to run: the pipeline has no sink and no materialized view",
+                        "Add CREATE SINK ... AS SELECT ... or CREATE MATERIALIZED VIEW ... AS SELECT ....",
+                    ))
+                } else {
+                    self.running = true;
+                    self.backlog = true;
+                    Ok(())
+                };
+                let _ = answer.send(result);
+            }
+            Command::Pause { pause, answer } => {
+                self.paused = pause;
+                self.backlog = true;
+                let _ = answer.send(Ok(()));
+            }
+            Command::RunEpoch { answer } => {
+                let result = self.try_epoch(false).await;
+                let fatal = result.as_ref().err().cloned();
+                let _ = answer.send(result);
+                if let Some(error) = fatal {
+                    return Err(error);
+                }
+            }
+            Command::Drain { once, answer } => self.drain(once, answer).await?,
+            Command::WaitIdle { answer } => {
+                if self.manual {
+                    let result = self.run_until_idle().await;
+                    let fatal = result.as_ref().err().cloned();
+                    let _ = answer.send(result);
+                    if let Some(error) = fatal {
+                        return Err(error);
+                    }
+                } else {
+                    self.backlog = true;
+                    self.waiting_idle.push(answer);
+                }
+            }
+            Command::Checkpoint { answer } => {
+                let result = self.roll_and_checkpoint().await;
+                let fatal = result.as_ref().err().cloned();
+                let _ = answer.send(result.map(|()| self.epoch));
+                if let Some(error) = fatal {
+                    return Err(error);
+                }
+            }
+            Command::Stop { how, answer } => {
+                let result = self.stop(how).await;
+                let failed = result.as_ref().err().cloned();
+                let _ = answer.send(result);
+                return match failed {
+                    Some(error) => Err(error),
+                    None => Ok(true),
+                };
+            }
+        }
+        Ok(false)
+    }
+
+    async fn run_until_idle(&mut self) -> Result<()> {
+        while self.try_epoch(false).await?.is_some() {}
+        Ok(())
+    }
+
+    async fn drain(&mut self, once: bool, answer: Answer<()>) -> Result<()> {
+        self.running = true;
+        self.settle().await?;
+        if let Some(sources) = &mut self.sources {
+            if let Err(error) = sources.mark_end().await {
+                let _ = answer.send(Err(error.clone()));
+                return Err(error);
+            }
+        }
+        self.draining = Some(Draining { once, done: Some(answer) });
+        if self.manual {
+            loop {
+                match self.try_epoch(once).await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(error) => {
+                        if let Some(done) = self.draining.take().and_then(|draining| draining.done) {
+                            let _ = done.send(Err(error.clone()));
+                        }
+                        return Err(error);
+                    }
+                }
+            }
+            if let Some(draining) = self.draining.take() {
+                self.finish_drain(draining).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes what runs and leaves a state from which the next start goes on at once.
+    pub(super) async fn stop(&mut self, how: Stop) -> Result<()> {
+        if how == Stop::Now {
+            if let Some(prefetch) = self.prefetch.take() {
+                prefetch.abort();
+            }
+            return Ok(());
+        }
+        self.settle().await?;
+        if how == Stop::Drain {
+            if let Some(sources) = &mut self.sources {
+                sources.mark_end().await?;
+            }
+            self.draining = Some(Draining { once: false, done: None });
+            while self.try_epoch(false).await?.is_some() {}
+            self.draining = None;
+        }
+        self.roll_and_checkpoint().await?;
+        if let Some(sources) = &mut self.sources {
+            for stream in sources.streams.values_mut() {
+                if let Some(source) = &mut stream.source {
+                    source.stop().await;
+                }
+            }
+        }
+        self.running = false;
+        Ok(())
+    }
+
+    async fn insert(&mut self, table: &str, changes: Delta, file_insert: Option<(u64, u64)>) -> Result<Epoch> {
+        self.settle().await?;
+        if let Some((position, hash)) = file_insert {
+            self.pending_catalog.push(super::record::CatalogChange::FileInsert { position, hash });
+        }
+        let work = EpochWork { tables: [(table.to_string(), changes)].into(), ..EpochWork::default() };
+        self.run_epoch_with(work).await
+    }
+
+    /// Errors of the engine itself end it; errors of the request do not.
+    fn fatal<T>(&self, result: &Result<T>) -> Option<EngineError> {
+        match result {
+            Err(error @ (EngineError::State(_) | EngineError::Corrupt(_) | EngineError::Query { .. } | EngineError::Connector { .. })) => Some(error.clone()),
+            _ => None,
+        }
+    }
+
+    /// Answers a command after the end: reads still work, nothing else does.
+    pub(super) async fn answer_stopped(&mut self, command: Command, error: Option<&EngineError>) {
+        let stopped = || EngineError::Stopped(error.map(ToString::to_string));
+        match command {
+            Command::Snapshot { request, answer } => {
+                let _ = answer.send(self.snapshot(request));
+            }
+            Command::Stop { answer, .. } => {
+                let _ = answer.send(Ok(()));
+            }
+            Command::Ddl { answer, .. } => drop(answer.send(Err(stopped()))),
+            Command::Insert { answer, .. } => drop(answer.send(Err(stopped()))),
+            Command::Explain { answer, .. } => drop(answer.send(Err(stopped()))),
+            Command::Subscribe { answer, .. } => drop(answer.send(Err(stopped()))),
+            Command::RunEpoch { answer } => drop(answer.send(Err(stopped()))),
+            Command::Checkpoint { answer } => drop(answer.send(Err(stopped()))),
+            Command::Callback { answer, .. }
+            | Command::Start { answer }
+            | Command::Pause { answer, .. }
+            | Command::Drain { answer, .. }
+            | Command::WaitIdle { answer } => drop(answer.send(Err(stopped()))),
+        }
+    }
+
+    /// The trigger asks to process what is there and stop.
+    pub(super) fn drains(&self) -> bool {
+        matches!(self.settings.trigger(), Ok(Trigger::Available | Trigger::Once))
+    }
+}

@@ -1,0 +1,1012 @@
+//! Statements that change the catalog. Several of them (a pipeline file) make one epoch; either all take effect or none.
+
+use super::epoch::EpochWork;
+use super::query::{QueryState, Target, epoch_input};
+use super::record::CatalogChange;
+use super::sinks::SinkState;
+use super::sources::SourceState;
+use super::{Pipeline, StreamRuntime, TableState};
+use crate::catalog::Catalog;
+use crate::catalog::object::{Backfill, ExternalTableDef, Object, ObjectKind, QueryDef, SinkDef, StreamDef, StreamShape, ViewDef};
+use crate::catalog::resolve::{Contents, ContinuousRelations, Placeholder, Resolved, Resolver, fold, object_name, rename_columns, stream_relation};
+use crate::edge::{Edge, EdgeEpoch};
+use crate::error::{EngineError, Result};
+use crate::notice::Notice;
+use crate::settings::UnboundedState;
+use crate::statements;
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+use datafusion::prelude::SessionContext;
+use millstream_connectors::registry;
+use millstream_connectors::sink::{Sink, SinkContext, SinkMode};
+use millstream_connectors::sinks::callback::CallbackSink;
+use millstream_connectors::sinks::console::ConsoleSink;
+use millstream_connectors::source::SourceContext;
+use millstream_dataflow::{Dataflow, DataflowContext, ViewStore};
+use millstream_plan::explain::{explain, unbounded_nodes};
+use millstream_plan::graph::Graph;
+use millstream_plan::optimize::{optimize, session_state_for_continuous};
+use millstream_plan::graph::Op;
+use millstream_plan::relation::{Relation, RelationKind};
+use millstream_plan::{EmitClause, Fallback, PlanOptions};
+use millstream_sql::Statement;
+use millstream_sql::statement::{
+    CreateExternalTable, CreateMaterializedView, CreateSink, CreateStream, CreateTable, CreateView, Drop, Emit, InsertInto, SinkSource,
+};
+use millstream_types::{Delta, Options, delta};
+use sqlparser::ast::{self, ObjectName, Query};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// A planned continuous query.
+pub(super) struct Planned {
+    pub(super) graph: Arc<Graph>,
+    pub(super) schema: SchemaRef,
+    pub(super) reads: BTreeSet<String>,
+    pub(super) state: datafusion::execution::SessionState,
+    pub(super) notices: Vec<String>,
+}
+
+/// What names mean in a continuous query.
+struct ContinuousContents<'a> {
+    pipeline: &'a Pipeline,
+}
+
+#[async_trait]
+impl Contents for ContinuousContents<'_> {
+    async fn provider(&self, name: &str, kind: &ObjectKind, hidden: bool) -> Result<Arc<dyn TableProvider>> {
+        Ok(match kind {
+            ObjectKind::Stream(def) => Arc::new(Placeholder::new(if hidden { def.schema_with_hidden() } else { def.schema() })),
+            ObjectKind::Table(def) => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
+            ObjectKind::MaterializedView(def) => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
+            ObjectKind::ExternalTable(def) => match self.pipeline.pinned.get(name) {
+                Some(pinned) => Arc::clone(pinned),
+                None => Arc::clone(&def.provider),
+            },
+            ObjectKind::Sink(_) => {
+                return Err(EngineError::invalid(
+                    format!("\"{name}\" is a sink; a continuous query cannot read it"),
+                    "Read the view or stream that feeds it, or declare its directory as a table.",
+                ));
+            }
+            ObjectKind::View(_) => return Err(EngineError::Internal("views are expanded by the resolver".into())),
+        })
+    }
+
+    fn system_table(&self, _name: &str) -> Option<Arc<dyn TableProvider>> {
+        None
+    }
+}
+
+impl Pipeline {
+    /// Carries out statements as one epoch.
+    pub(super) async fn ddl(&mut self, statements: Vec<Statement>) -> Result<Vec<Notice>> {
+        self.settle().await?;
+        let before = (self.catalog.clone(), self.settings.clone());
+        let mut initial = BTreeMap::new();
+        let mut notices = Vec::new();
+        for statement in &statements {
+            match self.define(statement, &mut initial).await {
+                Ok(more) => notices.extend(more),
+                Err(error) => {
+                    self.undo(before).await;
+                    return Err(error);
+                }
+            }
+        }
+        for statement in &statements {
+            self.pending_catalog.push(CatalogChange::Statement { sql: statement.canonical_text() });
+        }
+        self.publish_catalog();
+        let queries_changed = !initial.is_empty();
+        self.run_epoch_with(EpochWork { initial, ..EpochWork::default() }).await?;
+        if queries_changed && self.durability.is_some() {
+            // Recovery then never has to fill a query back a second time.
+            self.checkpoint().await?;
+        }
+        self.backlog = true;
+        Ok(notices)
+    }
+
+    /// Takes a failed set of statements back.
+    async fn undo(&mut self, (catalog, settings): (Catalog, crate::settings::Settings)) {
+        let keep = |name: &str| catalog.get(name).is_some();
+        let queries: BTreeSet<String> = catalog
+            .objects()
+            .iter()
+            .flat_map(|object| match &object.kind {
+                ObjectKind::MaterializedView(def) => vec![def.name.clone()],
+                ObjectKind::Sink(def) => def.queries.iter().map(|query| query.name.clone()).collect(),
+                _ => Vec::new(),
+            })
+            .collect();
+        self.queries.retain(|query| queries.contains(&query.def.name));
+        self.sinks.retain(|name, _| keep(name));
+        self.tables.retain(|name, _| keep(name));
+        self.streams.retain(|name, _| keep(name));
+        let gone: Vec<String> = self.sources.as_ref().map_or_else(Vec::new, |sources| sources.order.iter().filter(|name| !keep(name)).cloned().collect());
+        for name in gone {
+            self.remove_source(&name).await;
+        }
+        self.catalog = catalog;
+        self.settings = settings;
+        self.update_readers();
+    }
+
+    /// Carries out one statement, without the epoch. Back-filled changes of new queries go into `initial`.
+    pub(super) async fn define(&mut self, statement: &Statement, initial: &mut BTreeMap<String, Delta>) -> Result<Vec<Notice>> {
+        let sql = statement.canonical_text();
+        match statement {
+            Statement::CreateStream(create) => self.create_stream(create, sql).await,
+            Statement::CreateTable(create) => self.create_table(create, sql).await,
+            Statement::CreateExternalTable(create) => self.create_external_table(create, sql).await,
+            Statement::CreateView(create) => self.create_view(create, sql).await,
+            Statement::CreateMaterializedView(create) => self.create_materialized_view(create, sql, initial).await,
+            Statement::CreateSink(create) => self.create_sink(create, sql, initial).await,
+            Statement::InsertInto(insert) => self.attach(insert, initial).await,
+            Statement::Drop(drop) => self.drop_objects(drop).await,
+            Statement::Set(set) => {
+                self.settings.set(&set.name, &set.value)?;
+                Ok(Vec::new())
+            }
+            Statement::Reset(name) => {
+                self.settings.reset(name.as_deref().unwrap_or("all"))?;
+                Ok(Vec::new())
+            }
+            Statement::RefreshTable(name) => {
+                let name = object_name(name);
+                self.catalog.require(&name)?;
+                if let Some(reader) = self.queries.iter().find(|query| query.reads.contains(&name)) {
+                    return Err(EngineError::invalid(
+                        format!("table \"{name}\" is read by the continuous query \"{}\"", reader.def.name),
+                        "Drop and create the query again to read the new content.",
+                    ));
+                }
+                self.pinned.remove(&name);
+                Ok(Vec::new())
+            }
+            other => Err(EngineError::invalid(format!("this statement is not supported here: {other}"), "")),
+        }
+    }
+
+    /// Whether the name is free. `true`: it exists and `IF NOT EXISTS` says to leave it.
+    async fn claim(&mut self, name: &str, if_not_exists: bool, or_replace: bool, notices: &mut Vec<Notice>) -> Result<bool> {
+        let Some(existing) = self.catalog.get(name) else { return Ok(false) };
+        let word = existing.kind.word();
+        if if_not_exists {
+            notices.push(Notice::notice(format!("{word} \"{name}\" exists already, skipping"), ""));
+            return Ok(true);
+        }
+        if or_replace {
+            self.drop_one(name, false).await?;
+            return Ok(false);
+        }
+        Err(EngineError::invalid(
+            format!("{word} \"{name}\" exists already"),
+            "Choose another name, DROP it first, or write CREATE OR REPLACE or CREATE ... IF NOT EXISTS.",
+        ))
+    }
+
+    async fn create_stream(&mut self, create: &CreateStream, sql: String) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        let name = object_name(&create.name);
+        if self.claim(&name, create.if_not_exists, create.or_replace, &mut notices).await? {
+            return Ok(notices);
+        }
+        let mut derived_flow = None;
+        let derived = match &create.as_select {
+            None => None,
+            Some(query) => {
+                let planned = self.plan_continuous(query, &[], &name, false).await?;
+                let mut reads = planned.reads.iter();
+                let (Some(base), None) = (reads.next().cloned(), reads.next()) else {
+                    return Err(EngineError::invalid(format!("derived stream \"{name}\" must read exactly one stream"), ""));
+                };
+                let linear = planned.graph.nodes.iter().all(|node| {
+                    matches!(node.op, Op::Input { .. } | Op::Map { .. } | Op::Unnest { .. })
+                });
+                if !linear || !self.catalog.stream(&base).is_ok_and(|base| base.shape == StreamShape::Append) {
+                    return Err(EngineError::invalid(
+                        format!("derived stream \"{name}\" must be a projection, filter or UNNEST over one append-only stream"),
+                        "Use CREATE VIEW or CREATE MATERIALIZED VIEW for anything else.",
+                    ));
+                }
+                derived_flow = Some(Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state.clone() })?);
+                Some((base, planned.schema))
+            }
+        };
+        let def = Arc::new(statements::create_stream::define(create, &self.overrides, derived, &self.shared.base).await?);
+        self.add_stream(&def, derived_flow).await?;
+        if def.watermark.is_none() && def.shape == StreamShape::Append && def.connector != "memory" {
+            tracing::debug!(stream = %def.name, "stream has no watermark");
+        }
+        self.catalog.put(Object { name: def.name.clone(), sql, kind: ObjectKind::Stream(def) });
+        Ok(notices)
+    }
+
+    /// Creates and opens a stream's source.
+    async fn add_stream(&mut self, def: &Arc<StreamDef>, derived: Option<Dataflow>) -> Result<()> {
+        let name = def.name.clone();
+        let owner = format!("stream \"{name}\"");
+        let edge = Edge::new(Arc::clone(def), &self.shared.base)?;
+        let mut state = SourceState {
+            def: Arc::clone(def),
+            edge,
+            source: None,
+            reader: None,
+            derived,
+            replayable: true,
+            active: false,
+            budget: None,
+            ended: false,
+        };
+        if def.derived.is_none() {
+            let context = self.source_context(def, &state.edge);
+            let fail = |error| EngineError::connector(&owner, error);
+            let mut source = registry::create_source(&def.connector, context).map_err(fail)?;
+            let (position, ranges) = self.recovered_position(&name);
+            source.open(position, &ranges).await.map_err(fail)?;
+            state.replayable = source.properties().replayable;
+            state.reader = Some(source.reader());
+            if let Some(pusher) = source.pusher() {
+                self.shared.pushers.write().insert(name.clone(), pusher);
+            }
+            let (wake, own) = (source.wake(), Arc::clone(&self.wake));
+            let forward = tokio::spawn(async move {
+                loop {
+                    wake.notified().await;
+                    own.notify_one();
+                }
+            });
+            self.wakers.insert(name.clone(), forward);
+            state.source = Some(source);
+        }
+        let runtime = StreamRuntime {
+            def: Arc::clone(def),
+            reader: state.reader.clone(),
+            replayable: state.replayable,
+            history: Vec::new(),
+            retained: Default::default(),
+            retained_bytes: 0,
+            retention_cut: false,
+            watermark: (millstream_types::EventTime::MIN, false),
+            totals: Default::default(),
+        };
+        self.streams.insert(name.clone(), runtime);
+        let sources = self.sources.as_mut().ok_or_else(|| EngineError::Internal("sources are away".into()))?;
+        sources.streams.insert(name.clone(), state);
+        sources.order.push(name);
+        Ok(())
+    }
+
+    fn source_context(&self, def: &Arc<StreamDef>, edge: &Edge) -> SourceContext {
+        SourceContext {
+            stream: def.name.clone(),
+            schema: edge.decode_schema(),
+            metadata: edge.metadata(),
+            event_time: def.watermark.as_ref().map(|(column, _)| column.clone()),
+            options: Options::new(format!("stream \"{}\"", def.name), def.connector_options.clone()),
+            clock: Arc::clone(&self.shared.clock),
+        }
+    }
+
+    async fn remove_source(&mut self, name: &str) {
+        if let Some(waker) = self.wakers.remove(name) {
+            waker.abort();
+        }
+        self.shared.pushers.write().remove(name);
+        if let Some(sources) = &mut self.sources {
+            sources.order.retain(|other| other != name);
+            if let Some(mut source) = sources.streams.remove(name).and_then(|stream| stream.source) {
+                source.stop().await;
+            }
+        }
+        self.streams.remove(name);
+    }
+
+    async fn create_table(&mut self, create: &CreateTable, sql: String) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        if create.as_select.is_some() {
+            return Err(EngineError::invalid(
+                "CREATE TABLE ... AS SELECT is not supported",
+                "Create the table with its columns, then INSERT INTO it ... SELECT; or CREATE MATERIALIZED VIEW for a maintained result.",
+            ));
+        }
+        let name = object_name(&create.name);
+        if self.claim(&name, create.if_not_exists, create.or_replace, &mut notices).await? {
+            return Ok(notices);
+        }
+        let def = Arc::new(statements::create_table::define(create, &self.shared.base)?);
+        self.tables.insert(name.clone(), TableState { rows: ViewStore::new(&name, Arc::clone(&def.schema), false, None)?, def: Arc::clone(&def) });
+        self.catalog.put(Object { name, sql, kind: ObjectKind::Table(def) });
+        Ok(notices)
+    }
+
+    async fn create_external_table(&mut self, create: &CreateExternalTable, sql: String) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        let name = object_name(&create.definition.name);
+        let mut definition = create.definition.clone();
+        if let Some((_, refresh)) = create.options.iter().find(|(key, _)| key == "refresh") {
+            if refresh != "static" {
+                return Err(EngineError::invalid(
+                    format!("refresh of table \"{name}\" is '{refresh}', which this build cannot do"),
+                    "Leave it out or write 'static'; to read new content, drop and create the queries that use the table.",
+                ));
+            }
+            definition.options.retain(|(key, _)| !key.eq_ignore_ascii_case("refresh"));
+        }
+        if self.claim(&name, create.definition.if_not_exists, create.definition.or_replace, &mut notices).await? {
+            return Ok(notices);
+        }
+        let context = SessionContext::new_with_state(self.shared.base.clone());
+        definition.or_replace = true;
+        definition.name = ObjectName::from(vec![ast::Ident::with_quote('"', &name)]);
+        let statement = datafusion::sql::parser::Statement::CreateExternalTable(definition);
+        let plan = context.state().statement_to_plan(statement).await?;
+        context.execute_logical_plan(plan).await?;
+        let provider = context.table_provider(datafusion::common::TableReference::bare(name.clone())).await?;
+        let def = ExternalTableDef { name: name.clone(), schema: provider.schema(), provider };
+        self.catalog.put(Object { name, sql, kind: ObjectKind::ExternalTable(Arc::new(def)) });
+        Ok(notices)
+    }
+
+    async fn create_view(&mut self, create: &CreateView, sql: String) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        let name = object_name(&create.name);
+        if self.claim(&name, create.if_not_exists, create.or_replace, &mut notices).await? {
+            return Ok(notices);
+        }
+        // Planned now, so that mistakes show now and not when it is first read.
+        let resolved = self.resolve(&create.query).await?;
+        let columns: Vec<String> = create.columns.iter().map(fold).collect();
+        rename_columns(resolved.plan, &columns, &name)?;
+        let def = ViewDef { name: name.clone(), columns, query: create.query.clone() };
+        self.catalog.put(Object { name, sql, kind: ObjectKind::View(Arc::new(def)) });
+        Ok(notices)
+    }
+
+    async fn create_materialized_view(
+        &mut self,
+        create: &CreateMaterializedView,
+        sql: String,
+        initial: &mut BTreeMap<String, Delta>,
+    ) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        let name = object_name(&create.name);
+        if self.claim(&name, create.if_not_exists, create.or_replace, &mut notices).await? {
+            return Ok(notices);
+        }
+        let columns: Vec<String> = create.columns.iter().map(fold).collect();
+        let on_close = on_close(create.emit, &name)?;
+        let backfill = backfill_option(&name, create.options.clone())?;
+        let planned = self.plan_continuous(&create.query, &columns, &name, on_close).await?;
+        let def = Arc::new(QueryDef {
+            name: name.clone(),
+            columns,
+            query: create.query.clone(),
+            on_close,
+            backfill,
+            schema: Arc::clone(&planned.schema),
+            insert_sql: None,
+        });
+        let append_only = planned.graph.output_node().properties.append_only;
+        let target = Target::View(ViewStore::new(&name, Arc::clone(&def.schema), append_only, None)?);
+        self.add_query(Arc::clone(&def), planned, target, initial, &mut notices).await?;
+        self.catalog.put(Object { name, sql, kind: ObjectKind::MaterializedView(def) });
+        Ok(notices)
+    }
+
+    async fn create_sink(&mut self, create: &CreateSink, sql: String, initial: &mut BTreeMap<String, Delta>) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        let name = object_name(&create.name);
+        if self.claim(&name, false, create.or_replace, &mut notices).await? {
+            return Ok(notices);
+        }
+        let mut def = statements::create_sink::define(create, &self.overrides)?;
+        let source: Option<(Box<Query>, Emit)> = match &create.source {
+            None => None,
+            Some(SinkSource::Query { query, emit }) => Some((query.clone(), *emit)),
+            Some(SinkSource::From { name, emit }) => Some((select_all(name)?, *emit)),
+        };
+        if let Some((query, emit)) = source {
+            let query_def = self.attach_query(&def, format!("{name}_1"), query, emit, sql.as_str(), None, initial, &mut notices).await?;
+            def.queries.push(query_def);
+        } else if def.connector != "callback" {
+            // Without a query the connector is not built yet; at least its name must be right.
+            registry::sink_kind(&def.connector).map_err(|error| EngineError::connector(format!("sink \"{name}\""), error))?;
+        }
+        self.catalog.put(Object { name, sql, kind: ObjectKind::Sink(Arc::new(def)) });
+        Ok(notices)
+    }
+
+    /// `INSERT INTO sink SELECT`: attaches a continuous query.
+    async fn attach(&mut self, insert: &InsertInto, initial: &mut BTreeMap<String, Delta>) -> Result<Vec<Notice>> {
+        let name = object_name(&insert.target);
+        let object = Arc::clone(self.catalog.require(&name)?);
+        let ObjectKind::Sink(def) = &object.kind else {
+            return Err(EngineError::Internal(format!("\"{name}\" is not a sink")));
+        };
+        let query_name = match &insert.query_name {
+            Some(ident) => fold(ident),
+            None => (1..).map(|n| format!("{name}_{n}")).find(|candidate| !self.queries.iter().any(|query| query.def.name == *candidate)).unwrap_or_default(),
+        };
+        let mut notices = Vec::new();
+        let mut def = def.as_ref().clone();
+        // Stored with its name, so that a restart gives it the same one.
+        let named = InsertInto { query_name: Some(ast::Ident::with_quote('"', &query_name)), ..insert.clone() };
+        let insert_sql = Statement::InsertInto(named).canonical_text();
+        let query = self
+            .attach_query(&def, query_name, insert.source.clone(), insert.emit, &object.sql, Some(insert_sql), initial, &mut notices)
+            .await?;
+        def.queries.push(query);
+        self.catalog.put(Object { name, sql: object.sql.clone(), kind: ObjectKind::Sink(Arc::new(def)) });
+        Ok(notices)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one caller each for CREATE SINK and INSERT INTO, nothing to group")]
+    async fn attach_query(
+        &mut self,
+        sink: &SinkDef,
+        name: String,
+        query: Box<Query>,
+        emit: Emit,
+        sink_sql: &str,
+        insert_sql: Option<String>,
+        initial: &mut BTreeMap<String, Delta>,
+        notices: &mut Vec<Notice>,
+    ) -> Result<Arc<QueryDef>> {
+        let on_close = on_close(emit, &name)?;
+        let planned = self.plan_continuous(&query, &sink.columns, &name, on_close).await?;
+        let properties = &planned.graph.output_node().properties;
+        if sink.mode == SinkMode::Append && !properties.append_only {
+            return Err(append_refusal(sink, &planned, sink_sql));
+        }
+        if !sink.queries.is_empty() && matches!(sink.mode, SinkMode::Complete | SinkMode::Upsert) {
+            return Err(EngineError::invalid(
+                format!("sink \"{}\" in {} mode takes one query and has \"{}\"", sink.name, sink.mode, sink.queries[0].name),
+                "Create a second sink.",
+            ));
+        }
+        if let Some(reserved) = planned.schema.fields().iter().find(|field| sink.mode == SinkMode::Changelog && is_changelog_name(sink, field.name())) {
+            return Err(EngineError::invalid(
+                format!("column \"{}\" of the query is also the name of a column that changelog sink \"{}\" adds", reserved.name(), sink.name),
+                "Rename it, or set op_name or epoch_name in the sink's options.",
+            ));
+        }
+        if let Some(existing) = self.sinks.get(&sink.name) {
+            if existing.schema.fields().len() != planned.schema.fields().len()
+                || existing.schema.fields().iter().zip(planned.schema.fields()).any(|(a, b)| a.data_type() != b.data_type())
+            {
+                return Err(EngineError::invalid(
+                    format!("query \"{name}\" has other columns than sink \"{}\"", sink.name),
+                    format!("The sink takes ({}).", columns_text(&existing.schema)),
+                ));
+            }
+        } else {
+            self.add_sink(sink, &planned).await?;
+        }
+        let def = Arc::new(QueryDef {
+            name,
+            columns: sink.columns.clone(),
+            query,
+            on_close,
+            backfill: Backfill::All,
+            schema: Arc::clone(&planned.schema),
+            insert_sql,
+        });
+        let append_only = planned.graph.output_node().properties.append_only;
+        let result = (sink.mode == SinkMode::Complete)
+            .then(|| ViewStore::new(&def.name, Arc::clone(&def.schema), append_only, None))
+            .transpose()?;
+        let target = Target::Sink { sink: sink.name.clone(), result };
+        self.add_query(Arc::clone(&def), planned, target, initial, notices).await?;
+        Ok(def)
+    }
+
+    async fn add_sink(&mut self, def: &SinkDef, planned: &Planned) -> Result<()> {
+        let event_time = planned.graph.output_node().properties.bounds.iter().enumerate().find_map(|(index, bound)| {
+            let timestamp = matches!(planned.schema.field(index).data_type(), arrow::datatypes::DataType::Timestamp(..));
+            (bound.is_some() && timestamp).then_some(index)
+        });
+        let owner = format!("sink \"{}\"", def.name);
+        let context = SinkContext {
+            sink: def.name.clone(),
+            schema: Arc::clone(&planned.schema),
+            partition_by: def.partition_by.clone(),
+            order_by: def.order_by.clone(),
+            key: def.key.clone(),
+            mode: def.mode,
+            event_time,
+            pipeline: self.pipeline_id.clone(),
+            writer: self.durability.as_ref().map_or(0, |durability| durability.dir.writer()),
+            scratch: self.durability.as_ref().map(|durability| durability.dir.parts_path(&def.name)).transpose()?,
+            options: Options::new(&owner, def.options.clone()),
+        };
+        let sink = match self.callbacks.get(&def.name) {
+            Some(callback) if def.connector == "callback" => Sink::Delivered(Box::new(CallbackSink::from_callback(Arc::clone(callback)))),
+            _ if def.connector == "callback" => {
+                return Err(EngineError::invalid(
+                    format!("no callback is registered for sink \"{}\"", def.name),
+                    "Call Engine::on_epoch before the sink is created.",
+                ));
+            }
+            _ => self.create_sink_connector(&def.connector, context).map_err(|error| EngineError::connector(&owner, error))?,
+        };
+        let mut state = SinkState::new(Arc::new(def.clone()), Arc::clone(&planned.schema), sink);
+        let recovered = self.recovered_sink(&def.name)?;
+        state.open(recovered).await?;
+        self.sinks.insert(def.name.clone(), state);
+        Ok(())
+    }
+
+    /// Builds a sink; console sinks write where the engine was told to.
+    fn create_sink_connector(&self, connector: &str, mut context: SinkContext) -> millstream_connectors::error::Result<Sink> {
+        match &self.console {
+            Some(console) if registry::sink_kind(connector)?.name == "console" => {
+                let sink = ConsoleSink::new(&mut context, Arc::clone(console) as _)?;
+                context.options.finish()?;
+                Ok(Sink::Delivered(Box::new(sink)))
+            }
+            _ => registry::create_sink(connector, context),
+        }
+    }
+
+    /// Builds the operators of a query, fills it back, and adds it.
+    async fn add_query(
+        &mut self,
+        def: Arc<QueryDef>,
+        planned: Planned,
+        target: Target,
+        initial: &mut BTreeMap<String, Delta>,
+        notices: &mut Vec<Notice>,
+    ) -> Result<()> {
+        self.check_state(&def.name, &planned.graph)?;
+        if !self.recovering() && self.settings.unbounded_state()? == UnboundedState::Warn {
+            notices.extend(planned.notices.iter().map(|message| Notice::notice(format!("query \"{}\": {message}", def.name), "")));
+        }
+        let dataflow = Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state.clone() })?;
+        let clock_dependent = planned.graph.nodes.iter().any(|node| node.properties.clock_dependent || closes_by_clock(node));
+        let name = def.name.clone();
+        let backfill = def.backfill;
+        let reads = planned.reads;
+        let mut query = QueryState { def, graph: planned.graph, dataflow, target, reads: reads.clone(), started: false, failed: None, clock_dependent };
+        self.activate(&reads);
+        if !self.restore_query(&mut query).await? {
+            let changes = self.backfill(&mut query, backfill).await?;
+            initial.insert(name, changes);
+        }
+        self.queries.push(query);
+        self.update_readers();
+        Ok(())
+    }
+
+    /// Runs a new query over everything accepted so far, as one change.
+    async fn backfill(&mut self, query: &mut QueryState, backfill: Backfill) -> Result<Delta> {
+        let ticks = self.history_of(&query.reads, backfill, &query.def.name).await?;
+        self.shared.epoch_clock.set(self.clock.max(self.next_clock()));
+        let watermarks = self.watermarks();
+        let mut changes = Delta::new();
+        let last = ticks.len().saturating_sub(1);
+        for (index, (epoch, clock, deltas)) in ticks.into_iter().enumerate() {
+            // Windows close at the end only, so that every row of history finds its window open.
+            let none = BTreeMap::new();
+            let input = epoch_input(epoch, clock, deltas, if index == last { &watermarks } else { &none });
+            changes.extend(query.step(&input).await?);
+        }
+        if query.graph.output_node().properties.append_only {
+            return Ok(changes);
+        }
+        Ok(delta::consolidate(&query.def.schema, &changes)?)
+    }
+
+    /// Everything accepted so far of relations, epoch by epoch; at least one tick.
+    pub(super) async fn history_of(
+        &mut self,
+        reads: &BTreeSet<String>,
+        backfill: Backfill,
+        query: &str,
+    ) -> Result<Vec<(millstream_types::Epoch, millstream_types::EventTime, HashMap<String, Delta>)>> {
+        let mut ticks: BTreeMap<millstream_types::Epoch, (millstream_types::EventTime, HashMap<String, Delta>)> = BTreeMap::new();
+        if backfill != Backfill::None {
+            for name in reads {
+                if self.catalog.stream(name).is_err() {
+                    if let Some(rows) = self.snapshot_delta(name)? {
+                        ticks.entry(self.epoch).or_insert_with(|| (self.clock, HashMap::new())).1.insert(name.clone(), rows);
+                    }
+                    continue;
+                }
+                for (epoch, clock, rows) in self.stream_history(name, backfill, query).await? {
+                    ticks.entry(epoch).or_insert_with(|| (clock, HashMap::new())).1.insert(name.clone(), rows);
+                }
+            }
+        }
+        ticks.entry(self.epoch.next()).or_insert_with(|| (self.next_clock(), HashMap::new()));
+        Ok(ticks.into_iter().map(|(epoch, (clock, deltas))| (epoch, clock, deltas)).collect())
+    }
+
+    async fn stream_history(
+        &mut self,
+        name: &str,
+        backfill: Backfill,
+        query: &str,
+    ) -> Result<Vec<(millstream_types::Epoch, millstream_types::EventTime, Delta)>> {
+        let Some(runtime) = self.streams.get(name).cloned() else { return Ok(Vec::new()) };
+        if let Some(derived) = &runtime.def.derived {
+            let base = Box::pin(self.stream_history(&derived.base, backfill, query)).await?;
+            let planned = self.plan_continuous(&derived.query, &[], name, false).await?;
+            let mut fresh = SourceState {
+                def: Arc::clone(&runtime.def),
+                edge: Edge::new(Arc::clone(&runtime.def), &self.shared.base)?,
+                source: None,
+                reader: None,
+                derived: Some(Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state })?),
+                replayable: true,
+                active: true,
+                budget: None,
+                ended: false,
+            };
+            let mut rows = Vec::new();
+            for (epoch, clock, delta) in base {
+                let edge_epoch = EdgeEpoch { epoch, clock, watermark_start: fresh.edge.watermark.current };
+                let accepted = fresh.derive_accepted(&delta, edge_epoch).await?;
+                if let Some((_, delay)) = &runtime.def.watermark {
+                    fresh.edge.watermark.advance(*delay, clock, runtime.def.options.idle_timeout, None);
+                }
+                rows.push((epoch, clock, accepted.delta));
+            }
+            return Ok(rows);
+        }
+        if !runtime.replayable {
+            if runtime.retention_cut && backfill == Backfill::All {
+                return Err(EngineError::invalid(
+                    format!("query \"{query}\" cannot count all rows of stream \"{name}\": the oldest are no longer retained"),
+                    "Add WITH (backfill = 'retained') or 'none', or raise the stream's retention.",
+                ));
+            }
+            return Ok(runtime.retained.into_iter().collect());
+        }
+        let Some(reader) = &runtime.reader else { return Ok(Vec::new()) };
+        let mut edge = Edge::new(Arc::clone(&runtime.def), &self.shared.base)?;
+        let mut rows = Vec::with_capacity(runtime.history.len());
+        for entry in &runtime.history {
+            let epoch = EdgeEpoch { epoch: entry.epoch, clock: entry.clock, watermark_start: entry.watermark_start };
+            let accepted = super::sources::read_accepted(&mut edge, reader, &entry.ranges, epoch).await?;
+            rows.push((entry.epoch, entry.clock, accepted.delta));
+        }
+        Ok(rows)
+    }
+
+    /// Refuses unbounded state where the settings say so.
+    fn check_state(&self, name: &str, graph: &Graph) -> Result<()> {
+        if self.recovering() || self.settings.unbounded_state()? != UnboundedState::Refuse {
+            return Ok(());
+        }
+        let unbounded = unbounded_nodes(graph);
+        if unbounded.is_empty() {
+            return Ok(());
+        }
+        Err(EngineError::invalid(
+            format!("query \"{name}\" keeps state that nothing bounds: {}", unbounded.join("; ")),
+            "Bound it, or SET unbounded_state = 'allow'.",
+        ))
+    }
+
+    pub(super) async fn resolve(&self, query: &Query) -> Result<Resolved> {
+        let contents = ContinuousContents { pipeline: self };
+        Resolver { catalog: &self.catalog, base: &self.shared.base, contents: &contents }.plan(query).await
+    }
+
+    /// Plans a continuous query; loads the at-rest tables it reads.
+    pub(super) async fn plan_continuous(&mut self, query: &Query, columns: &[String], name: &str, on_close: bool) -> Result<Planned> {
+        self.pin_tables(query).await?;
+        let Resolved { plan, state, reads } = self.resolve(query).await?;
+        let plan = rename_columns(plan, columns, name)?;
+        let mut names = BTreeSet::new();
+        if let Some(twice) = plan.schema().fields().iter().find(|field| !names.insert(field.name().clone())) {
+            return Err(EngineError::invalid(
+                format!("query \"{name}\" has two columns \"{}\"", twice.name()),
+                "Give one of them another name with AS.",
+            ));
+        }
+        let names: Vec<String> = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let mut relations = ContinuousRelations::default();
+        let mut streamed = BTreeSet::new();
+        for read in &reads {
+            if let Some(relation) = self.relation_of(read) {
+                if relation.kind != RelationKind::AtRest {
+                    streamed.insert(read.clone());
+                }
+                relations.put(relation);
+            }
+        }
+        let options = PlanOptions {
+            emit: if on_close { EmitClause::OnWindowClose } else { EmitClause::None },
+            fallback: if self.settings.allow_fallback()? { Fallback::Recompute } else { Fallback::Error },
+        };
+        let state = session_state_for_continuous(&state);
+        let plan = optimize(&plan, &state)?;
+        let millstream_plan::Planned { graph, notices } = millstream_plan::plan(&plan, &relations, &state, &options)?;
+        let output = graph.output_node();
+        let fields: Vec<_> =
+            output.schema.fields().iter().zip(names).map(|(field, name)| field.as_ref().clone().with_name(name).with_metadata(HashMap::new())).collect();
+        Ok(Planned { schema: Arc::new(Schema::new(fields)), graph: Arc::new(graph), reads: streamed, state, notices })
+    }
+
+    /// Loads the at-rest tables of a query that are not loaded yet; continuous queries see one version of them.
+    async fn pin_tables(&mut self, query: &Query) -> Result<()> {
+        let reads = self.resolve(query).await?.reads;
+        for name in reads {
+            let Some(object) = self.catalog.get(&name).cloned() else { continue };
+            let ObjectKind::ExternalTable(def) = &object.kind else { continue };
+            if self.pinned.contains_key(&name) {
+                continue;
+            }
+            let batches = match self.pinned_content(&name)? {
+                Some(batches) => batches,
+                None => {
+                    let context = SessionContext::new_with_state(self.shared.base.clone());
+                    let batches = context.read_table(Arc::clone(&def.provider))?.collect().await?;
+                    self.pin_content(&name, &def.schema, &batches)?;
+                    batches
+                }
+            };
+            let table = MemTable::try_new(Arc::clone(&def.schema), vec![batches])?;
+            self.pinned.insert(name, Arc::new(table));
+        }
+        Ok(())
+    }
+
+    fn relation_of(&self, name: &str) -> Option<Relation> {
+        let object = self.catalog.get(name)?;
+        Some(match &object.kind {
+            ObjectKind::Stream(def) => stream_relation(def),
+            ObjectKind::Table(def) => plain_relation(name, RelationKind::Table, &def.schema, false, &def.key),
+            ObjectKind::ExternalTable(def) => plain_relation(name, RelationKind::AtRest, &def.schema, true, &[]),
+            ObjectKind::MaterializedView(def) => {
+                let query = self.queries.iter().find(|query| query.def.name == name)?;
+                let properties = &query.graph.output_node().properties;
+                let mut relation = plain_relation(name, RelationKind::View, &def.schema, properties.append_only, &[]);
+                for (field, bound) in def.schema.fields().iter().zip(&properties.bounds) {
+                    if let Some(bound) = bound {
+                        relation.column_bounds.insert(field.name().clone(), Arc::clone(bound));
+                    }
+                }
+                relation
+            }
+            ObjectKind::View(_) | ObjectKind::Sink(_) => return None,
+        })
+    }
+
+    /// Marks the streams of a query as read, bases of derived streams too.
+    fn activate(&mut self, reads: &BTreeSet<String>) {
+        let Some(sources) = &mut self.sources else { return };
+        for name in super::sources::base_streams(sources, reads) {
+            if let Some(stream) = sources.streams.get_mut(&name) {
+                stream.active = true;
+            }
+        }
+    }
+
+    /// Tells every stream which of its columns are read.
+    pub(super) fn update_readers(&mut self) {
+        let mut needed: HashMap<String, BTreeSet<String>> = HashMap::new();
+        let mut active = BTreeSet::new();
+        let flows = self.queries.iter().map(|query| &query.dataflow).chain(self.live.iter().map(|live| live.dataflow()));
+        for flow in flows {
+            for (relation, columns) in flow.input_columns() {
+                needed.entry(relation).or_default().extend(columns);
+            }
+        }
+        let reads: BTreeSet<String> =
+            self.queries.iter().flat_map(|query| query.reads.iter().cloned()).chain(self.live.iter().flat_map(|live| live.reads().iter().cloned())).collect();
+        let Some(sources) = &mut self.sources else { return };
+        active.extend(super::sources::base_streams(sources, &reads));
+        let derived_inputs: Vec<(String, BTreeSet<String>)> = sources
+            .streams
+            .values()
+            .filter(|stream| active.contains(&stream.def.name))
+            .filter_map(|stream| stream.derived.as_ref())
+            .flat_map(|flow| flow.input_columns())
+            .map(|(relation, columns)| (relation, columns.into_iter().collect()))
+            .collect();
+        for (relation, columns) in derived_inputs {
+            needed.entry(relation).or_default().extend(columns);
+        }
+        for (name, stream) in &mut sources.streams {
+            stream.active = active.contains(name);
+            // Rows of sources that cannot replay are kept whole, because later readers may want other columns.
+            let columns = if stream.replayable && stream.derived.is_none() { needed.get(name).cloned() } else { None };
+            stream.edge.set_needed(columns);
+        }
+    }
+
+    async fn drop_objects(&mut self, drop: &Drop) -> Result<Vec<Notice>> {
+        use millstream_sql::statement::ObjectKind as Kind;
+        let mut notices = Vec::new();
+        for name in &drop.names {
+            let name = object_name(name);
+            let Some(object) = self.catalog.get(&name) else {
+                if drop.if_exists {
+                    notices.push(Notice::notice(format!("\"{name}\" does not exist, skipping"), ""));
+                    continue;
+                }
+                return Err(self.catalog.unknown(&name));
+            };
+            let fits = match &object.kind {
+                ObjectKind::Stream(_) => drop.kind == Kind::Stream,
+                ObjectKind::Table(_) | ObjectKind::ExternalTable(_) => drop.kind == Kind::Table,
+                ObjectKind::View(_) => drop.kind == Kind::View,
+                ObjectKind::MaterializedView(_) => matches!(drop.kind, Kind::MaterializedView | Kind::View),
+                ObjectKind::Sink(_) => drop.kind == Kind::Sink,
+            };
+            if !fits {
+                let word = object.kind.word();
+                return Err(EngineError::invalid(format!("\"{name}\" is a {word}"), format!("Write DROP {} {name}.", word.to_uppercase())));
+            }
+            self.drop_one(&name, drop.cascade).await?;
+        }
+        Ok(notices)
+    }
+
+    async fn drop_one(&mut self, name: &str, cascade: bool) -> Result<()> {
+        let readers = self.dependents(name).await?;
+        if let Some(reader) = readers.first() {
+            if !cascade {
+                return Err(EngineError::invalid(
+                    format!("\"{name}\" is read by \"{reader}\""),
+                    format!("Drop \"{reader}\" first, or add CASCADE to drop everything that reads it."),
+                ));
+            }
+            for reader in readers {
+                if self.catalog.get(&reader).is_some() {
+                    Box::pin(self.drop_one(&reader, true)).await?;
+                }
+            }
+        }
+        let Some(object) = self.catalog.get(name).cloned() else { return Ok(()) };
+        match &object.kind {
+            ObjectKind::Stream(_) => self.remove_source(name).await,
+            ObjectKind::Table(_) => drop(self.tables.remove(name)),
+            ObjectKind::ExternalTable(_) => drop(self.pinned.remove(name)),
+            ObjectKind::View(_) => {}
+            ObjectKind::MaterializedView(_) => self.queries.retain(|query| query.def.name != name),
+            ObjectKind::Sink(def) => {
+                self.queries.retain(|query| !def.queries.iter().any(|own| own.name == query.def.name));
+                self.sinks.remove(name);
+            }
+        }
+        self.catalog.remove(name);
+        self.update_readers();
+        Ok(())
+    }
+
+    /// Objects whose queries read `name`.
+    async fn dependents(&self, name: &str) -> Result<Vec<String>> {
+        let mut readers = Vec::new();
+        for object in self.catalog.objects() {
+            let queries: Vec<&Query> = match &object.kind {
+                ObjectKind::View(def) => vec![&def.query],
+                ObjectKind::MaterializedView(def) => vec![&def.query],
+                ObjectKind::Sink(def) => def.queries.iter().map(|query| query.query.as_ref()).collect(),
+                ObjectKind::Stream(def) => def.derived.iter().map(|derived| derived.query.as_ref()).collect(),
+                _ => Vec::new(),
+            };
+            for query in queries {
+                if object.name != name && self.resolve(query).await?.reads.contains(name) {
+                    readers.push(object.name.clone());
+                    break;
+                }
+            }
+        }
+        Ok(readers)
+    }
+
+    /// `EXPLAIN INCREMENTAL` of a query or of a statement that makes one.
+    pub(super) async fn explain(&mut self, statement: &Statement) -> Result<String> {
+        let (query, emit) = match statement {
+            Statement::CreateMaterializedView(create) => (create.query.clone(), create.emit),
+            Statement::CreateSink(CreateSink { source: Some(SinkSource::Query { query, emit }), .. }) => (query.clone(), *emit),
+            Statement::CreateSink(CreateSink { source: Some(SinkSource::From { name, emit }), .. }) => (select_all(name)?, *emit),
+            Statement::Query(query) => (query.query.clone(), query.emit),
+            Statement::InsertInto(insert) => (insert.source.clone(), insert.emit),
+            other => return Err(EngineError::invalid(format!("EXPLAIN INCREMENTAL explains queries, not: {other}"), "")),
+        };
+        let on_close = on_close(emit, "query")?;
+        let planned = self.plan_continuous(&query, &[], "query", on_close).await?;
+        Ok(explain(&planned.graph))
+    }
+}
+
+fn plain_relation(name: &str, kind: RelationKind, schema: &SchemaRef, append_only: bool, key: &[String]) -> Relation {
+    Relation {
+        name: name.to_string(),
+        kind,
+        append_only,
+        schema: Arc::clone(schema),
+        event_time: None,
+        clock_columns: Vec::new(),
+        epoch_column: None,
+        keys: if key.is_empty() { Vec::new() } else { vec![key.to_vec()] },
+        column_bounds: HashMap::new(),
+    }
+}
+
+/// `SELECT * FROM name`.
+pub(crate) fn select_all(name: &ObjectName) -> Result<Box<Query>> {
+    Ok(millstream_sql::parse_query(&format!("SELECT * FROM {name}"))?)
+}
+
+fn on_close(emit: Emit, name: &str) -> Result<bool> {
+    match emit {
+        Emit::None | Emit::Changes { limit: None } => Ok(false),
+        Emit::OnWindowClose => Ok(true),
+        Emit::Changes { limit: Some(_) } => Err(EngineError::invalid(format!("EMIT CHANGES LIMIT belongs to a SELECT, not to \"{name}\""), "")),
+        Emit::Periodic(_) => Err(EngineError::invalid(
+            format!("EMIT PERIODIC of \"{name}\" is not in this build"),
+            "Leave it out to emit every change, or use EMIT ON WINDOW CLOSE.",
+        )),
+    }
+}
+
+fn backfill_option(name: &str, options: Vec<(String, String)>) -> Result<Backfill> {
+    let mut options = Options::new(format!("materialized view \"{name}\""), options);
+    let choices = [("all", Backfill::All), ("retained", Backfill::Retained), ("none", Backfill::None)];
+    let backfill = options.choice("backfill", &choices)?.unwrap_or(Backfill::All);
+    options.finish()?;
+    Ok(backfill)
+}
+
+fn is_changelog_name(sink: &SinkDef, column: &str) -> bool {
+    let named = |option: &str, default: &str| sink.options.get(option).map_or(default == column, |name| name == column);
+    matches!(sink.connector.as_str(), "files" | "filesystem" | "parquet" | "csv" | "json" | "arrow" | "text")
+        && (named("op_name", "op") || named("epoch_name", "epoch"))
+}
+
+fn columns_text(schema: &SchemaRef) -> String {
+    schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", ")
+}
+
+/// A group or window that closes when the epoch clock passes, without new rows.
+fn closes_by_clock(node: &millstream_plan::graph::Node) -> bool {
+    use millstream_plan::graph::Emit as GraphEmit;
+    let bucket = match &node.op {
+        Op::Aggregate { bucket, emit: GraphEmit::OnClose, .. } => bucket.as_ref(),
+        Op::WindowClose { bucket } => Some(bucket),
+        _ => None,
+    };
+    bucket.is_some_and(|bucket| bucket.bound.follows_clock())
+}
+
+/// Everybody's first error: a changing query into an append sink. Shows the statement three ways that work.
+fn append_refusal(sink: &SinkDef, planned: &Planned, sql: &str) -> EngineError {
+    let bounded = planned.graph.output_node().properties.bounds.iter().any(Option::is_some);
+    let mut hint = String::from("Choose one of:");
+    if bounded {
+        hint.push_str(&format!("\n  rows that are final, once each:\n    {};", with_emit(sql)));
+    }
+    for (mode, meaning) in [("changelog", "every change, with op and epoch columns"), ("complete", "the whole result, whenever files roll")] {
+        hint.push_str(&format!("\n  {meaning}:\n    {};", with_mode(sql, mode)));
+    }
+    if !bounded {
+        hint.push_str("\nEMIT ON WINDOW CLOSE would need a WATERMARK on the stream and its time column or window in the result.");
+    }
+    EngineError::invalid(format!("sink \"{}\" appends, but the rows of its query change later", sink.name), hint)
+}
+
+/// The statement with `EMIT ON WINDOW CLOSE` before its options.
+fn with_emit(sql: &str) -> String {
+    match sql.rfind(" WITH (") {
+        Some(at) => format!("{} EMIT ON WINDOW CLOSE{}", &sql[..at], &sql[at..]),
+        None => format!("{sql} EMIT ON WINDOW CLOSE"),
+    }
+}
+
+/// The statement with another mode among its options.
+fn with_mode(sql: &str, mode: &str) -> String {
+    match sql.rfind(" WITH (") {
+        Some(at) => format!("{} WITH (mode = '{mode}', {}", &sql[..at], &sql[at + " WITH (".len()..]),
+        None => format!("{sql} WITH (mode = '{mode}')"),
+    }
+}

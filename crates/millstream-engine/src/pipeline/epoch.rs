@@ -1,0 +1,415 @@
+//! The second half of an epoch: dataflow, sinks, commit, publish.
+
+use super::query::{Target, epoch_input};
+use super::record::{COMMIT_FRAME, CommitRecord, HistoryEntry};
+use super::sources::{Assembled, StreamEpoch};
+use super::{Committed, Pipeline};
+use crate::error::{EngineError, Result};
+use crate::progress::{EpochProgress, PhaseTimes, SinkProgress, SourceProgress};
+use crate::settings::OnQueryFailure;
+use crate::stopwatch::Stopwatch;
+use arrow::array::RecordBatch;
+use millstream_connectors::sink::{SinkCommit, SinkEpoch};
+use millstream_plan::graph::Strategy;
+use millstream_state::{Compression, FramePayload, failpoint};
+use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, Weights, delta};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// What an epoch has to do.
+#[derive(Debug, Default)]
+pub struct EpochWork {
+    /// What sources brought.
+    pub assembled: Option<Assembled>,
+    /// Changes of tables.
+    pub tables: BTreeMap<String, Delta>,
+    /// Changes that queries added by this epoch's statements already made (back-fill), by query.
+    pub initial: BTreeMap<String, Delta>,
+    /// Roll all files.
+    pub roll: bool,
+}
+
+/// The name of the weight column in attachments.
+const WEIGHT_COLUMN: &str = "__weight";
+
+impl Pipeline {
+    /// Runs one epoch to its end.
+    ///
+    /// # Errors
+    /// When anything before the commit fails: nothing of the epoch is visible then, and the pipeline must stop.
+    pub(super) async fn run_epoch_with(&mut self, mut work: EpochWork) -> Result<Epoch> {
+        let started = Stopwatch::start();
+        let mut phase = Stopwatch::start();
+        let mut phases = PhaseTimes::default();
+        failpoint::hit("epoch.before_begin")?;
+        let epoch = self.epoch.next();
+        let mut assembled = work.assembled.take().unwrap_or_default();
+        let clock = match assembled.clock {
+            Some(clock) if self.clock == EventTime::MIN => clock,
+            Some(clock) => clock.max(EventTime(self.clock.0 + 1_000)),
+            None => self.next_clock(),
+        };
+        self.shared.epoch_clock.set(clock);
+        phases.plan = assembled.plan_time;
+        phases.read = assembled.read_time;
+        failpoint::hit("epoch.after_read")?;
+
+        for (name, stream) in &assembled.streams {
+            if let Some(runtime) = self.streams.get_mut(name) {
+                let state = &stream.commit.watermark_end;
+                runtime.watermark = (state.current, state.closed);
+            }
+        }
+        let mut deltas: HashMap<String, Delta> = HashMap::new();
+        for (name, stream) in &mut assembled.streams {
+            deltas.insert(name.clone(), std::mem::take(&mut stream.accepted.delta));
+        }
+        for (name, changes) in &work.tables {
+            deltas.insert(name.clone(), changes.clone());
+        }
+
+        // Dataflow.
+        let outputs = self.step_queries(epoch, clock, &mut deltas, std::mem::take(&mut work.initial)).await?;
+        phases.dataflow = phase.lap();
+        failpoint::hit("epoch.after_dataflow")?;
+
+        // Sinks.
+        let sink_epoch = SinkEpoch { epoch, clock, roll: work.roll };
+        let sink_commits = self.stage_sinks(sink_epoch, &outputs).await?;
+        phases.sink = phase.lap();
+
+        // Commit.
+        let mut attachments: Vec<(String, Vec<RecordBatch>)> = Vec::new();
+        for (name, stream) in &assembled.streams {
+            if stream.commit.logged {
+                attachments.push((format!("stream/{name}"), weighted_batches(&deltas[name])?));
+            }
+        }
+        for (name, changes) in &work.tables {
+            attachments.push((format!("table/{name}"), weighted_batches(changes)?));
+        }
+        let record = CommitRecord {
+            epoch,
+            clock,
+            streams: assembled.streams.iter().map(|(name, stream)| (name.clone(), stream.commit.clone())).collect(),
+            tables: work.tables.keys().cloned().collect(),
+            sinks: sink_commits.clone(),
+            delivered: self.sinks.iter().filter_map(|(name, sink)| sink.delivered().map(|epoch| (name.clone(), epoch))).collect(),
+            catalog: std::mem::take(&mut self.pending_catalog),
+        };
+        self.commit(&record, attachments)?;
+        phases.commit = phase.lap();
+
+        // Everything from here on is repaired by recovery if it is interrupted.
+        self.epoch = epoch;
+        self.clock = clock;
+        failpoint::hit("publish.before")?;
+        self.publish_sinks(&sink_commits).await?;
+        for (name, changes) in &work.tables {
+            if let Some(table) = self.tables.get_mut(name) {
+                table.rows.apply(changes).map_err(|source| EngineError::Dataflow(Arc::new(source)))?;
+            }
+        }
+        self.remember(&record, &mut assembled.streams, &deltas);
+        self.deliver(sink_epoch, &outputs).await?;
+        self.step_live(epoch, clock, &deltas).await;
+        self.acknowledge(&assembled.streams).await?;
+        failpoint::hit("publish.after")?;
+        phases.publish = phase.lap();
+        let durations = (phases, started.elapsed() + assembled.plan_time + assembled.read_time);
+        self.report(&record, &assembled, durations);
+        self.shared.committed.send_modify(|committed| advance(committed, &record));
+
+        if let Some(durability) = &mut self.durability {
+            durability.bytes_since += assembled.streams.values().map(|stream| stream.accepted.bytes).sum::<u64>();
+        }
+        if assembled.states.is_some() && self.checkpoint_due(clock) {
+            self.checkpoint_with(assembled.states.take()).await?;
+        }
+        Ok(epoch)
+    }
+
+    /// Steps every query in creation order; views feed later queries. Returns the changes by query.
+    pub(super) async fn step_queries(
+        &mut self,
+        epoch: Epoch,
+        clock: EventTime,
+        deltas: &mut HashMap<String, Delta>,
+        mut initial: BTreeMap<String, Delta>,
+    ) -> Result<BTreeMap<String, Delta>> {
+        let watermarks = self.watermarks();
+        let policy = self.settings.on_query_failure()?;
+        let mut outputs = BTreeMap::new();
+        let mut failed: BTreeSet<String> = self.queries.iter().filter(|query| query.failed.is_some()).map(|query| query.def.name.clone()).collect();
+        for query in &mut self.queries {
+            if query.failed.is_some() {
+                continue;
+            }
+            if let Some(cause) = query.reads.iter().find(|name| failed.contains(*name)) {
+                query.failed = Some(format!("it reads \"{cause}\", which has failed"));
+                failed.insert(query.def.name.clone());
+                continue;
+            }
+            let result = match initial.remove(&query.def.name) {
+                Some(changes) => Ok(changes),
+                None => {
+                    let own = query.reads.iter().filter_map(|name| deltas.get(name).map(|delta| (name.clone(), delta.clone()))).collect();
+                    query.step(&epoch_input(epoch, clock, own, &watermarks)).await
+                }
+            };
+            let result = result.and_then(|changes| query.apply(&changes).map(|()| changes));
+            match result {
+                Ok(changes) => {
+                    if matches!(query.target, Target::View(_)) {
+                        deltas.insert(query.def.name.clone(), changes.clone());
+                    }
+                    outputs.insert(query.def.name.clone(), changes);
+                }
+                Err(error) if policy == OnQueryFailure::Isolate => {
+                    tracing::error!(query = %query.def.name, epoch = epoch.0, %error, "query failed");
+                    self.shared.progress.query_failed(&query.def.name, epoch, &error.to_string());
+                    query.failed = Some(error.to_string());
+                    failed.insert(query.def.name.clone());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(outputs)
+    }
+
+    async fn stage_sinks(&mut self, epoch: SinkEpoch, outputs: &BTreeMap<String, Delta>) -> Result<BTreeMap<String, SinkCommit>> {
+        let mut commits = BTreeMap::new();
+        for query in &mut self.queries {
+            let Target::Sink { sink, .. } = &query.target else { continue };
+            let sink = sink.clone();
+            let Some(changes) = outputs.get(&query.def.name) else { continue };
+            let Some(state) = self.sinks.get_mut(&sink) else { continue };
+            let changes = query.sink_changes(changes.clone(), state.def.mode)?;
+            state.stage(epoch, changes).await?;
+        }
+        for (name, sink) in &mut self.sinks {
+            if let Some(commit) = sink.prepare(epoch).await? {
+                commits.insert(name.clone(), commit);
+            }
+        }
+        Ok(commits)
+    }
+
+    fn commit(&mut self, record: &CommitRecord, attachments: Vec<(String, Vec<RecordBatch>)>) -> Result<()> {
+        failpoint::hit("commit.before_append")?;
+        let Some(durability) = &mut self.durability else { return Ok(()) };
+        let header = serde_json::to_vec(record).map_err(|error| EngineError::Internal(error.to_string()))?;
+        let payload = FramePayload { header, attachments }.encode(Compression::None)?;
+        durability.log.append(COMMIT_FRAME, record.epoch, &[&payload])?;
+        failpoint::hit("commit.after_append")?;
+        durability.log.sync()?;
+        failpoint::hit("commit.after_sync")?;
+        durability.dir.check_fenced()?;
+        Ok(())
+    }
+
+    async fn publish_sinks(&mut self, commits: &BTreeMap<String, SinkCommit>) -> Result<()> {
+        for (index, (name, commit)) in commits.iter().enumerate() {
+            if let Some(sink) = self.sinks.get_mut(name) {
+                sink.publish(commit).await?;
+            }
+            if index == 0 {
+                failpoint::hit("publish.after_first")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what later reads of the streams need, and the totals.
+    pub(super) fn remember(&mut self, record: &CommitRecord, streams: &mut BTreeMap<String, StreamEpoch>, deltas: &HashMap<String, Delta>) {
+        for (name, stream) in streams.iter_mut() {
+            let Some(runtime) = self.streams.get_mut(name) else { continue };
+            let totals = &mut runtime.totals;
+            totals.rows_in += stream.commit.rows_in;
+            totals.rows_used += stream.commit.rows_used;
+            totals.rows_bad += stream.commit.rows_bad;
+            totals.rows_late += stream.commit.rows_late;
+            totals.bytes += stream.accepted.bytes;
+            let dead = std::mem::take(&mut stream.accepted.dead_letters);
+            if !dead.is_empty() {
+                let mut letters = self.shared.dead_letters.write();
+                for letter in dead {
+                    if letters.len() >= crate::system_tables::DEAD_LETTERS_KEPT {
+                        letters.pop_front();
+                    }
+                    letters.push_back((name.clone(), record.epoch, letter));
+                }
+            }
+            if stream.replayable {
+                if !stream.commit.ranges.is_empty() {
+                    runtime.history.push(Arc::new(HistoryEntry {
+                        epoch: record.epoch,
+                        clock: record.clock,
+                        watermark_start: stream.commit.watermark_start,
+                        ranges: stream.commit.ranges.clone(),
+                    }));
+                }
+            } else if let Some(delta) = deltas.get(name) {
+                runtime.retain(record.epoch, record.clock, delta.clone());
+            }
+        }
+    }
+
+    async fn deliver(&mut self, epoch: SinkEpoch, outputs: &BTreeMap<String, Delta>) -> Result<()> {
+        for query in &mut self.queries {
+            let Target::Sink { sink, .. } = &query.target else { continue };
+            let sink = sink.clone();
+            let Some(changes) = outputs.get(&query.def.name) else { continue };
+            let Some(state) = self.sinks.get_mut(&sink) else { continue };
+            if state.is_delivered() {
+                let changes = query.sink_changes(changes.clone(), state.def.mode)?;
+                state.deliver(epoch, &changes).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn acknowledge(&mut self, streams: &BTreeMap<String, StreamEpoch>) -> Result<()> {
+        failpoint::hit("source.acknowledge")?;
+        // While an epoch is read ahead the sources are away; they are acknowledged with the next epoch that finds them here.
+        for (name, stream) in streams {
+            if !stream.commit.ranges.is_empty() {
+                self.unacknowledged.push((name.clone(), stream.commit.ranges.clone()));
+            }
+        }
+        let Some(sources) = &mut self.sources else { return Ok(()) };
+        for (name, ranges) in std::mem::take(&mut self.unacknowledged) {
+            if let Some(source) = sources.streams.get_mut(&name).and_then(|stream| stream.source.as_mut()) {
+                source.acknowledge(&ranges).await.map_err(|error| EngineError::connector(format!("stream \"{name}\""), error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, record: &CommitRecord, assembled: &Assembled, (phases, total): (PhaseTimes, std::time::Duration)) {
+        let sources = record
+            .streams
+            .iter()
+            .map(|(name, commit)| SourceProgress {
+                stream: name.clone(),
+                rows_in: commit.rows_in,
+                rows_used: commit.rows_used,
+                rows_bad: commit.rows_bad,
+                rows_late: commit.rows_late,
+                bytes: assembled.streams.get(name).map_or(0, |stream| stream.accepted.bytes),
+                watermark: commit.watermark_end.current,
+                ended: commit.watermark_end.closed,
+            })
+            .collect();
+        let sinks = self
+            .sinks
+            .iter()
+            .map(|(name, sink)| SinkProgress {
+                sink: name.clone(),
+                rows: record.sinks.get(name).map_or(0, |commit| commit.rows),
+                files: record.sinks.get(name).map_or(0, |commit| commit.files.len() as u64),
+                buffered_rows: sink.status().buffered_rows,
+            })
+            .collect();
+        let progress = EpochProgress { epoch: record.epoch, clock: record.clock, phases, total, sources, sinks, checkpoint: None };
+        self.shared.progress.epoch(progress);
+    }
+
+    /// Figures of every operator, for the system table and the report.
+    pub(super) fn operator_rows(&self) -> Vec<crate::progress::OperatorProgress> {
+        let mut rows = Vec::new();
+        for query in &self.queries {
+            for stats in query.dataflow.operator_stats() {
+                rows.push(crate::progress::OperatorProgress {
+                    query: query.def.name.clone(),
+                    node: stats.node.0 as u64,
+                    operator: stats.name.to_string(),
+                    strategy: match stats.strategy {
+                        Strategy::Delta => "T1 delta",
+                        Strategy::TouchedKeys => "T2 touched keys",
+                        Strategy::Recompute => "T3 recompute",
+                    }
+                    .to_string(),
+                    rows_in: stats.rows_in,
+                    rows_out: stats.rows_out,
+                    state_rows: stats.state_rows as u64,
+                    state_bytes: stats.state_bytes as u64,
+                    dropped_rows: stats.dropped_rows,
+                });
+            }
+        }
+        rows
+    }
+}
+
+impl super::StreamRuntime {
+    /// Keeps rows of a source that cannot replay, within the stream's retention.
+    pub(super) fn retain(&mut self, epoch: Epoch, clock: EventTime, rows: Delta) {
+        let bytes: u64 = rows.iter().map(|part| part.batch.get_array_memory_size() as u64).sum();
+        if rows.is_empty() {
+            return;
+        }
+        self.retained_bytes += bytes;
+        self.retained.push_back((epoch, clock, rows));
+        while self.retained.len() > 1 {
+            let Some((_, oldest, _)) = self.retained.front() else { break };
+            let too_old = oldest.plus(self.def.options.retention_time) < clock;
+            if self.retained_bytes <= self.def.options.retention_bytes && !too_old {
+                break;
+            }
+            if let Some((_, _, rows)) = self.retained.pop_front() {
+                let bytes: u64 = rows.iter().map(|part| part.batch.get_array_memory_size() as u64).sum();
+                self.retained_bytes = self.retained_bytes.saturating_sub(bytes);
+                self.retention_cut = true;
+            }
+        }
+    }
+}
+
+fn advance(committed: &mut Committed, record: &CommitRecord) {
+    committed.epoch = record.epoch;
+    for (name, stream) in &record.streams {
+        if let Some(range) = stream.ranges.iter().rev().find(|range| range.partition.is_empty()) {
+            committed.offsets.insert(name.clone(), range.range.end);
+        }
+    }
+}
+
+/// A delta as batches with a weight column at the end, for attachments and segments.
+pub(super) fn weighted_batches(changes: &[DeltaBatch]) -> Result<Vec<RecordBatch>> {
+    use arrow::datatypes::{DataType, Field, Schema};
+    changes
+        .iter()
+        .map(|part| {
+            let mut fields: Vec<Field> = part.batch.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+            fields.push(Field::new(WEIGHT_COLUMN, DataType::Int64, false));
+            let mut columns = part.batch.columns().to_vec();
+            columns.push(Arc::new(part.weights.to_array(part.num_rows())));
+            Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+        })
+        .collect()
+}
+
+/// The reverse of [`weighted_batches`].
+pub(super) fn unweighted(batches: Vec<RecordBatch>) -> Result<Delta> {
+    use arrow::array::AsArray;
+    use arrow::datatypes::Int64Type;
+    batches
+        .into_iter()
+        .map(|mut batch| {
+            let last = batch.num_columns().checked_sub(1).filter(|&last| batch.schema().field(last).name() == WEIGHT_COLUMN);
+            let last = last.ok_or_else(|| EngineError::Corrupt("logged rows have no weights".into()))?;
+            let weights = batch.remove_column(last);
+            let weights = weights.as_primitive::<Int64Type>().clone();
+            if weights.values().iter().all(|&weight| weight == 1) {
+                return Ok(DeltaBatch { batch, weights: Weights::Ones });
+            }
+            Ok(DeltaBatch::weighted(batch, weights))
+        })
+        .collect()
+}
+
+/// Whether a change has any row at all.
+pub(super) fn has_rows(changes: &Delta) -> bool {
+    delta::num_rows(changes) > 0
+}

@@ -1,0 +1,530 @@
+//! The pipeline: one task that owns sources, queries, sinks and the log, and runs one epoch after the other.
+//!
+//! ```text
+//!   assemble (sources, edge)  ──►  step queries in order  ──►  stage + prepare sinks  ──►  COMMIT  ──►  publish, deliver, acknowledge
+//!        └─ of epoch k+1 runs in its own task while epoch k is processed                      └─ checkpoint when due
+//! ```
+//!
+//! Everybody else talks to it by [`Command`]s, which are carried out between epochs; so a statement never sees half an epoch.
+//! Recovery uses the same functions before the task is started.
+
+pub mod checkpoint;
+pub mod command;
+pub mod ddl;
+pub mod epoch;
+pub mod live;
+pub mod query;
+pub mod record;
+pub mod recovery;
+pub mod sinks;
+pub mod snapshot;
+pub mod sources;
+
+use crate::catalog::Catalog;
+use crate::catalog::object::StreamDef;
+use crate::edge::DeadLetter;
+use crate::error::{EngineError, Result};
+use crate::progress::Progress;
+use crate::settings::{Settings, Trigger};
+use crate::stopwatch::Stopwatch;
+use command::{Command, Stop};
+use datafusion::catalog::TableProvider;
+use datafusion::execution::SessionState;
+use live::LiveQuery;
+use millstream_connectors::source::Reader;
+use millstream_dataflow::ViewStore;
+use millstream_plan::functions::EpochClock;
+use millstream_state::{Log, StateDir};
+use millstream_types::{Clock, Delta, DeltaBatch, Epoch, EventTime};
+use parking_lot::RwLock;
+use query::QueryState;
+use record::{CatalogChange, HistoryEntry, StreamTotals};
+use sinks::SinkState;
+use sources::{Assembled, Sources};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// What everybody may look at without asking the pipeline's task.
+#[derive(Debug)]
+pub struct Shared {
+    /// The catalog after the newest committed statement.
+    pub catalog: RwLock<Arc<Catalog>>,
+    /// Pipeline options in force.
+    pub settings: RwLock<Settings>,
+    /// The progress registry.
+    pub progress: Progress,
+    /// Refused rows, newest last, bounded.
+    pub dead_letters: RwLock<VecDeque<(String, Epoch, DeadLetter)>>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The session all queries are planned with.
+    pub base: SessionState,
+    /// The clock reading that `now()` gives in continuous queries.
+    pub epoch_clock: Arc<EpochClock>,
+    /// Push handles of memory streams.
+    pub pushers: RwLock<BTreeMap<String, Arc<dyn millstream_connectors::source::Push>>>,
+    /// Committed offsets of streams: how far pushed rows are durable.
+    pub committed: tokio::sync::watch::Sender<Committed>,
+}
+
+/// How far the pipeline has committed.
+#[derive(Debug, Clone, Default)]
+pub struct Committed {
+    /// Newest committed epoch.
+    pub epoch: Epoch,
+    /// Row offset after the newest committed row, by stream with one partition.
+    pub offsets: BTreeMap<String, millstream_types::Offset>,
+    /// The pipeline has stopped, with the error that stopped it, if any.
+    pub stopped: Option<Option<EngineError>>,
+}
+
+/// A stream as queries and readers of history see it.
+#[derive(Debug, Clone)]
+pub struct StreamRuntime {
+    /// The definition.
+    pub def: Arc<StreamDef>,
+    /// Reads ranges again; `None` for derived streams.
+    pub reader: Option<Arc<dyn Reader>>,
+    /// The source gives the same rows again.
+    pub replayable: bool,
+    /// Epochs whose ranges can be read again.
+    pub history: Vec<Arc<HistoryEntry>>,
+    /// Rows of a source that cannot replay, newest last: (epoch, clock, accepted rows).
+    pub retained: VecDeque<(Epoch, EventTime, Delta)>,
+    /// Bytes they take.
+    pub retained_bytes: u64,
+    /// Rows have been dropped from `retained`.
+    pub retention_cut: bool,
+    /// Watermark after the newest epoch, and whether the stream has ended.
+    pub watermark: (EventTime, bool),
+    /// Row counts since the pipeline began.
+    pub totals: StreamTotals,
+}
+
+/// A table of inserted rows.
+#[derive(Debug)]
+pub struct TableState {
+    /// The definition.
+    pub def: Arc<crate::catalog::object::TableDef>,
+    /// Its rows.
+    pub rows: ViewStore,
+}
+
+/// A continuous query's or live query's callbacks registered by the embedding program, by sink name.
+pub type Callbacks = BTreeMap<String, millstream_connectors::sinks::callback::Callback>;
+
+/// The durable side of a pipeline; absent in memory.
+#[derive(Debug)]
+pub struct Durability {
+    /// The state directory.
+    pub dir: StateDir,
+    /// The log.
+    pub log: Log,
+    /// Epoch of the newest checkpoint and of the one before.
+    pub checkpoints: VecDeque<Epoch>,
+    /// Clock of the newest checkpoint.
+    pub last_checkpoint: EventTime,
+    /// Input bytes since then.
+    pub bytes_since: u64,
+}
+
+/// The pipeline. See the module's documentation.
+pub struct Pipeline {
+    shared: Arc<Shared>,
+    catalog: Catalog,
+    settings: Settings,
+    overrides: BTreeMap<(String, String), String>,
+    sources: Option<Box<Sources>>,
+    streams: BTreeMap<String, StreamRuntime>,
+    tables: BTreeMap<String, TableState>,
+    queries: Vec<QueryState>,
+    sinks: BTreeMap<String, SinkState>,
+    live: Vec<LiveQuery>,
+    next_live: u64,
+    pinned: HashMap<String, Arc<dyn TableProvider>>,
+    durability: Option<Durability>,
+    pipeline_id: String,
+    epoch: Epoch,
+    clock: EventTime,
+    prefetch: Option<JoinHandle<(Box<Sources>, Result<Assembled>)>>,
+    ready: Option<Assembled>,
+    wake: Arc<Notify>,
+    wakers: BTreeMap<String, JoinHandle<()>>,
+    running: bool,
+    manual: bool,
+    paused: bool,
+    backlog: bool,
+    next_due: Option<EventTime>,
+    last_start: Stopwatch,
+    all_ended: bool,
+    draining: Option<Draining>,
+    waiting_idle: Vec<oneshot::Sender<Result<()>>>,
+    pending_catalog: Vec<CatalogChange>,
+    unacknowledged: Vec<(String, Vec<millstream_types::PartitionRange>)>,
+    pinned_blobs: BTreeMap<String, serde_json::Value>,
+    recovery: Option<recovery::Recovery>,
+    callbacks: Callbacks,
+    console: Option<Arc<parking_lot::Mutex<dyn std::io::Write + Send>>>,
+}
+
+/// `available` or `once` in progress.
+struct Draining {
+    once: bool,
+    done: Option<oneshot::Sender<Result<()>>>,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("epoch", &self.epoch).field("running", &self.running).finish_non_exhaustive()
+    }
+}
+
+/// How a pipeline is set up.
+pub struct PipelineOptions {
+    /// Everybody's view.
+    pub shared: Arc<Shared>,
+    /// The durable side.
+    pub durability: Option<Durability>,
+    /// Epochs run only when asked for.
+    pub manual: bool,
+    /// `--set stream.option=value`.
+    pub overrides: BTreeMap<(String, String), String>,
+    /// Where console sinks write; standard output if absent.
+    pub console: Option<Arc<parking_lot::Mutex<dyn std::io::Write + Send>>>,
+}
+
+impl Pipeline {
+    /// A pipeline without objects.
+    pub fn new(options: PipelineOptions) -> Self {
+        let settings = options.shared.settings.read().clone();
+        let pipeline_id = match &options.durability {
+            Some(durability) => {
+                let path = durability.dir.path().canonicalize().unwrap_or_else(|_| durability.dir.path().to_path_buf());
+                format!("{:08x}", xxhash_rust::xxh3::xxh3_64(path.to_string_lossy().as_bytes()) as u32)
+            }
+            None => "00000000".to_string(),
+        };
+        Self {
+            shared: options.shared,
+            catalog: Catalog::default(),
+            settings,
+            overrides: options.overrides,
+            sources: Some(Box::default()),
+            streams: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            queries: Vec::new(),
+            sinks: BTreeMap::new(),
+            live: Vec::new(),
+            next_live: 1,
+            pinned: HashMap::new(),
+            durability: options.durability,
+            pipeline_id,
+            epoch: Epoch::ZERO,
+            clock: EventTime::MIN,
+            prefetch: None,
+            ready: None,
+            wake: Arc::new(Notify::new()),
+            wakers: BTreeMap::new(),
+            running: false,
+            manual: options.manual,
+            paused: false,
+            backlog: false,
+            next_due: None,
+            last_start: Stopwatch::start(),
+            all_ended: false,
+            draining: None,
+            waiting_idle: Vec::new(),
+            pending_catalog: Vec::new(),
+            unacknowledged: Vec::new(),
+            pinned_blobs: BTreeMap::new(),
+            recovery: None,
+            callbacks: Callbacks::new(),
+            console: options.console,
+        }
+    }
+
+    /// Runs until it is stopped or fails. The last state is published in [`Shared::committed`].
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let outcome = self.run_loop(&mut commands).await;
+        for (_, waker) in std::mem::take(&mut self.wakers) {
+            waker.abort();
+        }
+        if let Err(error) = &outcome {
+            tracing::error!(%error, "pipeline stopped");
+            self.shared.progress.failed(error.to_string());
+        }
+        let error = outcome.err();
+        if let Some(draining) = self.draining.take().and_then(|draining| draining.done) {
+            let _ = draining.send(error.clone().map_or(Ok(()), Err));
+        }
+        for waiter in self.waiting_idle.drain(..) {
+            let _ = waiter.send(error.clone().map_or(Ok(()), Err));
+        }
+        self.live.clear();
+        let stopped = error.clone();
+        // Readers may still look at views after a clean stop or a failure; nothing is processed any more.
+        self.shared.committed.send_modify(|committed| committed.stopped = Some(stopped));
+        if let Some(durability) = self.durability.take() {
+            if let Err(error) = durability.log.close() {
+                tracing::warn!(%error, "closing the log failed");
+            }
+        }
+        while let Some(command) = commands.recv().await {
+            self.answer_stopped(command, error.as_ref()).await;
+        }
+    }
+
+    async fn run_loop(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<()> {
+        loop {
+            // Commands first: they are rare, and a backlog must not starve them.
+            match commands.try_recv() {
+                Ok(command) => {
+                    if self.handle(command).await? {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    return self.stop(Stop::Now).await;
+                }
+                Err(mpsc::error::TryRecvError::Empty) => {}
+            }
+            let due = if self.may_run() { self.time_until_due() } else { None };
+            if due == Some(Duration::ZERO) {
+                if self.tick().await? {
+                    return Ok(());
+                }
+                continue;
+            }
+            let wake = Arc::clone(&self.wake);
+            let may_run = self.may_run();
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => if self.handle(command).await? { return Ok(()) },
+                    None => return self.stop(Stop::Now).await,
+                },
+                () = wake.notified(), if may_run => { self.backlog = true; }
+                () = sleep_opt(due), if due.is_some() => { self.backlog = true; }
+            }
+        }
+    }
+
+    fn may_run(&self) -> bool {
+        self.running && !self.manual && !self.paused
+    }
+
+    /// How long until the next epoch should be tried; `None`: not before something happens.
+    fn time_until_due(&self) -> Option<Duration> {
+        let interval = match self.settings.trigger() {
+            Ok(Trigger::Interval(interval)) if self.draining.is_none() => interval,
+            _ => Duration::ZERO,
+        };
+        if self.ready.is_some() || self.prefetch.is_some() || self.draining.is_some() {
+            return Some(Duration::ZERO);
+        }
+        if self.backlog {
+            return Some(interval.saturating_sub(self.last_start.elapsed()));
+        }
+        let due = self.next_due?;
+        let now = self.shared.clock.now();
+        let wait = Duration::from_micros(u64::try_from(due.0.saturating_sub(now.0)).unwrap_or(0));
+        Some(wait.max(interval.saturating_sub(self.last_start.elapsed())).max(Duration::from_micros(100)))
+    }
+
+    /// One attempt at an epoch. `true`: the pipeline is done.
+    async fn tick(&mut self) -> Result<bool> {
+        self.backlog = false;
+        self.last_start = Stopwatch::start();
+        let ran = self.try_epoch(false).await?;
+        // Whoever waits for idleness is answered by the next attempt that finds nothing.
+        self.backlog |= ran.is_some() && !self.waiting_idle.is_empty();
+        if ran.is_none() {
+            for waiter in self.waiting_idle.drain(..) {
+                let _ = waiter.send(Ok(()));
+            }
+            if let Some(draining) = self.draining.take() {
+                self.finish_drain(draining).await?;
+                return Ok(false);
+            }
+        }
+        if self.all_ended && self.draining.is_none() && ran.is_none() && !self.shared.progress.ended() {
+            // Every stream has ended: what is buffered becomes visible, and await_termination returns.
+            self.roll_and_checkpoint().await?;
+            self.shared.progress.set_ended();
+            self.shared.committed.send_modify(|_| {});
+        }
+        Ok(false)
+    }
+
+    async fn finish_drain(&mut self, draining: Draining) -> Result<()> {
+        self.roll_and_checkpoint().await?;
+        if let Some(done) = draining.done {
+            let _ = done.send(Ok(()));
+        }
+        Ok(())
+    }
+
+    /// Rolls all sinks, commits and makes a checkpoint.
+    async fn roll_and_checkpoint(&mut self) -> Result<()> {
+        self.settle().await?;
+        if self.sinks.values().any(SinkState::has_buffered) {
+            self.run_epoch_with(epoch::EpochWork { roll: true, ..epoch::EpochWork::default() }).await?;
+        }
+        self.checkpoint().await
+    }
+
+    /// Tries to run an epoch from what sources have, or because a timer is due. `None`: nothing to do.
+    async fn try_epoch(&mut self, once: bool) -> Result<Option<Epoch>> {
+        let draining = self.draining.as_ref().is_some_and(|draining| !draining.once) || once;
+        let unbounded = once || self.draining.as_ref().is_some_and(|draining| draining.once);
+        let assembled = match self.take_ready().await? {
+            Some(assembled) => assembled,
+            None => {
+                let request = self.assemble_request(draining || unbounded, unbounded);
+                let mut sources = self.sources.take().ok_or_else(|| EngineError::Internal("sources are away".into()))?;
+                let assembled = sources.assemble(request).await;
+                self.sources = Some(sources);
+                assembled?
+            }
+        };
+        self.next_due = self.earliest_due(assembled.next_due);
+        self.all_ended = assembled.all_ended;
+        self.backlog |= assembled.more;
+        let roll_due = self.roll_due();
+        if assembled.is_empty() && !roll_due && !self.clock_due(assembled.clock.unwrap_or(self.clock)) {
+            return Ok(None);
+        }
+        if assembled.more && !self.manual && !unbounded {
+            self.start_prefetch(draining);
+        }
+        let work = epoch::EpochWork { assembled: Some(assembled), ..epoch::EpochWork::default() };
+        self.run_epoch_with(work).await.map(Some)
+    }
+
+    fn assemble_request(&self, draining: bool, unbounded: bool) -> sources::AssembleRequest {
+        let ahead = u64::from(self.prefetching());
+        let clock = self.next_clock();
+        sources::AssembleRequest {
+            epoch: Epoch(self.epoch.0 + 1 + ahead),
+            clock,
+            draining,
+            unbounded,
+            states: self.checkpoint_due(clock),
+        }
+    }
+
+    fn prefetching(&self) -> bool {
+        self.prefetch.is_some() || self.ready.is_some()
+    }
+
+    /// The clock of the next epoch: later than every one before.
+    fn next_clock(&self) -> EventTime {
+        let now = self.shared.clock.now();
+        if self.clock == EventTime::MIN { now } else { now.max(EventTime(self.clock.0 + 1_000)) }
+    }
+
+    /// Assembles the next epoch in a task of its own.
+    fn start_prefetch(&mut self, draining: bool) {
+        let Some(mut sources) = self.sources.take() else { return };
+        let mut request = self.assemble_request(draining, false);
+        // The epoch that is about to run takes the next number and clock.
+        request.epoch = Epoch(self.epoch.0 + 2);
+        request.clock = EventTime(request.clock.0 + 1_000);
+        self.prefetch = Some(tokio::spawn(async move {
+            let assembled = sources.assemble(request).await;
+            (sources, assembled)
+        }));
+    }
+
+    /// Waits for a prefetch, so that the sources are here and no assembled epoch is unknown.
+    async fn join_prefetch(&mut self) -> Result<()> {
+        if let Some(prefetch) = self.prefetch.take() {
+            let (sources, assembled) = prefetch.await.map_err(|error| EngineError::Internal(format!("reading ahead failed: {error}")))?;
+            self.sources = Some(sources);
+            self.ready = Some(assembled?);
+        }
+        Ok(())
+    }
+
+    async fn take_ready(&mut self) -> Result<Option<Assembled>> {
+        self.join_prefetch().await?;
+        let Some(mut assembled) = self.ready.take() else { return Ok(None) };
+        if assembled.is_empty() {
+            self.backlog |= assembled.more;
+            return Ok(None);
+        }
+        // Epochs without input may have run in between: the number is taken now; ingest columns carry the one it was read under.
+        assembled.epoch = self.epoch.next();
+        Ok(Some(assembled))
+    }
+
+    /// Processes what was read ahead, so that positions are exact and statements see a settled state.
+    async fn settle(&mut self) -> Result<()> {
+        self.join_prefetch().await?;
+        if let Some(assembled) = self.take_ready().await? {
+            self.backlog |= assembled.more;
+            self.run_epoch_with(epoch::EpochWork { assembled: Some(assembled), ..epoch::EpochWork::default() }).await?;
+        }
+        Ok(())
+    }
+
+    /// A query that depends on the clock alone is due.
+    fn clock_due(&self, clock: EventTime) -> bool {
+        if !self.queries.iter().any(|query| query.clock_dependent && query.failed.is_none()) && !self.live.iter().any(LiveQuery::clock_dependent) {
+            return false;
+        }
+        let resolution = self.settings.clock_resolution().unwrap_or(Duration::from_secs(1));
+        self.clock == EventTime::MIN || self.clock.plus(resolution) <= clock
+    }
+
+    fn roll_due(&self) -> bool {
+        let now = self.shared.clock.now();
+        self.sinks.values().filter_map(SinkState::next_roll).any(|due| due <= now)
+    }
+
+    fn earliest_due(&self, source: Option<EventTime>) -> Option<EventTime> {
+        let roll = self.sinks.values().filter_map(SinkState::next_roll).min();
+        let clock = self.queries.iter().any(|query| query.clock_dependent && query.failed.is_none()) || self.live.iter().any(LiveQuery::clock_dependent);
+        let resolution = self.settings.clock_resolution().unwrap_or(Duration::from_secs(1));
+        let clock = clock.then(|| self.shared.clock.now().max(self.clock).plus(resolution));
+        let idle = self
+            .streams
+            .values()
+            .filter(|stream| !stream.watermark.1)
+            .filter_map(|stream| stream.def.options.idle_timeout)
+            .min()
+            .map(|timeout| self.shared.clock.now().plus(timeout));
+        [source, roll, clock, idle].into_iter().flatten().min()
+    }
+
+    /// Publishes the catalog and settings to everybody.
+    fn publish_catalog(&self) {
+        *self.shared.catalog.write() = Arc::new(self.catalog.clone());
+        *self.shared.settings.write() = self.settings.clone();
+    }
+
+    /// Every pipeline row a table's name stands for, as a delta of insertions.
+    fn snapshot_delta(&mut self, name: &str) -> Result<Option<Delta>> {
+        if let Some(table) = self.tables.get_mut(name) {
+            return Ok(Some(table.rows.snapshot()?.iter().cloned().map(DeltaBatch::insertions).collect()));
+        }
+        for query in &mut self.queries {
+            if query.def.name == name {
+                if let query::Target::View(store) = &mut query.target {
+                    return Ok(Some(store.snapshot()?.iter().cloned().map(DeltaBatch::insertions).collect()));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+async fn sleep_opt(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}

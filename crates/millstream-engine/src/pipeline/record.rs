@@ -1,0 +1,172 @@
+//! The commit record: the one durable truth about an epoch.
+//!
+//! It is the JSON header of a commit frame; rows that cannot be read again (of sources that do not replay, and rows
+//! inserted into tables) travel in the same frame as Arrow IPC attachments, so that one sync makes them durable and committed.
+
+use crate::edge::WatermarkState;
+use millstream_connectors::sink::SinkCommit;
+use millstream_types::{Epoch, EventTime, PartitionRange};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The kind byte of commit frames.
+pub const COMMIT_FRAME: u8 = 1;
+
+/// What an epoch took from one stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamCommit {
+    /// Offset ranges.
+    pub ranges: Vec<PartitionRange>,
+    /// Rows read.
+    pub rows_in: u64,
+    /// Rows accepted.
+    pub rows_used: u64,
+    /// Rows that could not be decoded.
+    pub rows_bad: u64,
+    /// Rows below the watermark.
+    pub rows_late: u64,
+    /// The watermark that decided what is late.
+    pub watermark_start: EventTime,
+    /// The watermark after the epoch, by partition; decides what is final.
+    pub watermark_end: WatermarkState,
+    /// The accepted rows are in the attachment `stream/<name>`.
+    pub logged: bool,
+}
+
+/// A change of the catalog.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum CatalogChange {
+    /// A statement that makes an object or a setting, to be carried out again.
+    Statement {
+        /// Its canonical text.
+        sql: String,
+    },
+    /// An `INSERT ... VALUES` of a pipeline file was carried out in this epoch.
+    FileInsert {
+        /// Position of the statement in the file.
+        position: u64,
+        /// Hash of its canonical text.
+        hash: u64,
+    },
+    /// The content of an at-rest table was stored and is used from this epoch on.
+    Pinned {
+        /// The table.
+        table: String,
+        /// Where its content is stored.
+        blob: serde_json::Value,
+    },
+}
+
+/// The commit record of an epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommitRecord {
+    /// Its number.
+    pub epoch: Epoch,
+    /// The reading of its clock.
+    pub clock: EventTime,
+    /// What it took from streams.
+    pub streams: BTreeMap<String, StreamCommit>,
+    /// Tables whose changes are in attachments `table/<name>`.
+    pub tables: Vec<String>,
+    /// What it made visible.
+    pub sinks: BTreeMap<String, SinkCommit>,
+    /// Last epoch handed to each delivered sink before this one.
+    pub delivered: BTreeMap<String, Epoch>,
+    /// Changes of the catalog that take effect with it.
+    pub catalog: Vec<CatalogChange>,
+}
+
+/// Everything small in a checkpoint; rows are in its segments.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CheckpointHeader {
+    /// Clock of the epoch.
+    pub clock: Option<EventTime>,
+    /// The statements that made the catalog, oldest first.
+    pub catalog: Vec<String>,
+    /// Pipeline options in force.
+    pub settings: BTreeMap<String, String>,
+    /// Inserts of pipeline files that have been carried out.
+    pub applied_inserts: Vec<(u64, u64)>,
+    /// Stored content of at-rest tables.
+    pub pinned: BTreeMap<String, serde_json::Value>,
+    /// Position, watermark and history per stream.
+    pub streams: BTreeMap<String, StreamCheckpoint>,
+    /// Operator state per query: what the segments hold.
+    pub queries: BTreeMap<String, QueryCheckpoint>,
+    /// Facts per sink.
+    pub sinks: BTreeMap<String, serde_json::Value>,
+    /// Last epoch handed to each delivered sink.
+    pub delivered: BTreeMap<String, Epoch>,
+    /// Totals since the pipeline began.
+    pub totals: BTreeMap<String, StreamTotals>,
+}
+
+/// A stream in a checkpoint.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct StreamCheckpoint {
+    /// What the source needs to go on.
+    pub position: serde_json::Value,
+    /// Watermark and partitions.
+    pub watermark: WatermarkState,
+    /// Epochs whose ranges can be read again.
+    pub history: Vec<HistoryEntry>,
+    /// Number of epochs whose rows are in segments, for a source that cannot replay.
+    pub retained: usize,
+    /// Older rows have been dropped.
+    pub retention_cut: bool,
+}
+
+/// Row counts of a stream since the pipeline began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamTotals {
+    /// Rows read.
+    pub rows_in: u64,
+    /// Rows accepted.
+    pub rows_used: u64,
+    /// Rows that could not be decoded.
+    pub rows_bad: u64,
+    /// Rows below the watermark.
+    pub rows_late: u64,
+    /// Encoded bytes.
+    pub bytes: u64,
+}
+
+/// One epoch of a stream that can be read again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Its clock.
+    pub clock: EventTime,
+    /// The watermark that decided what is late.
+    pub watermark_start: EventTime,
+    /// The ranges.
+    pub ranges: Vec<PartitionRange>,
+}
+
+/// A query in a checkpoint.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct QueryCheckpoint {
+    /// Its operators, in order.
+    pub operators: Vec<OperatorCheckpoint>,
+    /// The query has failed and waits to be dropped or resumed.
+    pub failed: Option<String>,
+}
+
+/// An operator's state: the facts; its rows are in segments `query/<name>/<index>/<group>`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OperatorCheckpoint {
+    /// Identity of the node.
+    pub fingerprint: u64,
+    /// Which of several nodes with that identity.
+    pub ordinal: u32,
+    /// Name of the operator.
+    pub name: String,
+    /// Format of its state.
+    pub format: u32,
+    /// Small facts.
+    pub detail: serde_json::Value,
+    /// Names of its groups of rows.
+    pub groups: Vec<String>,
+}

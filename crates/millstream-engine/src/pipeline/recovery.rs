@@ -1,0 +1,328 @@
+//! Recovery: the newest checkpoint, then every later epoch of the log again, with the same ranges, clock and watermarks.
+//!
+//! ```text
+//!   newest valid checkpoint ─► catalog, state, positions ─► replay epochs after it (outputs are known to the record) ─► remove orphans ─► go on
+//! ```
+//!
+//! A crash during recovery changes nothing: it only repeats what committed epochs did.
+
+use super::epoch::unweighted;
+use super::record::{COMMIT_FRAME, CatalogChange, CheckpointHeader, CommitRecord};
+use super::sources::StreamEpoch;
+use super::{Pipeline, query::QueryState, query::Target};
+use crate::edge::{Accepted, ChangelogState, EdgeEpoch};
+use crate::error::{EngineError, Result};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use millstream_connectors::sink::{SinkCheckpoint, SinkEpoch};
+use millstream_sql::parse_statement;
+use millstream_state::{BlobRef, CheckpointReader, FramePayload, failpoint};
+use millstream_types::{Delta, Epoch, EventTime, PartitionRange};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// What recovery knows while it runs.
+#[derive(Debug, Default)]
+pub struct Recovery {
+    checkpoint: Option<CheckpointReader>,
+    header: CheckpointHeader,
+    /// Ranges of the epochs after the checkpoint, by stream.
+    ranges: BTreeMap<String, Vec<PartitionRange>>,
+}
+
+impl Recovery {
+    fn segment(&self, name: &str) -> Result<Vec<RecordBatch>> {
+        match &self.checkpoint {
+            Some(reader) if reader.has_segment(name) => Ok(reader.read_segment(name)?.1),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+impl Pipeline {
+    /// Whether recovery is running.
+    pub(super) fn recovering(&self) -> bool {
+        self.recovery.is_some()
+    }
+
+    /// Position and later ranges of a stream whose source is being opened.
+    pub(super) fn recovered_position(&self, name: &str) -> (Option<serde_json::Value>, Vec<PartitionRange>) {
+        let Some(recovery) = &self.recovery else { return (None, Vec::new()) };
+        let position = recovery.header.streams.get(name).map(|stream| stream.position.clone()).filter(|position| !position.is_null());
+        (position, recovery.ranges.get(name).cloned().unwrap_or_default())
+    }
+
+    /// State of a sink that is being opened.
+    pub(super) fn recovered_sink(&self, name: &str) -> Result<Option<SinkCheckpoint>> {
+        let Some(recovery) = &self.recovery else { return Ok(None) };
+        let Some(value) = recovery.header.sinks.get(name) else { return Ok(None) };
+        let mut rows = Vec::new();
+        for group in value["groups"].as_array().into_iter().flatten().filter_map(|group| group.as_str()) {
+            rows.push((group.to_string(), recovery.segment(&format!("sink/{name}/{group}"))?));
+        }
+        Ok(Some(SinkCheckpoint { detail: value["detail"].clone(), rows }))
+    }
+
+    /// Gives a query the state of the checkpoint. `false`: it is not in the checkpoint and must be filled back.
+    pub(super) async fn restore_query(&mut self, query: &mut QueryState) -> Result<bool> {
+        let Some(recovery) = &self.recovery else { return Ok(false) };
+        let Some(checkpoint) = recovery.header.queries.get(&query.def.name) else { return Ok(false) };
+        query.restore(checkpoint, |name| recovery.segment(name)).await?;
+        Ok(true)
+    }
+
+    /// The pinned content of an at-rest table, if it was stored.
+    pub(super) fn pinned_content(&self, name: &str) -> Result<Option<Vec<RecordBatch>>> {
+        let (Some(blob), Some(durability)) = (self.pinned_blobs.get(name), &self.durability) else { return Ok(None) };
+        let blob: BlobRef = serde_json::from_value(blob.clone()).map_err(|error| EngineError::Corrupt(error.to_string()))?;
+        Ok(Some(durability.dir.blobs().get(&blob)?.1))
+    }
+
+    /// Stores the content of an at-rest table, so that a restart sees the same.
+    pub(super) fn pin_content(&mut self, name: &str, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<()> {
+        let Some(durability) = &self.durability else { return Ok(()) };
+        let blob = durability.dir.blobs().put(schema, batches)?;
+        let blob = serde_json::to_value(&blob).map_err(|error| EngineError::Internal(error.to_string()))?;
+        self.pinned_blobs.insert(name.to_string(), blob.clone());
+        self.pending_catalog.push(CatalogChange::Pinned { table: name.to_string(), blob });
+        Ok(())
+    }
+
+    /// Brings the pipeline to the state after the newest committed epoch. Does nothing in memory or in a new directory.
+    ///
+    /// # Errors
+    /// When the state is damaged or sources no longer have what the log names.
+    pub async fn recover(&mut self) -> Result<()> {
+        let Some(durability) = &self.durability else { return Ok(()) };
+        let mut recovered = CheckpointReader::newest_valid(&durability.dir.checkpoint_path())?;
+        for damaged in &recovered.damaged {
+            tracing::warn!(epoch = damaged.epoch.0, path = %damaged.path.display(), error = %damaged.error, "checkpoint is damaged, using an older one");
+        }
+        let mut recovery = Recovery::default();
+        let mut at = Epoch::ZERO;
+        if let Some(checkpoint) = recovered.checkpoint.take() {
+            at = checkpoint.epoch();
+            recovery.header = serde_json::from_value(checkpoint.manifest().detail.clone())
+                .map_err(|error| EngineError::Corrupt(format!("checkpoint of epoch {at} cannot be read: {error}")))?;
+            recovery.checkpoint = Some(checkpoint);
+        }
+        let mut records: Vec<(CommitRecord, Vec<(String, Vec<RecordBatch>)>)> = Vec::new();
+        for frame in durability.log.frames()? {
+            let frame = frame?;
+            if frame.kind != COMMIT_FRAME || frame.epoch <= at {
+                continue;
+            }
+            let payload = FramePayload::decode(&frame.payload)?;
+            let record: CommitRecord = serde_json::from_slice(&payload.header)
+                .map_err(|error| EngineError::Corrupt(format!("the commit record of epoch {} cannot be read: {error}", frame.epoch)))?;
+            let expected = records.last().map_or(at, |(record, _)| record.epoch).next();
+            if record.epoch != expected {
+                return Err(EngineError::Corrupt(format!("the log has epoch {} where {expected} should follow", record.epoch)));
+            }
+            for (name, stream) in &record.streams {
+                recovery.ranges.entry(name.clone()).or_default().extend(stream.ranges.iter().cloned());
+            }
+            records.push((record, payload.attachments));
+        }
+        let header = recovery.header.clone();
+        self.recovery = Some(recovery);
+        self.load(at, header).await?;
+        failpoint::hit("recovery.after_load")?;
+        let replayed = records.len();
+        for (record, attachments) in records {
+            self.replay(record, attachments).await?;
+        }
+        failpoint::hit("recovery.after_replay")?;
+        failpoint::hit("recovery.before_orphans")?;
+        for sink in self.sinks.values_mut() {
+            sink.remove_orphans().await?;
+        }
+        recovered.set_damaged_aside()?;
+        self.recovery = None;
+        if let Some(durability) = &mut self.durability {
+            if at > Epoch::ZERO {
+                durability.checkpoints.push_back(at);
+            }
+            durability.last_checkpoint = self.clock;
+        }
+        if self.epoch > Epoch::ZERO {
+            tracing::info!(epoch = self.epoch.0, replayed, "recovered");
+        }
+        self.update_readers();
+        self.publish_catalog();
+        self.shared.committed.send_modify(|committed| committed.epoch = self.epoch);
+        Ok(())
+    }
+
+    /// The state of the checkpoint.
+    async fn load(&mut self, at: Epoch, header: CheckpointHeader) -> Result<()> {
+        self.epoch = at;
+        self.clock = header.clock.unwrap_or(EventTime::MIN);
+        self.pinned_blobs = header.pinned.clone();
+        for (name, value) in &header.settings {
+            self.settings.set(name, value)?;
+        }
+        let mut initial = BTreeMap::new();
+        for sql in &header.catalog {
+            let statement = parse_statement(sql).map_err(|error| EngineError::Corrupt(format!("a stored statement does not parse: {error}")))?;
+            self.define(&statement, &mut initial).await?;
+        }
+        self.catalog.applied_inserts = header.applied_inserts.iter().copied().collect();
+        for (name, checkpoint) in &header.streams {
+            let changelog = self.recovered_segment(&format!("stream/{name}/changelog"))?;
+            let mut retained = Vec::new();
+            for segment in self.recovered_segment_names(&format!("stream/{name}/retained/")) {
+                let mut parts = segment.rsplit('/');
+                let clock = parts.next().and_then(|text| text.parse().ok()).map(EventTime);
+                let epoch = parts.next().and_then(|text| text.parse().ok()).map(Epoch);
+                let (Some(clock), Some(epoch)) = (clock, epoch) else { continue };
+                retained.push((epoch, clock, unweighted(self.recovered_segment(&segment)?)?));
+            }
+            retained.sort_by_key(|(epoch, _, _)| *epoch);
+            let Some(runtime) = self.streams.get_mut(name) else { continue };
+            runtime.history = checkpoint.history.iter().cloned().map(Arc::new).collect();
+            runtime.totals = header.totals.get(name).copied().unwrap_or_default();
+            runtime.watermark = (checkpoint.watermark.current, checkpoint.watermark.closed);
+            runtime.retention_cut = checkpoint.retention_cut;
+            for (epoch, clock, rows) in retained {
+                runtime.retain(epoch, clock, rows);
+            }
+            if let Some(stream) = self.sources.as_mut().and_then(|sources| sources.streams.get_mut(name)) {
+                stream.edge.watermark = checkpoint.watermark.clone();
+                stream.ended = checkpoint.watermark.closed;
+                if let Some(rows) = changelog.into_iter().next() {
+                    stream.edge.restore_changelog(ChangelogState { rows })?;
+                }
+            }
+        }
+        for name in self.tables.keys().cloned().collect::<Vec<_>>() {
+            let rows = self.recovered_segment(&format!("table/{name}"))?;
+            if let Some(table) = self.tables.get_mut(&name) {
+                table.rows.restore(&rows)?;
+            }
+        }
+        for (name, epoch) in &header.delivered {
+            if let Some(sink) = self.sinks.get_mut(name) {
+                sink.set_delivered(*epoch);
+            }
+        }
+        Ok(())
+    }
+
+    fn recovered_segment(&self, name: &str) -> Result<Vec<RecordBatch>> {
+        self.recovery.as_ref().map_or_else(|| Ok(Vec::new()), |recovery| recovery.segment(name))
+    }
+
+    fn recovered_segment_names(&self, prefix: &str) -> Vec<String> {
+        let reader = self.recovery.as_ref().and_then(|recovery| recovery.checkpoint.as_ref());
+        reader.map_or_else(Vec::new, |reader| {
+            reader.manifest().segments.iter().map(|segment| segment.name.clone()).filter(|name| name.starts_with(prefix)).collect()
+        })
+    }
+
+    /// One committed epoch again.
+    async fn replay(&mut self, record: CommitRecord, attachments: Vec<(String, Vec<RecordBatch>)>) -> Result<()> {
+        let mut attachments: HashMap<String, Vec<RecordBatch>> = attachments.into_iter().collect();
+        self.shared.epoch_clock.set(record.clock);
+        let mut initial = BTreeMap::new();
+        for change in &record.catalog {
+            match change {
+                CatalogChange::Statement { sql } => {
+                    let statement =
+                        parse_statement(sql).map_err(|error| EngineError::Corrupt(format!("a logged statement does not parse: {error}")))?;
+                    self.define(&statement, &mut initial).await?;
+                }
+                CatalogChange::FileInsert { position, hash } => {
+                    self.catalog.applied_inserts.insert((*position, *hash));
+                }
+                CatalogChange::Pinned { table, blob } => {
+                    self.pinned_blobs.insert(table.clone(), blob.clone());
+                }
+            }
+        }
+        let mut streams: BTreeMap<String, StreamEpoch> = BTreeMap::new();
+        let mut deltas: HashMap<String, Delta> = HashMap::new();
+        let order = self.sources.as_ref().map_or_else(Vec::new, |sources| sources.order.clone());
+        for name in order {
+            let Some(commit) = record.streams.get(&name) else { continue };
+            let epoch = EdgeEpoch { epoch: record.epoch, clock: record.clock, watermark_start: commit.watermark_start };
+            let logged = attachments.remove(&format!("stream/{name}")).unwrap_or_default();
+            let Some(sources) = &mut self.sources else { return Err(EngineError::Internal("sources are away".into())) };
+            let base = sources.streams.get(&name).and_then(|stream| stream.def.derived.as_ref().map(|derived| derived.base.clone()));
+            let accepted = if let Some(base) = base {
+                let rows: Delta = deltas.get(&base).cloned().unwrap_or_default();
+                match sources.streams.get_mut(&name) {
+                    Some(stream) => stream.derive_accepted(&rows, epoch).await?,
+                    None => Accepted::default(),
+                }
+            } else if commit.logged {
+                let mut accepted = Accepted::default();
+                if let Some(stream) = sources.streams.get_mut(&name) {
+                    stream.edge.accept_logged(unweighted(logged)?, &mut accepted);
+                }
+                accepted
+            } else {
+                sources.replay(&name, epoch, &commit.ranges).await?
+            };
+            if !commit.logged && accepted.rows_used != commit.rows_used {
+                return Err(EngineError::Corrupt(format!(
+                    "stream \"{name}\" gave {} rows for epoch {} where the log says {}; its input has changed",
+                    accepted.rows_used, record.epoch, commit.rows_used
+                )));
+            }
+            let replayable = match sources.streams.get_mut(&name) {
+                Some(stream) => {
+                    stream.edge.watermark = commit.watermark_end.clone();
+                    stream.ended = commit.watermark_end.closed;
+                    stream.replayable
+                }
+                None => true,
+            };
+            deltas.insert(name.clone(), accepted.delta.clone());
+            streams.insert(name, StreamEpoch { commit: commit.clone(), accepted, replayable });
+        }
+        for (name, stream) in &record.streams {
+            if let Some(runtime) = self.streams.get_mut(name) {
+                runtime.watermark = (stream.watermark_end.current, stream.watermark_end.closed);
+            }
+        }
+        for name in &record.tables {
+            let rows = unweighted(attachments.remove(&format!("table/{name}")).unwrap_or_default())?;
+            deltas.insert(name.clone(), rows);
+        }
+        let outputs = self.step_queries(record.epoch, record.clock, &mut deltas, initial).await?;
+        let epoch = SinkEpoch { epoch: record.epoch, clock: record.clock, roll: false };
+        for (name, delivered) in &record.delivered {
+            if let Some(sink) = self.sinks.get_mut(name) {
+                sink.set_delivered(*delivered);
+            }
+        }
+        self.replay_sinks(epoch, &outputs, &record).await?;
+        for name in &record.tables {
+            if let (Some(table), Some(rows)) = (self.tables.get_mut(name), deltas.get(name)) {
+                table.rows.apply(rows).map_err(|source| EngineError::Dataflow(Arc::new(source)))?;
+            }
+        }
+        self.epoch = record.epoch;
+        self.clock = record.clock;
+        self.remember(&record, &mut streams, &deltas);
+        Ok(())
+    }
+
+    async fn replay_sinks(&mut self, epoch: SinkEpoch, outputs: &BTreeMap<String, Delta>, record: &CommitRecord) -> Result<()> {
+        let mut by_sink: BTreeMap<String, Delta> = BTreeMap::new();
+        for query in &mut self.queries {
+            let Target::Sink { sink, .. } = &query.target else { continue };
+            let sink = sink.clone();
+            let Some(changes) = outputs.get(&query.def.name) else { continue };
+            let Some(state) = self.sinks.get(&sink) else { continue };
+            let changes = query.sink_changes(changes.clone(), state.def.mode)?;
+            by_sink.entry(sink).or_default().extend(changes);
+        }
+        for (name, sink) in &mut self.sinks {
+            let changes = by_sink.remove(name).unwrap_or_default();
+            sink.replay(epoch, &changes, record.sinks.get(name)).await?;
+        }
+        Ok(())
+    }
+}

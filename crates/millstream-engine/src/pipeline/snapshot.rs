@@ -1,0 +1,148 @@
+//! Snapshots: what relations hold after one epoch, taken between two epochs and then read at leisure.
+
+use super::query::Target;
+use super::record::HistoryEntry;
+use super::{Pipeline, StreamRuntime};
+use crate::catalog::object::ObjectKind;
+use crate::error::Result;
+use crate::progress::OperatorProgress;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use millstream_types::{Epoch, EventTime};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What to take.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotRequest {
+    /// Names of catalog objects.
+    pub names: BTreeSet<String>,
+    /// Figures for the system tables too.
+    pub figures: bool,
+}
+
+/// Relations after one epoch. Immutable; the rows stay as long as somebody holds them.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Its clock.
+    pub clock: Option<EventTime>,
+    /// Content by name.
+    pub relations: BTreeMap<String, Content>,
+    /// Figures of operators.
+    pub operators: Vec<OperatorProgress>,
+    /// State in all: rows and bytes.
+    pub state: (u64, u64),
+    /// Streams: (name, connector, watermark, ended, totals).
+    pub streams: Vec<StreamFigures>,
+    /// Sinks: (name, mode, buffered rows).
+    pub sinks: Vec<(String, String, u64)>,
+    /// Queries: (name, failed).
+    pub queries: Vec<(String, Option<String>)>,
+}
+
+/// Figures of one stream.
+#[derive(Debug, Clone)]
+pub struct StreamFigures {
+    /// Its name.
+    pub name: String,
+    /// Its connector.
+    pub connector: String,
+    /// Watermark after the epoch.
+    pub watermark: EventTime,
+    /// It has ended.
+    pub ended: bool,
+    /// Row counts.
+    pub totals: super::record::StreamTotals,
+}
+
+/// Content of a relation.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// Rows.
+    Rows(SchemaRef, Arc<Vec<RecordBatch>>),
+    /// A stream that is read: what was accepted, to be read again or retained.
+    Stream(Box<StreamRuntime>, Vec<Arc<HistoryEntry>>),
+    /// A stream nobody reads: its source is read afresh.
+    UnreadStream(Box<StreamRuntime>),
+    /// A sink: committed files and rows that are in no file yet.
+    Sink {
+        /// Columns of its query.
+        schema: SchemaRef,
+        /// Connector name or format.
+        format: String,
+        /// Paths of committed files.
+        files: Vec<String>,
+        /// Rows that wait for a roll.
+        buffered: Vec<RecordBatch>,
+    },
+}
+
+impl Pipeline {
+    /// Takes a snapshot after the newest epoch.
+    pub(super) fn snapshot(&mut self, request: SnapshotRequest) -> Result<Snapshot> {
+        let mut snapshot = Snapshot { epoch: self.epoch, clock: (self.clock != EventTime::MIN).then_some(self.clock), ..Snapshot::default() };
+        for name in &request.names {
+            let Some(object) = self.catalog.get(name).cloned() else { continue };
+            let content = match &object.kind {
+                ObjectKind::Table(def) => match self.tables.get_mut(name) {
+                    Some(table) => Content::Rows(Arc::clone(&def.schema), table.rows.snapshot()?),
+                    None => continue,
+                },
+                ObjectKind::MaterializedView(def) => {
+                    let query = self.queries.iter_mut().find(|query| query.def.name == *name);
+                    match query.map(|query| &mut query.target) {
+                        Some(Target::View(store)) => Content::Rows(Arc::clone(&def.schema), store.snapshot()?),
+                        _ => continue,
+                    }
+                }
+                ObjectKind::Stream(_) => {
+                    let Some(runtime) = self.streams.get(name) else { continue };
+                    let read = self.queries.iter().any(|query| query.reads.contains(name)) || self.live.iter().any(|live| live.reads().contains(name));
+                    let read = read || !runtime.history.is_empty() || !runtime.retained.is_empty() || runtime.def.derived.is_some();
+                    let stream = StreamRuntime { history: Vec::new(), ..runtime.clone() };
+                    if read || !runtime.replayable {
+                        Content::Stream(Box::new(stream), runtime.history.clone())
+                    } else {
+                        Content::UnreadStream(Box::new(stream))
+                    }
+                }
+                ObjectKind::Sink(def) => {
+                    let Some(sink) = self.sinks.get(name) else { continue };
+                    let format = def.options.get("format").cloned().unwrap_or_else(|| match def.connector.as_str() {
+                        "files" | "filesystem" => "parquet".to_string(),
+                        other => other.to_string(),
+                    });
+                    Content::Sink {
+                        schema: Arc::clone(&sink.schema),
+                        format,
+                        files: sink.committed_files().unwrap_or_default(),
+                        buffered: sink.buffered(),
+                    }
+                }
+                ObjectKind::View(_) | ObjectKind::ExternalTable(_) => continue,
+            };
+            snapshot.relations.insert(name.clone(), content);
+        }
+        if request.figures {
+            snapshot.operators = self.operator_rows();
+            snapshot.state = self.state_size();
+            snapshot.streams = self
+                .streams
+                .iter()
+                .map(|(name, stream)| StreamFigures {
+                    name: name.clone(),
+                    connector: stream.def.connector.clone(),
+                    watermark: stream.watermark.0,
+                    ended: stream.watermark.1,
+                    totals: stream.totals,
+                })
+                .collect();
+            snapshot.sinks =
+                self.sinks.iter().map(|(name, sink)| (name.clone(), sink.def.mode.to_string(), sink.status().buffered_rows)).collect();
+            snapshot.queries = self.queries.iter().map(|query| (query.def.name.clone(), query.failed.clone())).collect();
+        }
+        Ok(snapshot)
+    }
+}

@@ -1,0 +1,89 @@
+//! What a statement gives back.
+
+use crate::error::{EngineError, Result};
+use crate::notice::Notice;
+use crate::subscription::Subscription;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::{Stream, StreamExt, TryStreamExt};
+
+/// The result of a statement.
+#[derive(Debug)]
+pub struct StatementResult {
+    /// What was done, as clients show it: `CREATE STREAM`, `SELECT`, `INSERT 3`.
+    pub tag: String,
+    /// What it has to tell although it succeeded.
+    pub notices: Vec<Notice>,
+    /// Rows or changes, if it gives any.
+    pub output: Output,
+}
+
+/// Rows or changes of a statement.
+#[derive(Debug)]
+pub enum Output {
+    /// Neither.
+    None,
+    /// Rows that end.
+    Rows(Rows),
+    /// Changes that go on.
+    Changes(Subscription),
+}
+
+impl StatementResult {
+    pub(crate) fn done(tag: impl Into<String>, notices: Vec<Notice>) -> Self {
+        Self { tag: tag.into(), notices, output: Output::None }
+    }
+
+    pub(crate) fn batch(tag: impl Into<String>, batch: RecordBatch) -> Self {
+        let schema = batch.schema();
+        let stream = futures::stream::iter([Ok(batch)]);
+        Self { tag: tag.into(), notices: Vec::new(), output: Output::Rows(Rows::new(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))) }
+    }
+
+    /// All rows; empty for statements without rows.
+    ///
+    /// # Errors
+    /// When the query fails while it runs, or never ends because it follows changes.
+    pub async fn collect(self) -> Result<Vec<RecordBatch>> {
+        match self.output {
+            Output::None => Ok(Vec::new()),
+            Output::Rows(rows) => rows.collect().await,
+            Output::Changes(_) => Err(EngineError::invalid("the query follows changes and never ends", "Leave out EMIT CHANGES, or read its changes one by one.")),
+        }
+    }
+}
+
+/// Rows of a query, computed while they are read.
+pub struct Rows(SendableRecordBatchStream);
+
+impl std::fmt::Debug for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Rows").field(&self.0.schema()).finish()
+    }
+}
+
+impl Rows {
+    pub(crate) fn new(stream: SendableRecordBatchStream) -> Self {
+        Self(stream)
+    }
+
+    /// The columns.
+    pub fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    /// All rows.
+    ///
+    /// # Errors
+    /// When the query fails while it runs.
+    pub async fn collect(self) -> Result<Vec<RecordBatch>> {
+        Ok(self.0.try_collect().await?)
+    }
+
+    /// The rows as they come.
+    pub fn into_stream(self) -> impl Stream<Item = Result<RecordBatch>> + Send {
+        self.0.map(|batch| batch.map_err(EngineError::from))
+    }
+}

@@ -1,0 +1,144 @@
+//! `EMIT ON WINDOW CLOSE`: which output column decides, and how rows are held back until its bound has passed them.
+//!
+//! The result at an epoch is the rows of the batch answer whose deciding column lies below its bound. The column is the first of
+//! `window_end`, `window_start` and all others in order that has a bound. Where an aggregate groups by it, possibly below
+//! projections and unions, the aggregate hands out closed groups only, and everything above it is append-only. Otherwise an
+//! [`Op::WindowClose`] on top holds the rows back.
+
+use crate::error::{PlanError, Result};
+use crate::graph::{Bucket, Emit, NodeId, Op, Properties, Strategy};
+use crate::nodes::passed_through;
+use crate::relation::{Relation, RelationKind};
+use crate::translate::{NewNode, Part, Translator};
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Translates a query whose rows are to come out once.
+pub(crate) fn on_window_close(translator: &mut Translator, plan: &LogicalPlan) -> Result<NodeId> {
+    let names: Vec<String> = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let mut refused = None;
+    for column in candidates(&names) {
+        // A translation that fails for one column may succeed for another: it turns other aggregates final.
+        let node = match translator.translate(plan, Some(column)) {
+            Ok(Part::Node(node)) => node,
+            Ok(Part::Fragment(_)) => continue,
+            Err(error) => {
+                refused.get_or_insert(error);
+                continue;
+            }
+        };
+        let Some(bound) = translator.get(node).properties.bounds[column].clone() else { continue };
+        if is_final(translator, node, column) {
+            return Ok(node);
+        }
+        return Ok(window_close(translator, node, Bucket { column, bound }));
+    }
+    Err(match refused {
+        Some(error) => error,
+        None => PlanError::NoBound { columns: names, remedies: remedies(translator, plan)? },
+    })
+}
+
+fn candidates(names: &[String]) -> Vec<usize> {
+    let rank = |index: &usize| match names[*index].as_str() {
+        "window_end" => 0,
+        "window_start" => 1,
+        _ => 2,
+    };
+    let mut columns: Vec<usize> = (0..names.len()).collect();
+    columns.sort_by_key(rank);
+    columns
+}
+
+/// Whether a node hands out only rows that the bound of `column` has passed.
+pub(crate) fn is_final(translator: &Translator, node: NodeId, column: usize) -> bool {
+    let node = translator.get(node);
+    match &node.op {
+        Op::Constant { .. } => true,
+        Op::Aggregate { emit: Emit::OnClose, bucket: Some(bucket), .. } | Op::WindowClose { bucket } => bucket.column == column,
+        Op::Aggregate { bucket: Some(bucket), .. } => bucket.column == column && bucket.bound.is_epoch(),
+        Op::Map { exprs: None, .. } => is_final(translator, node.inputs[0], column),
+        Op::Map { exprs: Some(exprs), .. } => {
+            let below = &translator.get(node.inputs[0]).df_schema;
+            passed_through(&exprs[column], below).is_some_and(|column| is_final(translator, node.inputs[0], column))
+        }
+        // The bound of a union is that of its slowest input, so each of them must have the same one.
+        Op::Union => {
+            let bound = |input: &NodeId| translator.get(*input).properties.bounds[column].as_ref().map(|bound| bound.canonical());
+            let changing: Vec<NodeId> =
+                node.inputs.iter().copied().filter(|input| !matches!(translator.get(*input).op, Op::Constant { .. })).collect();
+            let bounds: BTreeSet<_> = changing.iter().map(bound).collect();
+            let no_constants = changing.len() == node.inputs.len();
+            no_constants && bounds.len() == 1 && changing.iter().all(|input| is_final(translator, *input, column))
+        }
+        Op::Unnest { plan } => {
+            let LogicalPlan::Unnest(unnest) = plan.as_ref() else { return false };
+            let source = unnest.dependency_indices[column];
+            let is_list = unnest.list_type_columns.iter().any(|(index, _)| *index == source);
+            !is_list && !unnest.struct_type_columns.contains(&source) && is_final(translator, node.inputs[0], source)
+        }
+        Op::StaticJoin { .. } => {
+            column < translator.get(node.inputs[0]).schema.fields().len() && is_final(translator, node.inputs[0], column)
+        }
+        Op::Aggregate { .. } | Op::Input { .. } | Op::Recompute { .. } => false,
+    }
+}
+
+fn window_close(translator: &mut Translator, input: NodeId, bucket: Bucket) -> NodeId {
+    let below = translator.get(input);
+    let mut bounds = vec![None; below.schema.fields().len()];
+    bounds[bucket.column] = Some(Arc::clone(&bucket.bound));
+    let properties = Properties { append_only: true, bounds, clock_dependent: false, nondeterminism: None, ..below.properties.clone() };
+    let df_schema = Arc::clone(&below.df_schema);
+    translator.push(NewNode {
+        text: format!("#{}", bucket.column),
+        op: Op::WindowClose { bucket },
+        inputs: vec![input],
+        df_schema,
+        properties,
+        strategy: Strategy::Delta,
+        fallback_reason: None,
+    })
+}
+
+/// What would bound an output column, per stream of the query.
+fn remedies(translator: &Translator, plan: &LogicalPlan) -> Result<Vec<String>> {
+    let mut scans = vec![];
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            scans.push(scan.clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    let mut sentences = BTreeSet::new();
+    for scan in scans {
+        // Scans of working tables are not in the catalog.
+        if let Ok(Some(relation)) = translator.relation(&scan)
+            && relation.kind == RelationKind::Stream
+        {
+            sentences.insert(remedy(&relation));
+        }
+    }
+    Ok(sentences.into_iter().collect())
+}
+
+/// What bounds the rows of a stream.
+pub(crate) fn remedy(relation: &Relation) -> String {
+    let name = &relation.name;
+    if let Some(column) = &relation.event_time {
+        return format!("Group by a window over \"{column}\" of stream \"{name}\" and select the window column.");
+    }
+    let is_time = |data_type: &DataType| matches!(data_type, DataType::Timestamp(..));
+    let hidden = |column: &str| relation.clock_columns.iter().any(|clock| clock == column);
+    let column = relation.schema.fields().iter().find(|field| is_time(field.data_type()) && !hidden(field.name()));
+    match column {
+        Some(field) => format!(
+            "Add WATERMARK FOR {column} AS {column} - INTERVAL '5 seconds' to stream \"{name}\", and group by a window over it.",
+            column = field.name()
+        ),
+        None => format!("Stream \"{name}\" has no timestamp column: add one, with a WATERMARK, and group by a window over it."),
+    }
+}

@@ -1,0 +1,287 @@
+//! `EXPLAIN INCREMENTAL`: the dataflow as a tree, each operator with its strategy, its state and what bounds it.
+//!
+//! ```text
+//! Aggregate: by window_start: count(*)
+//!     T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_start
+//!   Map: tumble_start(ts, ...) AS window_start
+//!       T1 delta, append-only
+//!     Input: bids (ts)
+//!         T1 delta, append-only
+//! ```
+
+use crate::bound::Bound;
+use crate::graph::{Emit, Graph, Node, NodeId, Op, Strategy};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{Column, ScalarValue};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use std::collections::HashSet;
+use std::fmt::Write;
+
+/// The text of `EXPLAIN INCREMENTAL`. A node that is used more than once is printed once and named by number afterwards.
+pub fn explain(graph: &Graph) -> String {
+    let mut uses = vec![0; graph.nodes.len()];
+    graph.nodes.iter().flat_map(|node| &node.inputs).for_each(|input| uses[input.0] += 1);
+    let mut printer = Printer { graph, uses, printed: HashSet::new(), text: String::new() };
+    printer.print(graph.output, 0);
+    printer.text
+}
+
+/// A sentence per operator whose state grows without end, with the clause that would bound it.
+pub fn unbounded_nodes(graph: &Graph) -> Vec<String> {
+    graph.nodes.iter().filter(|node| is_unbounded(graph, node)).map(|node| unbounded_sentence(graph, node)).collect()
+}
+
+/// Operator and expressions, in one line.
+pub fn node_label(node: &Node) -> String {
+    let details = details(node, &[]);
+    if details.is_empty() { node.op.name().to_string() } else { format!("{}: {details}", node.op.name()) }
+}
+
+struct Printer<'g> {
+    graph: &'g Graph,
+    uses: Vec<usize>,
+    printed: HashSet<NodeId>,
+    text: String,
+}
+
+impl Printer<'_> {
+    fn print(&mut self, id: NodeId, depth: usize) {
+        let node = self.graph.node(id);
+        let indent = "  ".repeat(depth);
+        if !self.printed.insert(id) {
+            let _ = writeln!(self.text, "{indent}node {} again", id.0);
+            return;
+        }
+        let number = if self.uses[id.0] > 1 { format!(" (node {})", id.0) } else { String::new() };
+        let inputs: Vec<&Node> = node.inputs.iter().map(|input| self.graph.node(*input)).collect();
+        let details = details(node, &inputs);
+        let colon = if details.is_empty() { "" } else { ": " };
+        let _ = writeln!(self.text, "{indent}{}{number}{colon}{details}", node.op.name());
+        for line in facts(self.graph, node) {
+            let _ = writeln!(self.text, "{indent}    {line}");
+        }
+        for input in &node.inputs {
+            self.print(*input, depth + 1);
+        }
+    }
+}
+
+/// What the operator computes.
+fn details(node: &Node, inputs: &[&Node]) -> String {
+    match &node.op {
+        Op::Input { relation, columns } => format!("{relation} ({})", columns.join(", ")),
+        Op::Constant { plan, tables } if tables.is_empty() => first_line(plan),
+        Op::Constant { tables, .. } => tables.join(", "),
+        Op::Map { predicates, exprs } => {
+            let mut parts = vec![];
+            if let Some(exprs) = exprs {
+                parts.push(named(exprs, node));
+            }
+            if !predicates.is_empty() {
+                parts.push(format!("where {}", list(predicates, " and ")));
+            }
+            parts.join(" ")
+        }
+        Op::Unnest { plan } => match plan.as_ref() {
+            LogicalPlan::Unnest(unnest) => {
+                let columns = unnest.list_type_columns.iter().map(|(column, _)| *column).chain(unnest.struct_type_columns.iter().copied());
+                let columns = columns.filter_map(|column| unnest.dependency_indices.iter().position(|source| *source == column));
+                columns.map(|column| short(node.schema.field(column).name())).collect::<Vec<_>>().join(", ")
+            }
+            _ => String::new(),
+        },
+        Op::Union => format!("{} inputs", inputs.len().max(node.inputs.len())),
+        Op::Aggregate { group, aggregates, .. } => {
+            let by = if group.is_empty() { "all rows".to_string() } else { format!("by {}", named(group, node)) };
+            if aggregates.is_empty() { by } else { format!("{by}: {}", list(aggregates, ", ")) }
+        }
+        Op::StaticJoin { join_type, on, filter, null_aware, .. } => {
+            let mut parts = vec![if *null_aware { "NOT IN".to_string() } else { join_type.to_string() }];
+            if !on.is_empty() {
+                let pairs: Vec<String> = on.iter().map(|(left, right)| format!("{} = {}", show(left), show(right))).collect();
+                parts.push(format!("on {}", pairs.join(" and ")));
+            }
+            if let Some(filter) = filter {
+                parts.push(format!("where {}", show(filter)));
+            }
+            parts.join(" ")
+        }
+        Op::Recompute { plan } => fragment_outline(plan),
+        Op::WindowClose { bucket } => short(node.schema.field(bucket.column).name()),
+    }
+}
+
+/// Strategy, properties, state, reasons.
+fn facts(graph: &Graph, node: &Node) -> Vec<String> {
+    let strategy = match node.strategy {
+        Strategy::Delta => "T1 delta",
+        Strategy::TouchedKeys => "T2 touched keys",
+        Strategy::Recompute => "T3 recompute",
+    };
+    let kind = if node.properties.append_only { "append-only" } else { "retracting" };
+    let close = match &node.op {
+        Op::Aggregate { emit: Emit::OnClose, .. } | Op::WindowClose { .. } => ", on window close",
+        _ => "",
+    };
+    let clock = if node.properties.clock_dependent { ", follows the clock" } else { "" };
+    let state = state(graph, node).map(|state| format!("; state: {state}")).unwrap_or_default();
+    let mut lines = vec![format!("{strategy}, {kind}{close}{clock}{state}")];
+    if let Some(reason) = &node.fallback_reason {
+        lines.push(format!("because {reason}"));
+    }
+    let inherited = node.inputs.iter().any(|input| graph.node(*input).properties.nondeterminism == node.properties.nondeterminism);
+    if let Some(note) = node.properties.nondeterminism.as_ref().filter(|_| !inherited) {
+        lines.push(format!("not deterministic: {note}"));
+    }
+    lines
+}
+
+fn state(graph: &Graph, node: &Node) -> Option<String> {
+    let bounded = |bound: &Bound, column: usize| format!("bounded by {} on {}", bound.describe(), short(node.schema.field(column).name()));
+    let size = || if is_unbounded(graph, node) { "UNBOUNDED" } else { "as large as its input" };
+    match &node.op {
+        Op::Aggregate { group, .. } if group.is_empty() => Some("one row".into()),
+        Op::Aggregate { bucket: Some(bucket), .. } => Some(format!("a row per group, {}", bounded(&bucket.bound, bucket.column))),
+        Op::Aggregate { .. } => Some(format!("a row per group, {}", size())),
+        Op::StaticJoin { .. } => Some("the input at rest".into()),
+        Op::Recompute { .. } => Some(format!("all inputs and the result, {}", size())),
+        Op::WindowClose { bucket } => Some(format!("waiting rows, {}", bounded(&bucket.bound, bucket.column))),
+        Op::Input { .. } | Op::Constant { .. } | Op::Map { .. } | Op::Unnest { .. } | Op::Union => None,
+    }
+}
+
+/// Whether state grows as long as rows arrive. State over tables and views is as large as they are.
+fn is_unbounded(graph: &Graph, node: &Node) -> bool {
+    let grows = match &node.op {
+        Op::Aggregate { group, bucket, .. } => !group.is_empty() && bucket.is_none(),
+        Op::Recompute { .. } => true,
+        _ => false,
+    };
+    grows && !growing_inputs(graph, node).is_empty()
+}
+
+/// The append-only relations from which a node's rows come. Rows that a final aggregate or a window close hands out count too.
+fn growing_inputs<'g>(graph: &'g Graph, node: &Node) -> Vec<&'g Node> {
+    let mut found: Vec<&Node> = vec![];
+    let mut open: Vec<NodeId> = node.inputs.clone();
+    let mut seen = HashSet::new();
+    while let Some(id) = open.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        let input = graph.node(id);
+        if matches!(input.op, Op::Input { .. }) && input.properties.append_only {
+            found.push(input);
+        }
+        open.extend(&input.inputs);
+    }
+    found.sort_by_key(|node| node.id);
+    found
+}
+
+fn unbounded_sentence(graph: &Graph, node: &Node) -> String {
+    let remedies: Vec<String> = growing_inputs(graph, node).into_iter().filter_map(remedy).collect();
+    let remedies = if remedies.is_empty() { String::new() } else { format!(" {}", remedies.join(" ")) };
+    match &node.op {
+        Op::Recompute { .. } => format!(
+            "{} keeps all its input and is run again in every epoch ({}).",
+            node_label(node),
+            node.fallback_reason.as_deref().unwrap_or("it has no incremental form")
+        ),
+        _ => format!("{} keeps a row per group forever.{remedies}", node_label(node)),
+    }
+}
+
+fn remedy(input: &Node) -> Option<String> {
+    let Op::Input { relation, columns } = &input.op else { return None };
+    let timed = input.properties.bounds.iter().position(|bound| bound.as_ref().is_some_and(|bound| !bound.is_epoch()));
+    Some(match timed {
+        Some(column) => format!("Group also by a window over \"{}\" of \"{relation}\" to bound it.", columns[column]),
+        None => format!("Group also by a window over the event time (WATERMARK) of \"{relation}\" to bound it."),
+    })
+}
+
+/// The operators of a fragment from the outside in, without leaves.
+fn fragment_outline(plan: &LogicalPlan) -> String {
+    let inner: Vec<String> = plan.inputs().into_iter().map(fragment_outline).filter(|text| !text.is_empty()).collect();
+    let name = match plan {
+        LogicalPlan::Extension(_) => return String::new(),
+        LogicalPlan::SubqueryAlias(_) => return inner.join(", "),
+        LogicalPlan::Projection(_) => "Projection".to_string(),
+        LogicalPlan::Filter(_) => "Filter".to_string(),
+        LogicalPlan::Sort(_) => "Sort".to_string(),
+        LogicalPlan::Aggregate(_) => "Aggregate".to_string(),
+        LogicalPlan::RecursiveQuery(query) => format!("Recursive {}", query.name),
+        LogicalPlan::TableScan(scan) => scan.table_name.to_string(),
+        LogicalPlan::Join(join) => format!("{} join", join.join_type),
+        LogicalPlan::Window(_) => "Window".to_string(),
+        LogicalPlan::Limit(_) => "Limit".to_string(),
+        other => other.display().to_string().split(':').next().unwrap_or_default().to_string(),
+    };
+    match inner.len() {
+        0 => name,
+        1 => format!("{name} of {}", inner[0]),
+        _ => format!("{name} of ({})", inner.join(", ")),
+    }
+}
+
+/// Expressions with the names of the output columns, where they differ.
+fn named(exprs: &[Expr], node: &Node) -> String {
+    let named = |(index, expr): (usize, &Expr)| {
+        let (text, name) = (show(expr), short(node.schema.field(index).name()));
+        let obvious = text == name || matches!(expr, Expr::Column(column) if &column.name == node.schema.field(index).name());
+        if obvious { text } else { format!("{text} AS {name}") }
+    };
+    exprs.iter().enumerate().map(named).collect::<Vec<_>>().join(", ")
+}
+
+fn list(exprs: &[Expr], separator: &str) -> String {
+    exprs.iter().map(show).collect::<Vec<_>>().join(separator)
+}
+
+/// An expression as one would write it: literals in SQL, columns without qualifiers.
+fn show(expr: &Expr) -> String {
+    let written = expr.clone().transform_up(|node| {
+        Ok(match &node {
+            Expr::Literal(value, _) => Transformed::yes(Expr::Column(Column::new_unqualified(show_literal(value)))),
+            Expr::Column(column) => Transformed::yes(Expr::Column(Column::new_unqualified(short(&column.name)))),
+            _ => Transformed::no(node),
+        })
+    });
+    let text = match written.data() {
+        Ok(written) => written.human_display().to_string(),
+        Err(_) => expr.to_string(),
+    };
+    short(&text.replace("count(1)", "count(*)"))
+}
+
+fn show_literal(value: &ScalarValue) -> String {
+    match value {
+        ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)) => {
+            format!("'{}'", text.replace('\'', "''"))
+        }
+        ScalarValue::IntervalMonthDayNano(Some(interval)) => {
+            let seconds = interval.nanoseconds as f64 / 1e9;
+            let parts = [(f64::from(interval.months), "months"), (f64::from(interval.days), "days"), (seconds, "seconds")];
+            let parts: Vec<String> =
+                parts.iter().filter(|(count, _)| *count != 0.0).map(|(count, unit)| format!("{count} {unit}")).collect();
+            format!("INTERVAL '{}'", if parts.is_empty() { "0 seconds".to_string() } else { parts.join(" ") })
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Names that the query engine makes up from whole expressions, cut at their arguments.
+fn short(name: &str) -> String {
+    const LENGTH_MAX: usize = 60;
+    let inner = name.replace("count(Int64(1))", "count(*)");
+    let inner = inner.strip_prefix("__unnest_placeholder(").map_or(inner.clone(), |inner| format!("unnest {inner}"));
+    match inner.split_once('(') {
+        Some((function, _)) if inner.chars().count() > LENGTH_MAX && name.starts_with("__") => format!("{function}(..)"),
+        _ => inner,
+    }
+}
+
+fn first_line(plan: &LogicalPlan) -> String {
+    plan.display().to_string().lines().next().unwrap_or_default().to_string()
+}

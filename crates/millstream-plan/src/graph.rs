@@ -1,0 +1,194 @@
+//! The dataflow graph: what each operator does, with which strategy, and what is known about its output.
+//!
+//! A graph belongs to one query. Nodes are in topological order and hash-consed: equal subplans are one node. The graph
+//! is a description; `millstream-dataflow` builds the operators that run it. Expressions stay DataFusion logical expressions over
+//! the `DFSchema` of the node's input, and are compiled once when operators are built.
+
+use crate::bound::Bound;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::DFSchemaRef;
+use datafusion::logical_expr::{Expr, JoinType, LogicalPlan};
+use std::sync::Arc;
+
+/// Index of a node in [`Graph::nodes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub usize);
+
+/// The dataflow of one query.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    /// The nodes; inputs come before their consumers.
+    pub nodes: Vec<Node>,
+    /// The node whose delta is the query's change.
+    pub output: NodeId,
+}
+
+/// How a node is maintained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// Cost proportional to the delta.
+    Delta,
+    /// Recomputes the keys that the delta touches.
+    TouchedKeys,
+    /// Keeps its inputs, runs the whole query again and subtracts.
+    Recompute,
+}
+
+/// One operator.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its place in the graph.
+    pub id: NodeId,
+    /// What it does.
+    pub op: Op,
+    /// Where its deltas come from.
+    pub inputs: Vec<NodeId>,
+    /// Output columns with the qualifiers that expressions above refer to.
+    pub df_schema: DFSchemaRef,
+    /// Output columns as batches carry them; same order and types as `df_schema`.
+    pub schema: SchemaRef,
+    /// What is known about the output.
+    pub properties: Properties,
+    /// How it is maintained.
+    pub strategy: Strategy,
+    /// Why not a better strategy, where there would be one.
+    pub fallback_reason: Option<String>,
+    /// Stable identity: operator, canonical expressions and input fingerprints. State of a checkpoint is found by it.
+    pub fingerprint: u64,
+}
+
+/// What is known about a node's output.
+#[derive(Clone, Debug)]
+pub struct Properties {
+    /// No row is ever taken back.
+    pub append_only: bool,
+    /// Per output column: a value below which no future change can fall.
+    pub bounds: Vec<Option<Arc<Bound>>>,
+    /// Sets of output columns whose values identify a row.
+    pub keys: Vec<Vec<usize>>,
+    /// The node reads `now()`: its result changes with the clock alone.
+    pub clock_dependent: bool,
+    /// Why the result is not a pure function of the accepted input (volatile function, processing-time lookup, ties), if so.
+    pub nondeterminism: Option<String>,
+}
+
+/// When an aggregate hands out its groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emit {
+    /// Every epoch: the old row of each touched group goes, the new one comes.
+    Changes,
+    /// Once, when the bound of the bucket column has passed the group.
+    OnClose,
+}
+
+/// The group column by which state is dropped: groups whose value lies below the bound can never change again.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    /// Index into the aggregate's group columns (for other operators: into their output columns).
+    pub column: usize,
+    /// The bound of that column, evaluated at the end of each epoch.
+    pub bound: Arc<Bound>,
+}
+
+/// What a node does.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// The change of a stream, table or materialized view in this epoch. Columns are taken by name.
+    Input {
+        /// Name of the relation in the catalog.
+        relation: String,
+        /// Names of the columns, in output order.
+        columns: Vec<String>,
+    },
+    /// A relation that does not change: a plan over at-rest tables only, run once. Its rows are a delta of the first step.
+    Constant {
+        /// The plan.
+        plan: Arc<LogicalPlan>,
+        /// Catalog names of the at-rest tables it reads.
+        tables: Vec<String>,
+    },
+    /// Keeps rows for which all `predicates` are true, then evaluates `exprs` (`None`: all columns as they are). Weights pass.
+    Map {
+        /// Conjunction over the input.
+        predicates: Vec<Expr>,
+        /// Output expressions over the input, aliases stripped.
+        exprs: Option<Vec<Expr>>,
+    },
+    /// `UNNEST`: `plan` is a `LogicalPlan::Unnest` over an [`InputLeaf`](crate::leaf::InputLeaf). Weights pass to all rows made of a row.
+    Unnest {
+        /// The plan.
+        plan: Arc<LogicalPlan>,
+    },
+    /// Bag union; inputs are cast to the output schema.
+    Union,
+    /// Groups and aggregates; without aggregates it is DISTINCT.
+    Aggregate {
+        /// Group expressions over the input. No grouping sets (they are expanded below).
+        group: Vec<Expr>,
+        /// Aggregate function calls over the input, aliases stripped. Order: as in the output after the group columns.
+        aggregates: Vec<Expr>,
+        /// Input may take rows back: all aggregates are additive (count, sum, avg) and groups keep a row count.
+        retracting: bool,
+        /// When groups are handed out.
+        emit: Emit,
+        /// How state is dropped.
+        bucket: Option<Bucket>,
+    },
+    /// Join of a changing left input (0) with a right input (1) that is [`Op::Constant`].
+    /// Linear: Inner, Left, LeftSemi, LeftAnti, LeftMark; a plan with the constant on the left is mirrored by the planner with a `Map` above that restores column order.
+    StaticJoin {
+        /// Kind; the changing side is the left one.
+        join_type: JoinType,
+        /// Equi keys: (left expression, right expression).
+        on: Vec<(Expr, Expr)>,
+        /// Residual condition over left columns, then right columns.
+        filter: Option<Expr>,
+        /// Schema `filter` is resolved against.
+        filter_schema: DFSchemaRef,
+        /// NULL keys match each other (set operations).
+        null_equals_null: bool,
+        /// `NOT IN`: a NULL on the right keeps nothing, an empty right keeps all.
+        null_aware: bool,
+    },
+    /// Any plan: inputs are kept, the plan is run again when one changed, the difference is handed out.
+    /// Leaves are [`InputLeaf`](crate::leaf::InputLeaf)s numbered as `inputs`.
+    Recompute {
+        /// The plan.
+        plan: Arc<LogicalPlan>,
+    },
+    /// Holds rows back until the bound of `bucket.column` (an output column) has passed them; output is append-only.
+    WindowClose {
+        /// Which column decides.
+        bucket: Bucket,
+    },
+}
+
+impl Op {
+    /// The name `EXPLAIN INCREMENTAL` shows.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Input { .. } => "Input",
+            Op::Constant { .. } => "Constant",
+            Op::Map { .. } => "Map",
+            Op::Unnest { .. } => "Unnest",
+            Op::Union => "Union",
+            Op::Aggregate { aggregates, .. } if aggregates.is_empty() => "Distinct",
+            Op::Aggregate { .. } => "Aggregate",
+            Op::StaticJoin { .. } => "StaticJoin",
+            Op::Recompute { .. } => "Recompute",
+            Op::WindowClose { .. } => "WindowClose",
+        }
+    }
+}
+
+impl Graph {
+    /// The node with this id.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// The output node.
+    pub fn output_node(&self) -> &Node {
+        self.node(self.output)
+    }
+}

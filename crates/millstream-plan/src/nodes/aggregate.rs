@@ -1,0 +1,199 @@
+//! `GROUP BY` and `DISTINCT`.
+//!
+//! Over rows that are never taken back, every aggregate is maintained by merging partial states, except those that need their whole
+//! input in order. Over rows that may be taken back, only additive ones are ([`additive_aggregate`]); the others are recomputed.
+//! A group column with a bound is the *bucket*: groups below the bound are final and their state is dropped.
+
+use crate::bound::Bound;
+use crate::canonical::{canonical_texts, has_subquery, is_volatile, reads_clock, rebase};
+use crate::error::{PlanError, Result};
+use crate::functions::additive_aggregate;
+use crate::graph::{Bucket, Emit, NodeId, Op, Properties, Strategy};
+use crate::translate::{NewNode, Part, Translator, preferred_column};
+use crate::watermark::{expression_bound, monotone_column};
+use datafusion::common::DFSchemaRef;
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
+use std::sync::Arc;
+
+/// Aggregates whose result depends on the order of their input.
+const ORDER_SENSITIVE: [&str; 6] = ["any_value", "array_agg", "first_value", "last_value", "nth_value", "string_agg"];
+
+/// Whether aggregate calls have an incremental form.
+pub(crate) enum Verdict {
+    /// They have.
+    Delta {
+        /// Why the result is not a function of the rows alone.
+        nondeterminism: Option<String>,
+    },
+    /// They have not, for this reason.
+    Recompute(String),
+}
+
+impl Translator<'_> {
+    /// `DISTINCT` that the optimizer left: an aggregate without aggregate functions.
+    pub(crate) fn distinct(&mut self, plan: &LogicalPlan, input: &Arc<LogicalPlan>, demand: Option<usize>) -> Result<Part> {
+        let group = crate::canonical::all_columns(input.schema());
+        let aggregate = Aggregate::try_new_with_schema(Arc::clone(input), group, vec![], Arc::clone(plan.schema()))?;
+        let plan = LogicalPlan::Aggregate(aggregate.clone());
+        self.aggregate(&plan, &aggregate, demand)
+    }
+
+    /// Translates an aggregate node.
+    pub(crate) fn aggregate(&mut self, plan: &LogicalPlan, aggregate: &Aggregate, demand: Option<usize>) -> Result<Part> {
+        let obstacle = aggregate.group_expr.iter().chain(&aggregate.aggr_expr).find_map(|expr| match expr {
+            expr if reads_clock(expr) => Some("now() changes with the clock"),
+            expr if has_subquery(expr) => Some("an expression contains a query"),
+            _ => None,
+        });
+        if let Some(reason) = obstacle {
+            return self.fallback(plan, reason);
+        }
+        if let [Expr::GroupingSet(sets)] = aggregate.group_expr.as_slice() {
+            return self.grouping_sets(plan, aggregate, sets);
+        }
+        if let Some(column) = demand.filter(|column| *column < aggregate.group_expr.len())
+            && let Some(node) = self.final_aggregate(aggregate, column)?
+        {
+            return Ok(Part::Node(node));
+        }
+        let child = self.translate(&aggregate.input, None)?;
+        if child.is_open() {
+            return self.fragment(plan, vec![child], None);
+        }
+        // A fragment takes rows back, so the verdict can be had before it becomes an operator that keeps its output.
+        if let Part::Fragment(_) = child {
+            let schema = aggregate.input.schema();
+            let calls = aggregate.aggr_expr.iter().map(|expr| rebase(expr, schema, schema)).collect::<Result<Vec<_>>>()?;
+            if let Verdict::Recompute(reason) = verdict(&calls, false, schema) {
+                return self.fragment(plan, vec![child], Some(reason));
+            }
+        }
+        let input = self.node(child)?;
+        let (group, calls) = self.aggregate_exprs(aggregate, input)?;
+        match self.verdict_over(input, &group, &calls)? {
+            Verdict::Recompute(reason) => self.fragment(plan, vec![Part::Node(input)], Some(reason)),
+            Verdict::Delta { nondeterminism } => {
+                let node = self.aggregate_node(input, group, calls, &aggregate.schema, None, nondeterminism)?;
+                Ok(Part::Node(node))
+            }
+        }
+    }
+
+    /// An aggregate that hands out each group once, when the bound of group column `column` has passed it; `None` if there is no
+    /// such bound or no incremental form.
+    fn final_aggregate(&mut self, aggregate: &Aggregate, column: usize) -> Result<Option<NodeId>> {
+        // What proves this aggregate's groups final should also make the rows below it final, if it can.
+        let below = monotone_column(&aggregate.group_expr[column].clone().unalias_nested().data, aggregate.input.schema());
+        let Part::Node(input) = self.translate(&aggregate.input, below)? else { return Ok(None) };
+        let (group, calls) = self.aggregate_exprs(aggregate, input)?;
+        let Some(bound) = expression_bound(&group[column], self.get(input), self.state) else { return Ok(None) };
+        match self.verdict_over(input, &group, &calls)? {
+            Verdict::Recompute(_) => Ok(None),
+            Verdict::Delta { nondeterminism } => {
+                let bucket = Bucket { column, bound };
+                self.aggregate_node(input, group, calls, &aggregate.schema, Some(bucket), nondeterminism).map(Some)
+            }
+        }
+    }
+
+    /// Group expressions and calls over the columns of `input`.
+    fn aggregate_exprs(&self, aggregate: &Aggregate, input: NodeId) -> Result<(Vec<Expr>, Vec<Expr>)> {
+        let (from, to) = (aggregate.input.schema(), &self.get(input).df_schema);
+        let rebased = |exprs: &[Expr]| exprs.iter().map(|expr| rebase(expr, from, to)).collect::<Result<Vec<_>>>();
+        Ok((rebased(&aggregate.group_expr)?, rebased(&aggregate.aggr_expr)?))
+    }
+
+    /// Whether calls over `input` have an incremental form.
+    pub(crate) fn verdict_over(&self, input: NodeId, group: &[Expr], calls: &[Expr]) -> Result<Verdict> {
+        let node = self.get(input);
+        let append_only = node.properties.append_only;
+        if let Some(expr) = group.iter().chain(calls).find(|expr| is_volatile(expr)) {
+            return if append_only {
+                Ok(Verdict::Delta { nondeterminism: Some(format!("{expr} is evaluated when a row arrives")) })
+            } else {
+                Err(PlanError::VolatileOverRetractions { expression: expr.to_string() })
+            };
+        }
+        Ok(verdict(calls, append_only, &node.df_schema))
+    }
+
+    /// The operator. With `final_bucket` it hands out closed groups only.
+    pub(crate) fn aggregate_node(
+        &mut self,
+        input: NodeId,
+        group: Vec<Expr>,
+        aggregates: Vec<Expr>,
+        df_schema: &DFSchemaRef,
+        final_bucket: Option<Bucket>,
+        nondeterminism: Option<String>,
+    ) -> Result<NodeId> {
+        let below = self.get(input);
+        let retracting = !below.properties.append_only;
+        let mut bounds: Vec<Option<Arc<Bound>>> = group.iter().map(|expr| expression_bound(expr, below, self.state)).collect();
+        let names = df_schema.fields().iter().take(group.len()).map(|field| field.name().as_str());
+        let emit = if final_bucket.is_some() { Emit::OnClose } else { Emit::Changes };
+        let bucket = match final_bucket {
+            Some(bucket) => {
+                // Rows are held back until the bucket closes; by then the other bounds may have passed them.
+                bounds.iter_mut().enumerate().filter(|(index, _)| *index != bucket.column).for_each(|(_, bound)| *bound = None);
+                Some(bucket)
+            }
+            None => {
+                let column = preferred_column(&bounds, names);
+                column.and_then(|column| Some(Bucket { column, bound: bounds[column].clone()? }))
+            }
+        };
+        let per_epoch = bucket.as_ref().is_some_and(|bucket| bucket.bound.is_epoch());
+        let append_only = emit == Emit::OnClose || per_epoch || (aggregates.is_empty() && !retracting && !group.is_empty());
+        bounds.resize(df_schema.fields().len(), None);
+        let properties =
+            Properties { append_only, bounds, keys: vec![(0..group.len()).collect()], clock_dependent: false, nondeterminism };
+        let schema = &below.df_schema;
+        let (group_text, call_text) = (canonical_texts(&group, schema)?, canonical_texts(&aggregates, schema)?);
+        let text = format!("group {group_text} aggregate {call_text} retracting {retracting} emit {emit:?}");
+        Ok(self.push(NewNode {
+            op: Op::Aggregate { group, aggregates, retracting, emit, bucket },
+            inputs: vec![input],
+            df_schema: Arc::clone(df_schema),
+            properties,
+            strategy: Strategy::Delta,
+            fallback_reason: None,
+            text,
+        }))
+    }
+}
+
+/// Whether calls over rows of `schema` have an incremental form.
+fn verdict(calls: &[Expr], append_only: bool, schema: &datafusion::common::DFSchema) -> Verdict {
+    let mut nondeterminism = None;
+    for expr in calls {
+        let Expr::AggregateFunction(call) = expr else {
+            return Verdict::Recompute(format!("{expr} is not an aggregate function"));
+        };
+        if append_only {
+            if needs_order(call) {
+                return Verdict::Recompute(format!("{} needs its whole input in order", call.func.name()));
+            }
+        } else if !additive_aggregate(expr, schema) {
+            let name = if call.params.distinct { format!("{}(DISTINCT)", call.func.name()) } else { call.func.name().to_string() };
+            return Verdict::Recompute(format!("{name} cannot take rows back"));
+        }
+        if nondeterminism.is_none() && ORDER_SENSITIVE.contains(&call.func.name()) {
+            nondeterminism = Some(if call.params.order_by.is_empty() {
+                format!("{} without ORDER BY depends on the order in which rows arrive", call.func.name())
+            } else {
+                format!("ties in the ORDER BY of {} depend on the order in which rows arrive", call.func.name())
+            });
+        }
+    }
+    Verdict::Delta { nondeterminism }
+}
+
+/// Whether an accumulator must see its input sorted, so that states of parts cannot be merged.
+fn needs_order(call: &AggregateFunction) -> bool {
+    !call.params.order_by.is_empty()
+        && !call.func.supports_within_group_clause()
+        && call.func.order_sensitivity() == AggregateOrderSensitivity::HardRequirement
+}

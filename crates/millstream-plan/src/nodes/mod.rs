@@ -1,0 +1,13 @@
+//! The node families: which operator each kind of plan node becomes, and when it is recomputed instead.
+
+mod aggregate;
+pub(crate) mod fragment;
+mod grouping_sets;
+mod join;
+mod map;
+mod ordered;
+mod scan;
+mod union;
+mod unnest;
+
+pub(crate) use map::passed_through;

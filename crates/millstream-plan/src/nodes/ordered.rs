@@ -1,0 +1,116 @@
+//! `LIMIT`, `OFFSET`, `ORDER BY ... LIMIT`: recomputed, with a total order.
+//!
+//! Rows that the ORDER BY does not distinguish are ordered by their remaining columns, so that the choice does not depend on how
+//! rows arrived. Without ORDER BY that is the whole order. Columns that cannot be sorted (lists, maps) are left out, with a note.
+
+use crate::error::Result;
+use crate::translate::{Part, Translator};
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema};
+use datafusion::logical_expr::expr::Sort as SortExpr;
+use datafusion::logical_expr::{Expr, Limit, LogicalPlan, Sort, lit};
+use std::sync::Arc;
+
+const REASON: &str = "LIMIT is recomputed";
+
+impl Translator<'_> {
+    /// Translates a limit, or a sort with one.
+    pub(crate) fn ordered(&mut self, plan: &LogicalPlan) -> Result<Part> {
+        match plan {
+            LogicalPlan::Limit(limit) => {
+                let (input, complete) = totally_ordered(&limit.input)?;
+                let child = self.keep_order(&input)?;
+                let limit = LogicalPlan::Limit(Limit { input: Arc::new(input), ..limit.clone() });
+                self.chosen(&limit, child, complete)
+            }
+            _ => {
+                let (sort, complete) = totally_ordered(plan)?;
+                let child = match &sort {
+                    LogicalPlan::Sort(sort) => self.translate(&sort.input, None)?,
+                    other => self.translate(other, None)?,
+                };
+                self.chosen(&sort, child, complete)
+            }
+        }
+    }
+
+    /// A plan cut to `fetch` rows.
+    pub(crate) fn limited(&mut self, input: LogicalPlan, fetch: Option<usize>) -> Result<Part> {
+        let fetch = fetch.and_then(|count| i64::try_from(count).ok()).map(|count| Box::new(lit(count)));
+        self.ordered(&LogicalPlan::Limit(Limit { skip: None, fetch, input: Arc::new(input) }))
+    }
+
+    fn chosen(&mut self, plan: &LogicalPlan, child: Part, complete: bool) -> Result<Part> {
+        let part = self.fragment(plan, vec![child], Some(REASON.into()))?;
+        Ok(if complete { part } else { Self::note(part, "LIMIT chooses freely between rows that differ in unsortable columns only") })
+    }
+
+    /// The sort below a limit, and what lies between, as a fragment: anywhere else the order of rows means nothing.
+    fn keep_order(&mut self, plan: &LogicalPlan) -> Result<Part> {
+        let child = match plan {
+            LogicalPlan::Projection(projection) => self.keep_order(&projection.input)?,
+            LogicalPlan::SubqueryAlias(alias) => self.keep_order(&alias.input)?,
+            LogicalPlan::Sort(sort) => self.translate(&sort.input, None)?,
+            other => return self.translate(other, None),
+        };
+        self.fragment(plan, vec![child], Some(REASON.into()))
+    }
+}
+
+/// The plan with a total order, and whether the order is total.
+fn totally_ordered(plan: &LogicalPlan) -> Result<(LogicalPlan, bool)> {
+    match plan {
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) if contains_sort(plan) => {
+            let mut complete = true;
+            let ordered = plan.clone().map_children(|child| {
+                let (child, total) = totally_ordered(&child)?;
+                complete &= total;
+                Ok(Transformed::yes(child))
+            })?;
+            Ok((ordered.data, complete))
+        }
+        LogicalPlan::Sort(sort) => {
+            let (expr, complete) = total_keys(sort.expr.clone(), sort.input.schema());
+            Ok((LogicalPlan::Sort(Sort { expr, ..sort.clone() }), complete))
+        }
+        other => {
+            let (expr, complete) = total_keys(vec![], other.schema());
+            let sorted = LogicalPlan::Sort(Sort { expr, input: Arc::new(other.clone()), fetch: None });
+            Ok((if matches!(&sorted, LogicalPlan::Sort(sort) if sort.expr.is_empty()) { other.clone() } else { sorted }, complete))
+        }
+    }
+}
+
+/// Whether the order of a plan's rows comes from a sort in it.
+fn contains_sort(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => contains_sort(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => contains_sort(&alias.input),
+        LogicalPlan::Sort(_) => true,
+        _ => false,
+    }
+}
+
+fn total_keys(mut keys: Vec<SortExpr>, schema: &DFSchema) -> (Vec<SortExpr>, bool) {
+    let mut complete = true;
+    for index in 0..schema.fields().len() {
+        let column = Expr::Column(Column::from(schema.qualified_field(index)));
+        if keys.iter().any(|key| key.expr == column) {
+            continue;
+        }
+        if is_sortable(schema.field(index).data_type()) {
+            keys.push(SortExpr::new(column, true, false));
+        } else {
+            complete = false;
+        }
+    }
+    (keys, complete)
+}
+
+fn is_sortable(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, value) => is_sortable(value),
+        other => !other.is_nested() && !matches!(other, DataType::RunEndEncoded(..)),
+    }
+}

@@ -1,0 +1,143 @@
+//! The curated optimizer for continuous queries.
+//!
+//! DataFusion's rules run on the user's plan, which knows nothing of weights. They differ from a batch session in this:
+//!
+//! - no query start time, so that `now()` stays in the plan and reads the epoch clock;
+//! - `filter_null_join_keys` on: rows that can never match do not enter join state;
+//! - `push_down_limit` off: it moves "any n rows" into scans and below joins, where each run would choose others;
+//! - `single_distinct_aggregation_to_group_by` not beside `min` and `max`: it puts them over an aggregate whose rows are taken back;
+//! - constants are folded with overflow checks ([`CheckedConstants`]).
+
+use crate::compile::with_checked_arithmetic;
+use crate::error::Result;
+use crate::functions::clock::with_frozen;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::execution::context::ExecutionProps;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use datafusion::optimizer::optimizer::ApplyOrder;
+use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
+use datafusion::physical_expr::create_physical_expr;
+use datafusion::physical_plan::ColumnarValue;
+use std::sync::Arc;
+
+/// The session under which continuous queries are analyzed, optimized and compiled: `base` with the curated rules, without a start
+/// time, with a fresh alias generator, so that the same statement always gives the same plan.
+pub fn session_state_for_continuous(base: &SessionState) -> SessionState {
+    let mut config = base.config().clone().with_create_default_catalog_and_schema(false);
+    config.options_mut().optimizer.filter_null_join_keys = true;
+    let mut props = ExecutionProps::new();
+    props.config_options = Some(Arc::clone(config.options()));
+    props.var_providers = base.execution_props().var_providers.clone();
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(CheckedConstants)];
+    for rule in base.optimizers() {
+        match rule.name() {
+            "push_down_limit" | CheckedConstants::NAME => {}
+            "single_distinct_aggregation_to_group_by" => rules.push(Arc::new(DistinctToGroupBy(Arc::clone(rule)))),
+            _ => rules.push(Arc::clone(rule)),
+        }
+    }
+    SessionStateBuilder::new_from_existing(base.clone())
+        .with_config(config)
+        .with_execution_props(props)
+        .with_optimizer_rules(rules)
+        .build()
+}
+
+/// Analyzes and optimizes a plan for continuous execution.
+///
+/// # Errors
+/// What DataFusion's analyzer reports: wrong types, unresolved functions.
+pub fn optimize(plan: &LogicalPlan, base: &SessionState) -> Result<LogicalPlan> {
+    let frozen = freeze_clock(plan.clone(), true)?;
+    freeze_clock(session_state_for_continuous(base).optimize(&frozen)?, false)
+}
+
+/// Keeps `now()` from being folded to the reading of the epoch in which the query is planned, or ends that.
+fn freeze_clock(plan: LogicalPlan, frozen: bool) -> Result<LogicalPlan> {
+    let changed = plan.transform_up_with_subqueries(|node| {
+        node.map_expressions(|expr| {
+            expr.transform_up(|expr| {
+                let Expr::ScalarFunction(call) = &expr else { return Ok(Transformed::no(expr)) };
+                Ok(match with_frozen(&call.func, frozen) {
+                    Some(function) => Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), call.args.clone()))),
+                    None => Transformed::no(expr),
+                })
+            })
+        })
+    });
+    Ok(changed.data()?)
+}
+
+/// DataFusion's rewrite of `count(DISTINCT x)` to two aggregates, where the upper one stays incremental.
+#[derive(Debug)]
+struct DistinctToGroupBy(Arc<dyn OptimizerRule + Send + Sync>);
+
+impl OptimizerRule for DistinctToGroupBy {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.0.apply_order()
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> datafusion::common::Result<Transformed<LogicalPlan>> {
+        let extreme = |expr: &Expr| {
+            matches!(expr, Expr::AggregateFunction(call) if !call.params.distinct && matches!(call.func.name(), "min" | "max"))
+        };
+        match &plan {
+            LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.iter().any(extreme) => Ok(Transformed::no(plan)),
+            _ => self.0.rewrite(plan, config),
+        }
+    }
+}
+
+/// Folds integer arithmetic of literals with overflow checks, before DataFusion folds it without.
+#[derive(Debug, Default)]
+pub struct CheckedConstants;
+
+impl CheckedConstants {
+    /// The rule's name.
+    pub const NAME: &'static str = "checked_constants";
+}
+
+impl OptimizerRule for CheckedConstants {
+    fn name(&self) -> &str {
+        Self::NAME
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::BottomUp)
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> datafusion::common::Result<Transformed<LogicalPlan>> {
+        plan.map_expressions(|expr| expr.transform_up(fold))
+    }
+}
+
+fn fold(expr: Expr) -> datafusion::common::Result<Transformed<Expr>> {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus | Operator::Minus | Operator::Multiply, right }) = &expr else {
+        return Ok(Transformed::no(expr));
+    };
+    let integer = |side: &Expr| matches!(side, Expr::Literal(value, _) if value.data_type().is_integer());
+    if !integer(left) || !integer(right) {
+        return Ok(Transformed::no(expr));
+    }
+    let schema = DFSchema::empty();
+    let props = ExecutionProps::new();
+    let physical = create_physical_expr(&expr, &schema, &props, &Default::default())?;
+    let physical = with_checked_arithmetic(physical)?;
+    let one_row = arrow::record_batch::RecordBatch::try_new_with_options(
+        Arc::clone(schema.inner()),
+        vec![],
+        &arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(1)),
+    )?;
+    let value = match physical.evaluate(&one_row)? {
+        ColumnarValue::Scalar(value) => value,
+        ColumnarValue::Array(array) => ScalarValue::try_from_array(&array, 0)?,
+    };
+    Ok(Transformed::yes(Expr::Literal(value, None)))
+}

@@ -1,0 +1,241 @@
+//! Tests of the rewrites, as text before and after.
+
+use sqlparser::ast::ObjectName;
+
+use super::*;
+use crate::parse::parse_query;
+
+fn is_stream(name: &ObjectName) -> bool {
+    ["bids", "asks"].contains(&name.to_string().as_str())
+}
+
+fn try_rewrite(sql: &str) -> Result<String> {
+    let mut query = parse_query(sql).unwrap_or_else(|error| panic!("{}", error.render(sql, None, 1)));
+    let context = RewriteContext { is_stream: &is_stream, shows_hidden_columns: mentions_hidden(&query) };
+    rewrite_query(&mut query, &context)?;
+    Ok(query.to_string())
+}
+
+fn rewrite(sql: &str) -> String {
+    try_rewrite(sql).unwrap_or_else(|error| panic!("{}", error.render(sql, None, 1)))
+}
+
+const TUMBLED: &str = "(SELECT *, window_start + INTERVAL '10 seconds' AS window_end, \
+    window_start + INTERVAL '10 seconds' - INTERVAL '1 microsecond' AS window_time FROM \
+    (SELECT *, date_bin(INTERVAL '10 seconds', ts) AS window_start FROM bids))";
+
+#[test]
+fn tumble() {
+    for sql in [
+        "SELECT * FROM TUMBLE(bids, ts, INTERVAL '10 seconds')",
+        "SELECT * FROM TABLE(TUMBLE(TABLE bids, DESCRIPTOR(ts), INTERVAL '10' SECOND))",
+        "SELECT * FROM TUMBLE(bids, ts, size => INTERVAL '10 seconds')",
+        "SELECT * FROM TABLE(TUMBLE(DATA => TABLE bids, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '10' SECONDS))",
+        "SELECT * FROM tumble(bids, ts, '10s', time_zone => 'UTC')",
+    ] {
+        assert_eq!(rewrite(sql), format!("SELECT * FROM {TUMBLED} AS bids"), "{sql}");
+    }
+    assert_eq!(
+        rewrite("SELECT w.a FROM TUMBLE(bids, ts, INTERVAL '10 seconds') AS w (a, b) JOIN x ON true"),
+        format!("SELECT w.a FROM {TUMBLED} AS w (a, b) JOIN x ON true")
+    );
+    assert_eq!(
+        rewrite("SELECT 1 FROM TUMBLE((SELECT * FROM bids WHERE a = 1), ts, INTERVAL '10 seconds')"),
+        format!("SELECT 1 FROM {}", TUMBLED.replace("FROM bids", "FROM (SELECT * FROM bids WHERE a = 1)"))
+    );
+    assert!(
+        rewrite("SELECT 1 FROM TUMBLE(bids, ts, INTERVAL '1 hour', INTERVAL '75 minutes')")
+            .contains("date_bin(INTERVAL '1 hour', ts, '1970-01-01T00:15:00Z')")
+    );
+    assert!(
+        rewrite("SELECT 1 FROM TUMBLE(bids, ts, INTERVAL '1 day', TIMESTAMP '2000-01-01 06:00:00')")
+            .contains("date_bin(INTERVAL '1 day', ts, '1970-01-01T06:00:00Z')")
+    );
+    let monthly = rewrite("SELECT 1 FROM TUMBLE(bids, ts, INTERVAL '1 month')");
+    assert!(monthly.contains("tumble_start(ts, INTERVAL '1 month', INTERVAL '0 seconds', 'UTC') AS window_start"), "{monthly}");
+    assert!(monthly.contains("window_end(window_start, INTERVAL '1 month', 'UTC') AS window_end"), "{monthly}");
+    assert!(
+        rewrite("SELECT 1 FROM TUMBLE(bids, ts, INTERVAL '1 day', time_zone => 'Europe/Berlin')")
+            .contains("tumble_start(ts, INTERVAL '1 day', INTERVAL '0 seconds', 'Europe/Berlin')")
+    );
+}
+
+#[test]
+fn hop_and_cumulate() {
+    assert_eq!(
+        rewrite("SELECT * FROM HOP(bids, ts, INTERVAL '5 seconds', INTERVAL '10 seconds')"),
+        "SELECT * FROM (SELECT *, window_start + INTERVAL '10 seconds' AS window_end, \
+         window_start + INTERVAL '10 seconds' - INTERVAL '1 microsecond' AS window_time FROM \
+         (SELECT *, unnest(hop_starts(ts, INTERVAL '5 seconds', INTERVAL '10 seconds', INTERVAL '0 seconds', 'UTC')) AS window_start \
+         FROM bids)) AS bids"
+    );
+    assert!(
+        rewrite("SELECT * FROM HOP(bids, ts, size => INTERVAL '5 seconds', slide => INTERVAL '10 seconds')")
+            .contains("hop_starts(ts, INTERVAL '10 seconds', INTERVAL '5 seconds', INTERVAL '0 seconds', 'UTC')")
+    );
+    assert_eq!(
+        rewrite("SELECT * FROM CUMULATE(bids, ts, INTERVAL '1 hour', INTERVAL '1 day')"),
+        "SELECT * FROM (SELECT *, window_end - INTERVAL '1 microsecond' AS window_time FROM \
+         (SELECT *, date_bin(INTERVAL '1 day', ts) AS window_start, \
+         unnest(cumulate_ends(ts, INTERVAL '1 hour', INTERVAL '1 day', INTERVAL '0 seconds', 'UTC')) AS window_end FROM bids)) AS bids"
+    );
+}
+
+#[test]
+fn windows_that_are_wrong() {
+    for (call, message, hint) in [
+        (
+            "HOP(bids, ts, INTERVAL '10 seconds', INTERVAL '5 seconds')",
+            "the slide '10 seconds' of HOP is longer than its size '5 seconds'",
+            "write `HOP(bids, ts, INTERVAL '5 seconds', INTERVAL '10 seconds')`",
+        ),
+        (
+            "CUMULATE(bids, ts, INTERVAL '7 minutes', INTERVAL '1 hour')",
+            "the size of CUMULATE is '1 hour', no multiple of its step '7 minutes'",
+            "",
+        ),
+        ("TUMBLE(bids, ts, INTERVAL '0 seconds')", "the size of TUMBLE is '0 seconds', which is not positive", ""),
+        ("TUMBLE(bids, ts)", "TUMBLE has no size", "Write `TUMBLE(relation, ts, size"),
+        ("TUMBLE(bids, ts, INTERVAL '1 month 3 days')", "the length '1 month 3 days' of TUMBLE mixes months with shorter units", ""),
+        ("TUMBLE(bids, ts + 1, INTERVAL '1 day')", "the time of TUMBLE is ts + 1, which is not a column", ""),
+        ("TUMBLE(1, ts, INTERVAL '1 day')", "the first argument of TUMBLE is 1, which is not a relation", ""),
+        ("TUMBLE(bids, ts, price)", "price is not an interval", ""),
+        ("TUMBLE(bids, ts, slide => INTERVAL '1 day')", "TUMBLE has no argument \"slide\"", ""),
+        ("TUMBLE(bids, ts, INTERVAL '1 day', size => INTERVAL '1 day')", "argument \"size\" of TUMBLE is given twice", ""),
+        ("TUMBLE(bids PARTITION BY a, ts, INTERVAL '1 day')", "TUMBLE takes no PARTITION BY", ""),
+        ("HOP(bids, ts, INTERVAL '1 day', INTERVAL '1 month')", "slide and size of HOP are not both months", ""),
+        ("SESSION(bids PARTITION BY (a, b), ts, INTERVAL '1 day')", "SESSION windows are not in this build", ""),
+    ] {
+        let error = try_rewrite(&format!("SELECT * FROM {call}")).expect_err(call);
+        assert_eq!(error.message, message, "{call}");
+        assert!(error.start.is_some(), "{call} has no place");
+        assert!(error.hint.as_deref().is_some_and(|text| text.contains(hint)), "{call}: {:?}", error.hint);
+    }
+}
+
+#[test]
+fn group_windows() {
+    let tumbled = format!("FROM {TUMBLED} AS bids");
+    assert_eq!(
+        rewrite(
+            "SELECT k, TUMBLE_START(ts, INTERVAL '10' SECOND), TUMBLE_END(ts, INTERVAL '10' SECOND) AS e, count(*) FROM bids WHERE a > 1 \
+             GROUP BY k, TUMBLE(ts, INTERVAL '10' SECOND) ORDER BY TUMBLE_ROWTIME(ts, INTERVAL '10' SECOND)"
+        ),
+        format!(
+            "SELECT k, window_start AS window_start, window_end AS e, count(*) {tumbled} WHERE a > 1 \
+             GROUP BY k, window_start, window_end ORDER BY window_time"
+        )
+    );
+    assert_eq!(
+        rewrite("SELECT window.start, window.end AS e, window, count(*) FROM bids GROUP BY window(ts, '10 seconds')"),
+        format!(
+            "SELECT window_start, window_end AS e, named_struct('start', window_start, 'end', window_end) AS window, count(*) {tumbled} \
+             GROUP BY window_start, window_end"
+        )
+    );
+    let hop = rewrite("SELECT count(*) FROM bids b GROUP BY window(b.ts, '10 seconds', '5 seconds')");
+    assert!(hop.contains("hop_starts(b.ts, INTERVAL '5 seconds', INTERVAL '10 seconds', INTERVAL '0 seconds', 'UTC')"), "{hop}");
+    assert!(hop.contains("FROM bids b)) AS b GROUP BY window_start, window_end"), "{hop}");
+    assert_eq!(
+        rewrite("SELECT TUMBLE_END(ts, '1 minute') FROM a JOIN b ON a.k = b.k GROUP BY TUMBLE(ts, '1 minute')"),
+        "SELECT date_bin(INTERVAL '1 minute', ts) + INTERVAL '1 minute' AS window_end FROM a JOIN b ON a.k = b.k \
+         GROUP BY date_bin(INTERVAL '1 minute', ts)"
+    );
+    for (sql, message) in [
+        ("SELECT 1 FROM a, b GROUP BY HOP(ts, '1 minute', '2 minutes')", "GROUP BY HOP over a join is not supported"),
+        ("SELECT 1 FROM a GROUP BY TUMBLE(ts, '1 minute'), TUMBLE(ts, '2 minutes')", "GROUP BY has two windows"),
+        (
+            "SELECT TUMBLE_START(ts, '2 minutes') FROM a GROUP BY TUMBLE(ts, '1 minute')",
+            "the arguments of TUMBLE_START differ from those of TUMBLE in GROUP BY",
+        ),
+        ("SELECT 1 FROM a GROUP BY session_window(ts, '1 minute')", "SESSION windows are not in this build"),
+    ] {
+        assert_eq!(try_rewrite(sql).expect_err(sql).message, message);
+    }
+}
+
+#[test]
+fn hidden_columns_stay_hidden() {
+    let hidden = "EXCLUDE (_epoch, _epoch_time)";
+    for (sql, expected) in [
+        ("SELECT * FROM bids", "SELECT * FROM bids".to_owned()),
+        ("SELECT * FROM bids WHERE _epoch = 1", format!("SELECT * {hidden} FROM bids WHERE _epoch = 1")),
+        ("SELECT b.*, v.* FROM bids b, v WHERE b._epoch = 1", format!("SELECT b.* {hidden}, v.* FROM bids b, v WHERE b._epoch = 1")),
+        (
+            "SELECT * FROM bids JOIN asks USING (_epoch)",
+            "SELECT bids.* EXCLUDE (_epoch, _epoch_time), asks.* EXCLUDE (_epoch, _epoch_time) FROM bids JOIN asks USING(_epoch)"
+                .to_owned(),
+        ),
+        (
+            "SELECT * FROM bids JOIN v USING (k) WHERE _epoch > 1",
+            format!("SELECT bids.* {hidden}, v.* EXCLUDE (k) FROM bids JOIN v USING(k) WHERE _epoch > 1"),
+        ),
+        (
+            "WITH bids AS (SELECT * FROM bids WHERE _epoch = 1) SELECT * FROM bids",
+            format!("WITH bids AS (SELECT * {hidden} FROM bids WHERE _epoch = 1) SELECT * FROM bids"),
+        ),
+        (
+            "SELECT * EXCLUDE (a) FROM bids WHERE _epoch = 1",
+            "SELECT * EXCLUDE (a, _epoch, _epoch_time) FROM bids WHERE _epoch = 1".to_owned(),
+        ),
+        ("FROM bids |> WHERE _epoch = 1", format!("SELECT * {hidden} FROM bids |> WHERE _epoch = 1")),
+        (
+            "SELECT * FROM bids FOR EPOCH BETWEEN 3 AND 5",
+            format!("SELECT * {hidden} FROM (SELECT * FROM bids WHERE _epoch BETWEEN 3 AND 5) AS bids"),
+        ),
+        ("SELECT *, _epoch FROM TUMBLE(bids, ts, INTERVAL '10 seconds')", format!("SELECT * {hidden}, _epoch FROM {TUMBLED} AS bids")),
+        ("SELECT count(*) FROM bids GROUP BY _epoch", "SELECT count(*) FROM bids GROUP BY _epoch".to_owned()),
+    ] {
+        assert_eq!(rewrite(sql), expected, "{sql}");
+    }
+    assert!(try_rewrite("SELECT * FROM bids NATURAL JOIN asks WHERE _epoch = 1").is_err());
+    assert!(!mentions_hidden(&parse_query("SELECT '_epoch' FROM bids").expect("query")));
+}
+
+#[test]
+fn traps_are_errors() {
+    for (sql, message) in [
+        ("SELECT * FROM t TABLESAMPLE BERNOULLI (10)", "TABLESAMPLE is not supported"),
+        ("SELECT * FROM t FOR SYSTEM_TIME AS OF PROCTIME()", "FOR SYSTEM_TIME AS OF after \"t\" is not in this build"),
+        ("SELECT * FROM (SELECT * FROM t WITH (NOLOCK))", "table hints after \"t\" are not supported"),
+        ("SELECT * FROM a ASOF JOIN b MATCH_CONDITION (a.t >= b.t) ON a.k = b.k", "ASOF JOIN is not supported"),
+        ("SELECT * FROM t PIVOT (sum(a) FOR m IN (1, 2))", "PIVOT is not supported"),
+        ("SELECT a FROM t EXCEPT ALL SELECT a FROM u", "EXCEPT ALL is not supported"),
+        ("SELECT 1 UNION (SELECT a FROM t INTERSECT ALL SELECT a FROM u)", "INTERSECT ALL is not supported"),
+        ("SELECT a FROM t PREWHERE a = 1", "PREWHERE is not supported"),
+        ("SELECT a FROM t GROUP BY a WITH ROLLUP", "GROUP BY ... WITH ROLLUP is not supported"),
+        ("SELECT a INTO x FROM t", "SELECT INTO x is not supported"),
+        ("SELECT a FROM t WHERE b = :x", "variable \"x\" is not set"),
+    ] {
+        assert_eq!(try_rewrite(sql).expect_err(sql).message, message, "{sql}");
+    }
+    let error = try_rewrite("SELECT *\nFROM t TABLESAMPLE BERNOULLI (10)").expect_err("a sample");
+    assert_eq!(error.start, Some(crate::Position { line: 2, column: 6 }));
+}
+
+#[test]
+fn normal_forms() {
+    for (sql, expected) in [
+        ("SELECT 1 FROM t WHERE a = ANY (SELECT b FROM u)", "SELECT 1 FROM t WHERE a IN (SELECT b FROM u)"),
+        ("SELECT 1 FROM t WHERE a <> ALL (SELECT b FROM u)", "SELECT 1 FROM t WHERE a NOT IN (SELECT b FROM u)"),
+        ("SELECT 1 FROM t WHERE a >= ALL (SELECT a FROM u)", "SELECT 1 FROM t WHERE a >= ALL(SELECT a AS __compared FROM u)"),
+        ("SELECT 1 FROM t WHERE a IS NOT DISTINCT FROM b AND c", "SELECT 1 FROM t WHERE (a IS NOT DISTINCT FROM b) AND c"),
+        ("SELECT a FROM t FETCH FIRST 3 ROWS ONLY", "SELECT a FROM t LIMIT 3"),
+        ("SELECT a FROM t MINUS SELECT b FROM u", "SELECT a FROM t EXCEPT SELECT b FROM u"),
+        ("SELECT a::JSONB, CAST(b AS TIMESTAMP_LTZ(3)) FROM t", "SELECT a::VARCHAR, CAST(b AS TIMESTAMP(3) WITH TIME ZONE) FROM t"),
+        (
+            "SELECT t.k, u.tag FROM t CROSS JOIN UNNEST(t.tags) AS u(tag) WHERE u.tag > 'a' ORDER BY u.tag",
+            "SELECT t.k, t.tag FROM (SELECT *, unnest(t.tags) AS tag FROM t WHERE t.tags IS NOT NULL) AS t WHERE t.tag > 'a' ORDER BY t.tag",
+        ),
+        (
+            "SELECT tag FROM t AS x, UNNEST(tags) AS u(tag)",
+            "SELECT tag FROM (SELECT *, unnest(tags) AS tag FROM t AS x WHERE tags IS NOT NULL) AS x",
+        ),
+        (
+            "SELECT tag FROM t LEFT JOIN UNNEST(t.tags) AS tag ON true",
+            "SELECT tag FROM (SELECT *, unnest(CASE WHEN array_length(t.tags) > 0 THEN t.tags ELSE make_array(NULL) END) AS tag FROM t) AS t",
+        ),
+    ] {
+        assert_eq!(rewrite(sql), expected, "{sql}");
+    }
+}

@@ -1,0 +1,333 @@
+//! Kills a process at every fail point, starts it again, and compares what it wrote with an uninterrupted run, row for row.
+//!
+//! The process is this very test binary: [`child`] does nothing in a normal run and runs the pipeline when its directory is in
+//! the environment. So the sweep needs no other program, and goes through every name in `failpoint::ALL`.
+
+use crate::slt::content;
+use crate::support::{self, output};
+use arrow::array::RecordBatch;
+use millstream::{Engine, EngineError, ManualClock, Stop};
+use millstream_state::failpoint;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Names the directory of a child's pipeline.
+const DIRECTORY: &str = "MILLSTREAM_CRASH_DIRECTORY";
+const FILES: usize = 6;
+const SIGKILL: i32 = 9;
+
+/// Fail points that the pipeline below does not come by, each with its reason.
+const NOT_REACHED: &[(&str, &str)] = &[];
+
+/// A stateless query, a windowed one, changes, a whole result, a table and a view: every kind of state and of sink.
+fn definitions(dir: &Path) -> Vec<String> {
+    let dir = dir.display();
+    vec![
+        "SET checkpoint_interval = '0'".to_string(),
+        format!(
+            "CREATE STREAM events (id BIGINT, k VARCHAR, v BIGINT, ts TIMESTAMP NOT NULL, \
+             WATERMARK FOR ts AS ts - INTERVAL '2 seconds') WITH (connector = 'files', path = '{dir}/in/', format = 'csv', \
+             order = 'name', max_files_per_epoch = '1', settle = '0s', discovery_interval = '0s')"
+        ),
+        format!(
+            "CREATE SINK passed AS SELECT id, k, v * 2 AS v FROM events WHERE v >= 0 \
+             WITH (connector = 'parquet', path = '{dir}/out/passed/', roll_interval = '0s')"
+        ),
+        format!("CREATE SINK rolled AS SELECT id FROM events WITH (connector = 'parquet', path = '{dir}/out/rolled/', roll_rows = '7')"),
+        format!(
+            "CREATE SINK closed AS SELECT window_end, k, count(*) AS n, sum(v) AS v \
+             FROM TUMBLE(events, ts, INTERVAL '5 seconds') GROUP BY window_end, k EMIT ON WINDOW CLOSE \
+             WITH (connector = 'parquet', path = '{dir}/out/closed/', roll_interval = '0s')"
+        ),
+        "CREATE MATERIALIZED VIEW totals AS SELECT k, count(*) AS n, sum(v) AS v, max(v) AS most FROM events GROUP BY k".to_string(),
+        format!(
+            "CREATE SINK changes FROM totals \
+             WITH (connector = 'json', path = '{dir}/out/changes/', mode = 'changelog', roll_interval = '0s')"
+        ),
+        format!(
+            "CREATE SINK whole FROM totals \
+             WITH (connector = 'parquet', path = '{dir}/out/whole/', mode = 'complete', roll_interval = '0s')"
+        ),
+    ]
+}
+
+/// The stream of the recovery table: one file per interval.
+fn table_definitions(dir: &Path) -> Vec<String> {
+    vec![
+        format!(
+            "CREATE STREAM lines (line VARCHAR) WITH (connector = 'files', path = '{}/lines/', format = 'text', \
+             max_files_per_epoch = '1', settle = '0s', discovery_interval = '0s')",
+            dir.display()
+        ),
+        "CREATE MATERIALIZED VIEW counts AS SELECT _epoch, count(*) AS n FROM lines GROUP BY _epoch".to_string(),
+    ]
+}
+
+/// What the files hold does not depend on anything but their number.
+fn write_input(dir: &Path) {
+    fs::create_dir_all(dir.join("in")).expect("the directory can be written");
+    for file in 0..FILES {
+        let mut text = String::from("id,k,v,ts\n");
+        for row in 0..5 {
+            let id = file * 5 + row;
+            let (key, value) = (["a", "b", "c"][id % 3], (id as i64 * 7) % 11 - 2);
+            // Duplicates, so that multiplicities count.
+            let id = if row == 4 { id - 1 } else { id };
+            text += &format!("{id},{key},{value},2000-01-01 00:00:{:02}\n", file * 5 + row);
+        }
+        fs::write(dir.join(format!("in/{file:03}.csv")), text).expect("the directory can be written");
+    }
+}
+
+/// The pipeline of a child process; nothing without its directory in the environment.
+#[test]
+fn child() {
+    let Some(dir) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
+    let result = support::block_on(async {
+        failpoint::init_from_env().map_err(|error| error.to_string())?;
+        run_pipeline(&dir).await.map_err(|error| error.to_string())
+    });
+    if let Err(error) = result {
+        eprintln!("child: {error}");
+        std::process::exit(1);
+    }
+}
+
+async fn run_pipeline(dir: &Path) -> Result<(), EngineError> {
+    let engine = open(dir).await?;
+    let (statements, query) = match dir.join("lines").exists() {
+        true => (table_definitions(dir), "SELECT n FROM counts ORDER BY _epoch"),
+        false => (definitions(dir), "SELECT * FROM totals ORDER BY k"),
+    };
+    engine.apply_pipeline_file(&statements.join(";\n"), None).await.map_err(|failure| failure.error)?;
+    while engine.run_epoch().await?.is_some() {}
+    engine.checkpoint().await?;
+    let view = engine.sql(query).await?.collect().await?;
+    fs::write(dir.join("view.txt"), lines(&view).join("\n")).expect("the directory can be written");
+    engine.stop(Stop::Drain).await
+}
+
+async fn open(dir: &Path) -> Result<Engine, EngineError> {
+    let clock = Arc::new(ManualClock::new(support::instance::START));
+    Engine::builder().clock(clock).manual().state_dir(dir.join("state")).build().await
+}
+
+fn lines(batches: &[RecordBatch]) -> Vec<String> {
+    output::rows(batches).expect("every SQL type has a text form")
+}
+
+/// Runs a child, with fail points armed.
+fn run_child(dir: &Path, failpoints: &str) -> Output {
+    let binary = std::env::current_exe().expect("the test binary has a path");
+    Command::new(binary)
+        .args(["crash::child", "--exact", "--nocapture", "--test-threads=1"])
+        .env(DIRECTORY, dir)
+        .env(failpoint::VARIABLE, failpoints)
+        .output()
+        .expect("the test binary can be started")
+}
+
+fn was_killed(output: &Output) -> bool {
+    output.status.signal() == Some(SIGKILL)
+}
+
+/// Everything a pipeline made that somebody can read: rows per sink, and the view.
+fn result(dir: &Path) -> BTreeMap<String, Vec<String>> {
+    let mut found = BTreeMap::new();
+    for (sink, pattern) in [
+        ("passed", "out/passed/*.parquet"),
+        ("rolled", "out/rolled/*.parquet"),
+        ("closed", "out/closed/*.parquet"),
+        ("changes", "out/changes/*.json"),
+        ("whole", "out/whole/current/*.parquet"),
+    ] {
+        let mut rows = Vec::new();
+        for path in content::files(dir, pattern) {
+            rows.extend(content::rows(&path).unwrap_or_else(|problem| panic!("a reader finds a damaged file: {problem}")));
+        }
+        found.insert(sink.to_string(), output::sorted(rows));
+    }
+    let view = fs::read_to_string(dir.join("view.txt")).unwrap_or_default();
+    found.insert("totals".to_string(), view.lines().map(str::to_string).collect());
+    found
+}
+
+fn assert_same(expected: &BTreeMap<String, Vec<String>>, found: &BTreeMap<String, Vec<String>>, what: &str) {
+    for (name, rows) in expected {
+        let other = &found[name];
+        assert!(rows == other, "{what}: {name} differs from the uninterrupted run\n{}", output::difference(rows, other));
+    }
+}
+
+fn uninterrupted() -> BTreeMap<String, Vec<String>> {
+    let dir = support::scratch_dir();
+    write_input(dir.path());
+    finish(dir.path(), "an uninterrupted run");
+    let result = result(dir.path());
+    assert_eq!(result["rolled"].len(), FILES * 5, "the uninterrupted run itself is wrong");
+    result
+}
+
+/// A run without fail points must end in an orderly way.
+fn finish(dir: &Path, what: &str) {
+    let output = run_child(dir, "");
+    assert!(output.status.success(), "{what} fails:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_kill_at_any_fail_point_loses_and_doubles_nothing() {
+    let expected = uninterrupted();
+    let slow = std::env::var_os("RUN_SLOW_TESTS").is_some();
+    let hits: &[u64] = if slow { &[1, 2, 3, 4, 7, 12] } else { &[1, 4] };
+    let mut not_reached = Vec::new();
+    for &point in failpoint::ALL {
+        let mut reached = false;
+        for hit in hits {
+            reached |= kill_and_compare(point, *hit, &expected);
+        }
+        if !reached {
+            not_reached.push(point);
+        }
+    }
+    let known: Vec<&str> = NOT_REACHED.iter().map(|(point, _)| *point).collect();
+    assert_eq!(not_reached, known, "fail points that no run came by");
+}
+
+/// Kills at the given hit of a point, during normal work and during the recovery from an earlier kill; whether it was reached.
+fn kill_and_compare(point: &str, hit: u64, expected: &BTreeMap<String, Vec<String>>) -> bool {
+    let mut reached = false;
+    for before in ["", "epoch.after_dataflow=kill@3"] {
+        let dir = support::scratch_dir();
+        write_input(dir.path());
+        let what = format!("{point}=kill@{hit} after `{before}`");
+        if !before.is_empty() {
+            run_child(dir.path(), before);
+        }
+        let killed = run_child(dir.path(), &format!("{point}=kill@{hit}"));
+        if !was_killed(&killed) {
+            assert!(killed.status.success(), "{what} fails:\n{}", String::from_utf8_lossy(&killed.stderr));
+        }
+        reached |= was_killed(&killed);
+        finish(dir.path(), &format!("the restart after {what}"));
+        assert_same(expected, &result(dir.path()), &what);
+        // A third start finds nothing to do.
+        if was_killed(&killed) {
+            finish(dir.path(), &format!("the second restart after {what}"));
+            assert_same(expected, &result(dir.path()), &what);
+        }
+    }
+    reached
+}
+
+/// The end of the newest log file is cut off, as after a power failure: what is missing is done again.
+#[test]
+fn a_torn_log_is_mended_or_refused() {
+    let expected = uninterrupted();
+    for cut in [1, 7, 64, 300] {
+        let dir = support::scratch_dir();
+        write_input(dir.path());
+        assert!(was_killed(&run_child(dir.path(), "commit.after_append=kill@4")), "the child was not killed");
+        let log = newest_log(dir.path());
+        let bytes = fs::read(&log).expect("the log can be read");
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let mut torn = bytes.clone();
+        torn[used.saturating_sub(cut)..used].fill(0);
+        fs::write(&log, torn).expect("the log can be written");
+        check_damaged(dir.path(), &expected, &format!("a log that lacks its last {cut} bytes"));
+    }
+}
+
+/// A bit in the middle of the log has changed: nothing that stands is deleted, and nothing wrong is used.
+#[test]
+fn a_flipped_bit_is_found() {
+    let expected = uninterrupted();
+    for place in [0.1, 0.5, 0.9] {
+        let dir = support::scratch_dir();
+        write_input(dir.path());
+        assert!(was_killed(&run_child(dir.path(), "commit.after_sync=kill@5")), "the child was not killed");
+        let log = newest_log(dir.path());
+        let mut bytes = fs::read(&log).expect("the log can be read");
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        bytes[(used as f64 * place) as usize] ^= 0x10;
+        fs::write(&log, bytes).expect("the log can be written");
+        check_damaged(dir.path(), &expected, &format!("a log with a flipped bit at {place}"));
+    }
+}
+
+/// Either the run ends with the right result, or it refuses with a message that names the damage, and has deleted nothing.
+fn check_damaged(dir: &Path, expected: &BTreeMap<String, Vec<String>>, what: &str) {
+    let before = content::files(dir, "out/**/*.parquet");
+    let output = run_child(dir, "");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!text.contains("panicked"), "{what}: {text}");
+    if output.status.success() {
+        assert_same(expected, &result(dir), what);
+    } else {
+        assert!(text.contains("log") || text.contains("damaged"), "{what}: the message does not say what is damaged: {text}");
+        assert_eq!(before, content::files(dir, "out/**/*.parquet"), "{what}: files were deleted");
+    }
+}
+
+fn newest_log(dir: &Path) -> PathBuf {
+    let mut files = content::files(dir, "state/log/*");
+    files.sort_by_key(|path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok());
+    files.pop().expect("there is a log")
+}
+
+#[test]
+fn a_second_instance_is_refused() {
+    let dir = support::scratch_dir();
+    write_input(dir.path());
+    support::block_on(async {
+        let first = open(dir.path()).await.expect("the first instance starts");
+        let error = open(dir.path()).await.err().expect("the second instance is refused").to_string();
+        assert!(
+            error.contains("state") && error.contains(&std::process::id().to_string()),
+            "who holds the directory is not named: {error}"
+        );
+        first.stop(Stop::Finish).await.expect("the first instance stops");
+        open(dir.path()).await.expect("the directory is free again").stop(Stop::Finish).await.expect("it stops");
+    });
+}
+
+/// One file of 10, 20, 30 ... lines per interval. The process dies while interval 4 runs and is started again when file 7 is
+/// there: the outputs are 10, 20, 30, then 40, 50, 60, 70 in order, then 80.
+#[test]
+fn recovery_table() {
+    let dir = support::scratch_dir();
+    let path = dir.path();
+    fs::create_dir_all(path.join("lines")).expect("the directory can be written");
+    (1..=3).for_each(|number| write_lines(path, number));
+    finish(path, "intervals 1 to 3");
+    assert_eq!(counts(path), ["10", "20", "30"]);
+
+    write_lines(path, 4);
+    assert!(was_killed(&run_child(path, "epoch.after_dataflow=kill@1")), "interval 4 was not interrupted");
+
+    (5..=7).for_each(|number| write_lines(path, number));
+    finish(path, "the restart at 7");
+    assert_eq!(counts(path), ["10", "20", "30", "40", "50", "60", "70"]);
+
+    (8..=10).for_each(|number| write_lines(path, number));
+    finish(path, "intervals 8 to 10");
+    assert_eq!(counts(path), ["10", "20", "30", "40", "50", "60", "70", "80", "90", "100"]);
+}
+
+fn write_lines(dir: &Path, number: usize) {
+    let text: String = (0..number * 10).map(|line| format!("line {line}\n")).collect();
+    let path = dir.join(format!("lines/{number:03}.txt"));
+    fs::write(&path, text).expect("the directory can be written");
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(946_684_800 + number as u64);
+    fs::File::options().append(true).open(path).and_then(|file| file.set_modified(modified)).expect("the time can be set");
+}
+
+/// The lines of each interval, as the view has them.
+fn counts(dir: &Path) -> Vec<String> {
+    let text = fs::read_to_string(dir.join("view.txt")).unwrap_or_default();
+    text.lines().map(str::to_string).collect()
+}

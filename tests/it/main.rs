@@ -1,0 +1,8 @@
+//! The only test binary of the workspace that goes through the whole engine: scripts, oracle, crashes, examples, documents.
+
+mod crash;
+mod examples;
+mod oracle;
+mod reference;
+mod slt;
+mod support;

@@ -1,0 +1,190 @@
+//! One case: tables, changes and queries made from a seed, and the comparison after every epoch.
+
+use super::changes::{Change, Live, Table};
+use super::compare::{self, Cells};
+use super::query::{Grammar, Query};
+use super::values::{self, BASE_MICROS};
+use crate::support::instance::Instance;
+use crate::support::{output, scratch_dir};
+use datafusion::datasource::MemTable;
+use datafusion::prelude::SessionContext;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+/// What is pushed before an epoch: table and rows.
+pub(super) type EpochChanges = Vec<(usize, Vec<Change>)>;
+
+/// A case.
+#[derive(Clone, Debug)]
+pub(super) struct Case {
+    pub(super) tables: Vec<Table>,
+    pub(super) epochs: Vec<EpochChanges>,
+    pub(super) queries: Vec<Query>,
+    /// Whether the engine is started anew after an epoch; `None` runs in memory.
+    pub(super) restart_after: Option<usize>,
+}
+
+/// Where a view and its batch answer differ.
+#[derive(Clone, Debug)]
+pub(super) struct Mismatch {
+    pub(super) query: usize,
+    pub(super) epoch: usize,
+    pub(super) text: String,
+}
+
+/// Contents of one view and its batch answer, epoch by epoch.
+pub(super) type History = Vec<Vec<(Vec<Cells>, Vec<Cells>)>>;
+
+impl Case {
+    /// The case of a seed.
+    pub(super) fn generate(seed: u64) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let tables: Vec<Table> = (0..rng.random_range(1..=3)).map(|index| Table::generate(&mut rng, index)).collect();
+        let mut live = vec![Live::default(); tables.len()];
+        let mut epochs = Vec::new();
+        for epoch in 0..rng.random_range(4..=7) {
+            let mut changes = Vec::new();
+            for (index, table) in tables.iter().enumerate() {
+                if rng.random_ratio(3, 4) {
+                    let rows = table.changes(&mut rng, epoch, &live[index]);
+                    live[index].apply_epoch(table, &rows);
+                    changes.push((index, rows));
+                }
+            }
+            if !changes.is_empty() {
+                epochs.push(changes);
+            }
+        }
+        let queries = (0..4)
+            .map(|_| {
+                let depth = rng.random_range(1..=4);
+                Grammar::new(&mut rng, &tables).query(depth)
+            })
+            .collect();
+        let restart_after = rng.random_ratio(1, 4).then(|| rng.random_range(0..epochs.len().max(1)));
+        Case { tables, epochs, queries, restart_after }
+    }
+
+    /// Runs the case.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub(super) async fn run(&self) -> Result<History, Mismatch> {
+        let dir = scratch_dir();
+        let refused = |query: usize, epoch: usize, text: String| Mismatch { query, epoch, text };
+        let state_dir = self.restart_after.map(|_| dir.path().join("state"));
+        let mut instance = Instance::start(state_dir.as_deref()).await.map_err(|error| refused(0, 0, error.to_string()))?;
+        for table in &self.tables {
+            instance.rows(&table.definition()).await.map_err(|error| refused(0, 0, format!("{error} in {}", table.definition())))?;
+        }
+        let mut live = vec![Live::default(); self.tables.len()];
+        let mut running = Vec::new();
+        for (index, query) in self.queries.iter().enumerate() {
+            // What DataFusion cannot answer has no answer to compare with.
+            if batch_rows(&self.tables, &live, query).await.is_err() {
+                continue;
+            }
+            let statement = format!("CREATE MATERIALIZED VIEW v{index} AS {}", query.sql);
+            instance.rows(&statement).await.map_err(|error| refused(index, 0, format!("{error}\n{statement}")))?;
+            running.push(index);
+        }
+        let mut history: History = vec![Vec::new(); self.queries.len()];
+        for (number, changes) in self.epochs.iter().enumerate() {
+            for (table, rows) in changes {
+                let table_of = &self.tables[*table];
+                live[*table].apply_epoch(table_of, rows);
+                let pushed: Vec<_> = rows.iter().map(|change| pushed_row(table_of, change)).collect();
+                let batch = values::batch(&table_of.pushed_columns(), &pushed);
+                instance.push(&table_of.name, batch).await.map_err(|error| refused(0, number, error.to_string()))?;
+            }
+            instance.epoch().await.map_err(|error| refused(0, number, error.to_string()))?;
+            if self.restart_after == Some(number) {
+                instance.restart().await.map_err(|error| refused(0, number, format!("restart: {error}")))?;
+            }
+            for &index in &running {
+                let query = &self.queries[index];
+                // Errors that depend on the data are no answer either.
+                let Ok(expected) = batch_rows(&self.tables, &live, query).await else { continue };
+                let view = format!("SELECT * FROM v{index}");
+                let found = instance.rows(&view).await.map_err(|error| refused(index, number, error.to_string()))?;
+                let found = compare::cells(&found);
+                if !compare::same(&expected, &found) {
+                    let difference = output::difference(&compare::lines(&expected), &compare::lines(&found));
+                    let text = format!("the view (+) differs from the batch answer (-) after epoch {number}\n{difference}\n{}", query.sql);
+                    return Err(refused(index, number, text));
+                }
+                history[index].push((found, expected));
+            }
+        }
+        instance.stop().await.map_err(|error| refused(0, self.epochs.len(), error.to_string()))?;
+        Ok(history)
+    }
+
+    /// The case as a script of `tests/slt`.
+    pub(super) fn to_script(&self) -> String {
+        let mut script = String::from("# Found by the oracle.\n\n");
+        for table in &self.tables {
+            let _ = writeln!(script, "statement ok\n{}\n", table.definition());
+        }
+        for (index, query) in self.queries.iter().enumerate() {
+            let _ = writeln!(script, "statement ok\nCREATE MATERIALIZED VIEW v{index} AS {}\n", query.sql);
+        }
+        for (number, changes) in self.epochs.iter().enumerate() {
+            for (table, rows) in changes {
+                let table = &self.tables[*table];
+                let _ = writeln!(script, "push {}", table.name);
+                for change in rows {
+                    let cells: Vec<String> = pushed_row(table, change).iter().map(values::Value::csv).collect();
+                    let _ = writeln!(script, "{}", cells.join(","));
+                }
+                script.push('\n');
+            }
+            script += "epoch\n\n";
+            if self.restart_after == Some(number) {
+                script += "restart\n\n";
+            }
+        }
+        for index in 0..self.queries.len() {
+            let _ = writeln!(script, "query rowsort\nSELECT * FROM v{index}\n----\n");
+        }
+        script
+    }
+}
+
+fn pushed_row(table: &Table, change: &Change) -> values::Row {
+    let mut row = change.row.clone();
+    if table.pushed_columns().len() > row.len() {
+        row.insert(0, values::Value::Text(change.op));
+    }
+    row
+}
+
+/// The answer of a fresh DataFusion.
+async fn batch_rows(tables: &[Table], live: &[Live], query: &Query) -> datafusion::error::Result<Vec<Cells>> {
+    let context = SessionContext::new();
+    for (table, live) in tables.iter().zip(live) {
+        let schema = values::schema(&table.columns);
+        let batch = values::batch(&table.columns, &live.rows);
+        context.register_table(table.name.as_str(), Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))?;
+    }
+    let mut sql = query.batch_sql.clone();
+    if let Some((table, column)) = &query.closes {
+        sql = match live[*table].watermark() {
+            Some(watermark) => {
+                let seconds = (watermark - BASE_MICROS) / 1_000_000;
+                let bound = format!("CAST('2000-01-01T00:00:00' AS TIMESTAMP) + INTERVAL '{seconds} seconds'");
+                format!("SELECT * FROM ({sql}) AS q WHERE {column} <= {bound}")
+            }
+            None => format!("SELECT * FROM ({sql}) AS q WHERE false"),
+        };
+    }
+    Ok(compare::cells(&context.sql(&sql).await?.collect().await?))
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "query {}: {}", self.query, self.text)
+    }
+}

@@ -1,0 +1,51 @@
+//! Which pairs of query constructs the cases went through.
+
+use super::case::Case;
+use super::query::{KINDS, Query};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Counts of (construct, construct below it).
+#[derive(Debug, Default)]
+pub(super) struct Coverage {
+    pairs: BTreeMap<(&'static str, &'static str), usize>,
+    cases: usize,
+}
+
+impl Coverage {
+    /// Counts the constructs of a case.
+    pub(super) fn count(&mut self, case: &Case) {
+        self.cases += 1;
+        for query in &case.queries {
+            self.count_query(query);
+        }
+    }
+
+    fn count_query(&mut self, query: &Query) {
+        if query.parts.is_empty() {
+            *self.pairs.entry((query.kind, "stream")).or_default() += 1;
+        }
+        for part in &query.parts {
+            *self.pairs.entry((query.kind, part.kind)).or_default() += 1;
+            self.count_query(part);
+        }
+    }
+
+    /// Every construct has occurred.
+    pub(super) fn assert_complete(&self) {
+        let missing: Vec<_> = KINDS.iter().filter(|kind| !self.pairs.keys().any(|(upper, _)| upper == *kind)).collect();
+        assert!(missing.is_empty(), "constructs that no case has: {missing:?}");
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} cases; constructs and what stood below them:", self.cases)?;
+        for kind in KINDS {
+            let below: Vec<String> =
+                self.pairs.iter().filter(|((upper, _), _)| upper == kind).map(|((_, below), count)| format!("{below} {count}")).collect();
+            writeln!(f, "  {kind:<14} {}", below.join(", "))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,500 @@
+//! Random queries from a typed grammar. A query is a tree whose every node is a complete SELECT with columns of its own, so that
+//! any part of a failing query can be tried by itself.
+//!
+//! Excluded are queries whose answer is not determined: LIMIT and `row_number` are ordered by all columns, no volatile functions,
+//! sums of floats only over values that are exact.
+
+use super::changes::{Kind, Table};
+use super::values::{Column, Type};
+use rand::Rng;
+use rand::rngs::SmallRng;
+
+/// Names of the constructs.
+pub(super) const KINDS: &[&str] = &[
+    "aggregate",
+    "closed",
+    "distinct",
+    "except",
+    "exists",
+    "filter",
+    "full join",
+    "global",
+    "in",
+    "inner join",
+    "intersect",
+    "left join",
+    "not exists",
+    "not in",
+    "project",
+    "rank",
+    "right join",
+    "scalar",
+    "scan",
+    "static join",
+    "top",
+    "tumble",
+    "union",
+    "union all",
+    "window sum",
+];
+
+/// A query and what is known about it.
+#[derive(Clone, Debug)]
+pub(super) struct Query {
+    /// As the engine gets it.
+    pub(super) sql: String,
+    /// The same for DataFusion, without window functions of the dialect.
+    pub(super) batch_sql: String,
+    pub(super) columns: Vec<Column>,
+    /// Its topmost construct.
+    pub(super) kind: &'static str,
+    /// The queries below.
+    pub(super) parts: Vec<Query>,
+    /// Number of leading group columns, for an aggregate.
+    pub(super) groups: usize,
+    /// Which columns are a `min`.
+    pub(super) minimums: Vec<usize>,
+    /// `EMIT ON WINDOW CLOSE`: the table whose watermark closes, and the column that it has to pass.
+    pub(super) closes: Option<(usize, String)>,
+}
+
+/// Makes queries over tables.
+pub(super) struct Grammar<'a> {
+    rng: &'a mut SmallRng,
+    tables: &'a [Table],
+    names: usize,
+}
+
+impl<'a> Grammar<'a> {
+    pub(super) fn new(rng: &'a mut SmallRng, tables: &'a [Table]) -> Self {
+        Self { rng, tables, names: 0 }
+    }
+
+    /// A query of at most `depth` constructs above the tables.
+    pub(super) fn query(&mut self, depth: usize) -> Query {
+        if depth == 0 {
+            return self.scan();
+        }
+        if depth >= 2 && self.rng.random_ratio(1, 12) {
+            if let Some(query) = self.closed() {
+                return query;
+            }
+        }
+        let below = depth - 1;
+        match self.rng.random_range(0..24) {
+            0..2 => self.filter(below),
+            2..4 => self.project(below),
+            4..8 => self.aggregate(below),
+            8 => self.global(below),
+            9 => self.distinct(below),
+            10..13 => self.join(below),
+            13 => self.static_join(below),
+            14 => self.exists(below),
+            15 => self.in_subquery(below),
+            16 => self.scalar(below),
+            17 => self.set_operation(below),
+            18 => self.union(below),
+            19 => self.top(below),
+            20 => self.rank(below),
+            21 => self.window_sum(below),
+            _ => self.tumble(below),
+        }
+    }
+
+    fn name(&mut self) -> String {
+        self.names += 1;
+        format!("c{}", self.names)
+    }
+
+    fn pick<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[self.rng.random_range(0..choices.len())].clone()
+    }
+
+    fn scan(&mut self) -> Query {
+        let table = self.pick(self.tables);
+        let mut columns = Vec::new();
+        let mut items = Vec::new();
+        for column in &table.columns {
+            let name = self.name();
+            items.push(format!("{} AS {name}", column.name));
+            columns.push(Column { name, kind: column.kind });
+        }
+        let sql = format!("SELECT {} FROM {}", items.join(", "), table.name);
+        node("scan", vec![], columns, |_| sql.clone())
+    }
+
+    fn filter(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let condition = self.condition(&part.columns, 2);
+        let columns = part.columns.clone();
+        node("filter", vec![part], columns, |parts| format!("SELECT * FROM ({}) AS q WHERE {condition}", parts[0]))
+    }
+
+    fn project(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let mut columns = Vec::new();
+        let mut items = Vec::new();
+        for _ in 0..self.rng.random_range(1..=4) {
+            let (text, kind) = self.expression(&part.columns, 2);
+            let name = self.name();
+            items.push(format!("{text} AS {name}"));
+            columns.push(Column { name, kind });
+        }
+        node("project", vec![part], columns, |parts| format!("SELECT {} FROM ({}) AS q", items.join(", "), parts[0]))
+    }
+
+    fn aggregate(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let mut columns = Vec::new();
+        let mut items = Vec::new();
+        let mut keys = Vec::new();
+        for _ in 0..self.rng.random_range(1..=2) {
+            let column = self.pick(&part.columns);
+            let name = self.name();
+            items.push(format!("{} AS {name}", column.name));
+            keys.push(column.name);
+            columns.push(Column { name, kind: column.kind });
+        }
+        let groups = columns.len();
+        let minimums = self.aggregates(&part.columns, &mut columns, &mut items);
+        let having = if self.rng.random_ratio(1, 5) { " HAVING count(*) > 1" } else { "" };
+        let keys = keys.join(", ");
+        let mut query = node("aggregate", vec![part], columns, |parts| {
+            format!("SELECT {} FROM ({}) AS q GROUP BY {keys}{having}", items.join(", "), parts[0])
+        });
+        query.groups = groups;
+        query.minimums = minimums;
+        query
+    }
+
+    fn global(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let (mut columns, mut items) = (Vec::new(), Vec::new());
+        let minimums = self.aggregates(&part.columns, &mut columns, &mut items);
+        let mut query = node("global", vec![part], columns, |parts| format!("SELECT {} FROM ({}) AS q", items.join(", "), parts[0]));
+        query.minimums = minimums;
+        query
+    }
+
+    /// One to three aggregates; the places of `min`.
+    fn aggregates(&mut self, input: &[Column], columns: &mut Vec<Column>, items: &mut Vec<String>) -> Vec<usize> {
+        let mut minimums = Vec::new();
+        for _ in 0..self.rng.random_range(1..=3) {
+            let column = self.pick(input);
+            let of = &column.name;
+            let mut choices: Vec<(String, Type)> =
+                vec![("count(*)".into(), Type::Int), (format!("count({of})"), Type::Int), (format!("count(DISTINCT {of})"), Type::Int)];
+            match column.kind {
+                Type::Int | Type::Float | Type::Decimal => {
+                    choices.push((format!("sum({of})"), column.kind));
+                    choices.push((format!("sum({of})"), column.kind));
+                    if column.kind != Type::Decimal {
+                        choices.push((format!("avg({of})"), Type::Quotient));
+                    }
+                }
+                Type::Bool => choices.push((format!("bool_or({of})"), Type::Bool)),
+                _ => {}
+            }
+            if column.kind != Type::Bool {
+                choices.push((format!("max({of})"), column.kind));
+                choices.push((format!("min({of})"), column.kind));
+            }
+            let (mut text, kind) = self.pick(&choices);
+            if text.starts_with("min") {
+                minimums.push(columns.len());
+            }
+            if self.rng.random_ratio(1, 6) {
+                text = format!("{text} FILTER (WHERE {})", self.condition(input, 1));
+            }
+            let name = self.name();
+            items.push(format!("{text} AS {name}"));
+            columns.push(Column { name, kind });
+        }
+        minimums
+    }
+
+    fn distinct(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let count = self.rng.random_range(1..=part.columns.len().min(2));
+        let columns = part.columns[..count].to_vec();
+        let list = names(&columns);
+        node("distinct", vec![part], columns, |parts| format!("SELECT DISTINCT {list} FROM ({}) AS q", parts[0]))
+    }
+
+    fn join(&mut self, depth: usize) -> Query {
+        let (left, right) = (self.query(depth), self.query(depth.min(1)));
+        let (kind, keyword) = self.pick(&[
+            ("inner join", "JOIN"),
+            ("inner join", "JOIN"),
+            ("left join", "LEFT JOIN"),
+            ("right join", "RIGHT JOIN"),
+            ("full join", "FULL JOIN"),
+        ]);
+        let on = match self.equal_columns(&left.columns, &right.columns) {
+            Some((a, b)) => format!("l.{a} = r.{b}"),
+            None if kind == "inner join" => "true".into(),
+            None => "1 = 0".into(),
+        };
+        let mut columns = left.columns.clone();
+        columns.extend(right.columns.iter().cloned());
+        columns.truncate(5);
+        let list = names(&columns);
+        node(kind, vec![left, right], columns, |parts| {
+            format!("SELECT {list} FROM ({}) AS l {keyword} ({}) AS r ON {on}", parts[0], parts[1])
+        })
+    }
+
+    fn equal_columns(&mut self, left: &[Column], right: &[Column]) -> Option<(String, String)> {
+        let comparable = |kind: Type| kind != Type::Quotient;
+        let pairs: Vec<(String, String)> = left
+            .iter()
+            .flat_map(|a| right.iter().filter(move |b| a.kind == b.kind && comparable(a.kind)).map(|b| (a.name.clone(), b.name.clone())))
+            .collect();
+        if pairs.is_empty() { None } else { Some(self.pick(&pairs)) }
+    }
+
+    fn static_join(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let (key, label) = (self.name(), self.name());
+        let Some(column) = part.columns.iter().find(|column| column.kind == Type::Int).cloned() else { return part };
+        let left = if self.rng.random() { "LEFT " } else { "" };
+        let mut columns = part.columns.clone();
+        columns.truncate(4);
+        columns.push(Column { name: label.clone(), kind: Type::Text });
+        let list = names(&columns);
+        let values = format!("(VALUES (0, 'zero'), (1, 'one'), (1, 'uno'), (3, NULL)) AS v ({key}, {label})");
+        node("static join", vec![part], columns, |parts| {
+            format!("SELECT {list} FROM ({}) AS q {left}JOIN {values} ON q.{} = v.{key}", parts[0], column.name)
+        })
+    }
+
+    fn exists(&mut self, depth: usize) -> Query {
+        let (part, other) = (self.query(depth), self.query(depth.min(1)));
+        let Some((a, b)) = self.equal_columns(&part.columns, &other.columns) else { return part };
+        let (kind, not) = self.pick(&[("exists", ""), ("not exists", "NOT ")]);
+        let columns = part.columns.clone();
+        node(kind, vec![part, other], columns, |parts| {
+            format!("SELECT * FROM ({}) AS q WHERE {not}EXISTS (SELECT 1 FROM ({}) AS s WHERE s.{b} = q.{a})", parts[0], parts[1])
+        })
+    }
+
+    fn in_subquery(&mut self, depth: usize) -> Query {
+        let (part, other) = (self.query(depth), self.query(depth.min(1)));
+        let Some((a, b)) = self.equal_columns(&part.columns, &other.columns) else { return part };
+        let (kind, not) = self.pick(&[("in", ""), ("not in", "NOT ")]);
+        let columns = part.columns.clone();
+        node(kind, vec![part, other], columns, |parts| {
+            format!("SELECT * FROM ({}) AS q WHERE {a} {not}IN (SELECT {b} FROM ({}) AS s)", parts[0], parts[1])
+        })
+    }
+
+    fn scalar(&mut self, depth: usize) -> Query {
+        let (part, other) = (self.query(depth), self.query(depth.min(1)));
+        let Some((a, b)) = self.equal_columns(&part.columns, &other.columns) else { return part };
+        let columns = part.columns.clone();
+        node("scalar", vec![part, other], columns, |parts| {
+            format!("SELECT * FROM ({}) AS q WHERE {a} >= (SELECT max({b}) FROM ({}) AS s)", parts[0], parts[1])
+        })
+    }
+
+    fn set_operation(&mut self, depth: usize) -> Query {
+        let (kind, keyword) = self.pick(&[("intersect", "INTERSECT"), ("except", "EXCEPT")]);
+        self.two_of_one_type(depth, kind, keyword)
+    }
+
+    fn union(&mut self, depth: usize) -> Query {
+        let (kind, keyword) = self.pick(&[("union", "UNION"), ("union all", "UNION ALL")]);
+        self.two_of_one_type(depth, kind, keyword)
+    }
+
+    fn two_of_one_type(&mut self, depth: usize, kind: &'static str, keyword: &str) -> Query {
+        let (left, right) = (self.query(depth), self.query(depth.min(1)));
+        let Some((a, b)) = self.equal_columns(&left.columns, &right.columns) else { return left };
+        let column = left.columns.iter().find(|column| column.name == a).expect("it was just picked").clone();
+        let name = self.name();
+        let of = column.kind.sql();
+        let columns = vec![Column { name: name.clone(), kind: column.kind }];
+        // Sums of decimals are wider than the columns they come from.
+        let cast = |name: &str| {
+            if column.kind == Type::Decimal { "CAST(".to_string() + name + " AS DECIMAL(30, 2))" } else { format!("CAST({name} AS {of})") }
+        };
+        let (a, b) = (cast(&a), cast(&b));
+        node(kind, vec![left, right], columns, |parts| {
+            format!("SELECT {a} AS {name} FROM ({}) AS l {keyword} SELECT {b} AS {name} FROM ({}) AS r", parts[0], parts[1])
+        })
+    }
+
+    fn top(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let columns = part.columns.clone();
+        let order = self.total_order(&columns);
+        let limit = self.rng.random_range(1..=3);
+        let offset = if self.rng.random_ratio(1, 4) { " OFFSET 1" } else { "" };
+        node("top", vec![part], columns, |parts| {
+            format!("SELECT * FROM (SELECT * FROM ({}) AS q ORDER BY {order} LIMIT {limit}{offset}) AS p", parts[0])
+        })
+    }
+
+    fn total_order(&mut self, columns: &[Column]) -> String {
+        let mut items = Vec::new();
+        for column in columns {
+            let direction = self.pick(&["", " DESC", " NULLS FIRST"]);
+            items.push(format!("{}{direction}", column.name));
+        }
+        items.join(", ")
+    }
+
+    fn rank(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let name = self.name();
+        let order = self.total_order(&part.columns);
+        let partition = self.pick(&part.columns).name;
+        let function = self.pick(&["row_number", "rank"]);
+        let mut columns = part.columns.clone();
+        columns.push(Column { name: name.clone(), kind: Type::Int });
+        // The type of a rank is unsigned.
+        let list = names(&part.columns);
+        node("rank", vec![part], columns, |parts| {
+            format!(
+                "SELECT {list}, CAST(place AS BIGINT) AS {name} FROM \
+                 (SELECT *, {function}() OVER (PARTITION BY {partition} ORDER BY {order}) AS place FROM ({}) AS q) AS p WHERE place <= 2",
+                parts[0]
+            )
+        })
+    }
+
+    fn window_sum(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let Some(column) = part.columns.iter().find(|column| matches!(column.kind, Type::Int | Type::Float)).cloned() else { return part };
+        let name = self.name();
+        let order = self.total_order(&part.columns);
+        let partition = self.pick(&part.columns).name;
+        let call = self.pick(&[
+            format!("sum({}) OVER (PARTITION BY {partition} ORDER BY {order})", column.name),
+            format!("sum({}) OVER (PARTITION BY {partition})", column.name),
+            format!("lag({}) OVER (PARTITION BY {partition} ORDER BY {order})", column.name),
+        ]);
+        let mut columns = part.columns.clone();
+        columns.push(Column { name: name.clone(), kind: column.kind });
+        node("window sum", vec![part], columns, |parts| format!("SELECT *, {call} AS {name} FROM ({}) AS q", parts[0]))
+    }
+
+    /// TUMBLE over any relation with a time that is not NULL.
+    fn tumble(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let Some(time) = part.columns.iter().find(|column| column.kind == Type::Time).map(|column| column.name.clone()) else {
+            return part;
+        };
+        let (start, n) = (self.name(), self.name());
+        let columns = vec![Column { name: start.clone(), kind: Type::Time }, Column { name: n.clone(), kind: Type::Int }];
+        let mut query = node("tumble", vec![part], columns, |_| String::new());
+        let known = |text: &str| format!("SELECT * FROM ({text}) AS k WHERE {time} IS NOT NULL");
+        query.sql = format!(
+            "SELECT window_start AS {start}, count(*) AS {n} FROM TUMBLE(({}), {time}, INTERVAL '10 seconds') GROUP BY window_start",
+            known(&query.parts[0].sql)
+        );
+        let bin = format!("date_bin(INTERVAL '10 seconds', {time}, CAST('1970-01-01T00:00:00' AS TIMESTAMP))");
+        query.batch_sql =
+            format!("SELECT {bin} AS {start}, count(*) AS {n} FROM ({}) AS q GROUP BY {bin}", known(&query.parts[0].batch_sql));
+        query.groups = 1;
+        query
+    }
+
+    /// An aggregate over windows of a watermarked stream that emits each window once.
+    fn closed(&mut self) -> Option<Query> {
+        let of: Vec<usize> = (0..self.tables.len()).filter(|table| self.tables[*table].kind == Kind::Watermarked).collect();
+        if of.is_empty() {
+            return None;
+        }
+        let at = self.pick(&of);
+        let table = self.tables[at].clone();
+        let time = &table.columns.last()?.name;
+        let key = &table.columns[0].name;
+        let mut query = node("closed", vec![], vec![], |_| String::new());
+        query.columns = vec![
+            Column { name: "e".into(), kind: Type::Time },
+            Column { name: "k".into(), kind: Type::Int },
+            Column { name: "n".into(), kind: Type::Int },
+            Column { name: "m".into(), kind: Type::Int },
+        ];
+        query.sql = format!(
+            "SELECT window_end AS e, {key} AS k, count(*) AS n, min({key}) AS m FROM TUMBLE({}, {time}, INTERVAL '10 seconds') \
+             GROUP BY window_end, {key} EMIT ON WINDOW CLOSE",
+            table.name
+        );
+        let end = format!("date_bin(INTERVAL '10 seconds', {time}, CAST('1970-01-01T00:00:00' AS TIMESTAMP)) + INTERVAL '10 seconds'");
+        query.batch_sql =
+            format!("SELECT {end} AS e, {key} AS k, count(*) AS n, min({key}) AS m FROM {} GROUP BY {end}, {key}", table.name);
+        query.groups = 2;
+        query.closes = Some((at, "e".into()));
+        Some(query)
+    }
+
+    /// A scalar expression over columns.
+    fn expression(&mut self, columns: &[Column], depth: usize) -> (String, Type) {
+        let column = self.pick(columns);
+        let name = &column.name;
+        if depth == 0 {
+            return (name.clone(), column.kind);
+        }
+        let choice = self.rng.random_range(0..6);
+        match (column.kind, choice) {
+            (Type::Int, 0) => (format!("{name} + 1"), Type::Int),
+            (Type::Int, 1) => (format!("abs({name})"), Type::Int),
+            (Type::Int, 2) => (format!("coalesce({name}, 0)"), Type::Int),
+            (Type::Float, 0) => (format!("{name} * CAST('0.5' AS DOUBLE)"), Type::Float),
+            (Type::Float, 1) => (format!("-{name}"), Type::Float),
+            (Type::Text, 0) => (format!("upper({name})"), Type::Text),
+            (Type::Text, 1) => (format!("{name} || 'x'"), Type::Text),
+            (Type::Text, 2) => (format!("coalesce({name}, 'none')"), Type::Text),
+            (Type::Time, 0) => (format!("{name} + INTERVAL '5 seconds'"), Type::Time),
+            (Type::Bool, 0) => (format!("NOT {name}"), Type::Bool),
+            (_, 3) => {
+                let condition = self.condition(columns, 1);
+                (format!("CASE WHEN {condition} THEN {name} END"), column.kind)
+            }
+            (_, 4) => (self.condition(columns, 1), Type::Bool),
+            _ => (name.clone(), column.kind),
+        }
+    }
+
+    /// A truth value over columns.
+    fn condition(&mut self, columns: &[Column], depth: usize) -> String {
+        if depth > 1 && self.rng.random_ratio(1, 3) {
+            let (a, b) = (self.condition(columns, depth - 1), self.condition(columns, depth - 1));
+            return self.pick(&[format!("({a} AND {b})"), format!("({a} OR {b})"), format!("NOT ({a})")]);
+        }
+        let column = self.pick(columns);
+        let name = &column.name;
+        let literal = match column.kind {
+            Type::Int => self.rng.random_range(-1..=3).to_string(),
+            Type::Float | Type::Quotient => "CAST('0.25' AS DOUBLE)".into(),
+            Type::Text => "'b'".into(),
+            Type::Bool => "true".into(),
+            Type::Decimal => "CAST('1.25' AS DECIMAL(10, 2))".into(),
+            Type::Time => "CAST('2000-01-01T00:00:25' AS TIMESTAMP)".into(),
+            Type::Date => "CAST('2000-01-02' AS DATE)".into(),
+        };
+        self.pick(&[
+            format!("({name} >= {literal})"),
+            format!("({name} < {literal})"),
+            format!("({name} = {literal})"),
+            format!("({name} <> {literal})"),
+            format!("({name} IS NULL)"),
+            format!("({name} IS NOT NULL)"),
+            format!("({name} IN ({literal}, {literal}))"),
+        ])
+    }
+}
+
+fn names(columns: &[Column]) -> String {
+    columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>().join(", ")
+}
+
+/// A query whose two texts differ only in the texts of its parts.
+fn node(kind: &'static str, parts: Vec<Query>, columns: Vec<Column>, text: impl Fn(&[&str]) -> String) -> Query {
+    let own: Vec<&str> = parts.iter().map(|part| part.sql.as_str()).collect();
+    let batch: Vec<&str> = parts.iter().map(|part| part.batch_sql.as_str()).collect();
+    let (sql, batch_sql) = (text(&own), text(&batch));
+    Query { sql, batch_sql, columns, kind, parts, groups: 0, minimums: vec![], closes: None }
+}

@@ -1,0 +1,37 @@
+//! `cargo xtask ci`: every step, in the order that fails soonest.
+
+use crate::{process, tidy};
+use std::path::Path;
+
+/// Runs all steps and stops at the first that fails.
+pub(crate) fn run(root: &Path) -> Result<(), String> {
+    let before = changes(root)?;
+    step("format");
+    process::cargo(root, &["fmt", "--all", "--check"])?;
+    step("tidy");
+    tidy::run(root)?;
+    step("clippy");
+    process::cargo(root, &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    step("test");
+    process::cargo(root, &["test", "--locked", "--workspace"])?;
+    step("docs");
+    process::cargo_with(root, &["doc", "--locked", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    step("nothing changed");
+    if changes(root)? != before {
+        process::git(root, &["status", "--short"]).map(|status| print!("{status}"))?;
+        return Err("the steps above changed files; run `cargo xtask bless` or `cargo xtask docs` and commit the result".into());
+    }
+    println!("\nci: all steps passed");
+    Ok(())
+}
+
+fn step(name: &str) {
+    println!("\n=== {name}");
+}
+
+/// What differs from the last commit, so that a run in a changed tree can tell its own changes from those.
+fn changes(root: &Path) -> Result<String, String> {
+    let status = process::git(root, &["status", "--porcelain"])?;
+    let tracked = process::git(root, &["diff", "--no-ext-diff"])?;
+    Ok(status + &tracked)
+}
