@@ -2,7 +2,7 @@
 
 use crate::output::Format;
 use arrow::compute::kernels::cast_utils::string_to_datetime;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use millstream_types::EventTime;
 use std::path::PathBuf;
 

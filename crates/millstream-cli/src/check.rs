@@ -12,7 +12,7 @@ use crate::present::Presenter;
 use crate::script::rendered;
 use crate::settings::Settings;
 use crate::terminal::escape_keeping_lines;
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use millstream_engine::{EngineError, Session};

@@ -6,7 +6,7 @@
 use crate::args::{GlobalArgs, RunArgs};
 use crate::engine_setup;
 use crate::failure::{DONE, Failure};
-use crate::interrupt::{Interrupt, Interrupts};
+use crate::interrupt::Interrupts;
 use crate::message;
 use crate::numbers;
 use crate::pipeline_file;
@@ -53,7 +53,7 @@ pub(crate) enum Outcome {
     /// Someone stopped the pipeline with a statement.
     Stopped,
     /// A signal came.
-    Interrupted(Interrupt),
+    Interrupted,
     /// The pipeline failed.
     Failed(EngineError),
 }
@@ -90,7 +90,7 @@ pub(crate) async fn with_progress(
             Err(EngineError::Stopped(None)) => Outcome::Stopped,
             Err(error) => Outcome::Failed(error),
         },
-        interrupt = interrupts.next() => Outcome::Interrupted(interrupt),
+        _ = interrupts.next() => Outcome::Interrupted,
         () = follow => Outcome::Done,
     }
 }
@@ -117,8 +117,8 @@ pub(crate) async fn finish(
                 return Err(Failure::failed(engine_setup::with_hint(&error)).into());
             }
             Outcome::Done => pipeline_file::run_queries(engine, file, presenter).await?,
-            Outcome::Interrupted(_) if presenter.talkative => message::line("stopping: the running epoch is finished (again: at once)"),
-            Outcome::Interrupted(_) | Outcome::Stopped => {}
+            Outcome::Interrupted if presenter.talkative => message::line("stopping: the running epoch is finished (again: at once)"),
+            Outcome::Interrupted | Outcome::Stopped => {}
         }
         script::stop(engine).await?;
         if let Some(path) = report {

@@ -6,14 +6,14 @@
 //! whose clocks change. The functions that return all windows of a row are replaced by the first window that is still open.
 
 use crate::bound::Bound;
-use crate::canonical::{canonical_text, columns_of};
+use crate::canonical::{columns_of, rebase_with};
 use crate::compile::compile;
 use crate::functions::windows::first_open_hop;
 use crate::graph::Node;
 use crate::relation::{Relation, RelationKind};
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
@@ -44,7 +44,8 @@ pub(crate) fn expression_bound(expr: &Expr, node: &Node, state: &SessionState) -
     }
     let open = first_open(expr.clone())?;
     let physical = compile(&open, &node.df_schema, state).ok()?;
-    let text = canonical_text(&open, &node.df_schema).ok()?;
+    // There is only one column, so its place does not matter: bounds of unions are compared by this text.
+    let text = rebase_with(&open, |_| Ok(Expr::Column(Column::new_unqualified("@")))).ok()?.to_string();
     Some(Arc::new(Bound::Map { expr: physical, schema: Arc::clone(&node.schema), column, text, input }))
 }
 

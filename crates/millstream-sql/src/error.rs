@@ -122,6 +122,24 @@ impl SqlError {
         }
     }
 
+    /// An error of DataFusion's planner: its message, and the place and the help it knows. Places need the parser option
+    /// `collect_spans`, and count within the text the query was parsed from.
+    pub fn from_planner(error: &DataFusionError) -> Self {
+        let text = error.find_root().strip_backtrace();
+        let line = text.lines().next().unwrap_or("invalid statement");
+        let prefixes = ["Error during planning: ", "Schema error: ", "This feature is not implemented: ", "SQL error: "];
+        let message = prefixes.iter().find_map(|prefix| line.strip_prefix(prefix)).unwrap_or(line);
+        let mut result = SqlError::new(lower_first(message));
+        if let Some(diagnostic) = error.diagnostic() {
+            let position = |line, column| (line > 0 && column > 0).then_some(Position { line, column });
+            result.start = diagnostic.span.and_then(|span| position(span.start.line, span.start.column));
+            result.end = diagnostic.span.and_then(|span| position(span.end.line, span.end.column));
+            let helps: Vec<&str> = diagnostic.helps.iter().map(|help| help.message.as_str()).collect();
+            result.hint = (!helps.is_empty()).then(|| helps.join("\n"));
+        }
+        result
+    }
+
     /// The error as text for people. `source` is the text that was parsed, `source_name` where it comes from, and
     /// `first_line` the line of `source_name` on which `source` begins.
     pub fn render(&self, source: &str, source_name: Option<&str>, first_line: u64) -> String {
@@ -236,7 +254,8 @@ mod tests {
         error.end = Some(Position { line: 2, column: 12 });
         assert_eq!(
             error.render("SELECT a,\n\tsum(, pric)\nFROM t", Some("x.sql"), 10),
-            "column \"pric\" is not known\n  --> x.sql:11:8\n    |\n 11 | \tsum(, pric)\n    | \t      ^^^^\n    = hint: Did you mean \"price\"?\n            Or \"prize\"?"
+            "column \"pric\" is not known\n  --> x.sql:11:8\n    |\n 11 | \tsum(, pric)\n    | \t      ^^^^\n\
+             \x20   = hint: Did you mean \"price\"?\n            Or \"prize\"?"
         );
         assert_eq!(SqlError::new("no").render("x", None, 1), "no", "an error without a place prints its message alone");
     }

@@ -173,7 +173,7 @@ fn refuse_foreign_forms(tokens: &[TokenWithSpan]) -> Result<()> {
         match word.value.as_str() {
             "mz_now" if next_is_paren => {
                 return Err(SqlError::new("mz_now() is not known here")
-                    .with_hint("Write now(): in a continuous query it is the clock of the epoch, for example `WHERE ts > now() - INTERVAL '1 hour'`.")
+                    .with_hint("Write now(), which is the epoch's clock: `WHERE ts > now() - INTERVAL '1 hour'`.")
                     .at(token.span));
             }
             "window" if is_token(tokens.get(index + 2), &Token::LParen) => {

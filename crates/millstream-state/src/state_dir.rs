@@ -81,7 +81,10 @@ impl StateDir {
         check_format(&path)?;
         let lock = lock(&path, &options)?;
         for name in DIRECTORIES {
-            durable_put::create_dir(&path.join(name))?;
+            let directory = path.join(name);
+            durable_put::create_dir(&directory)?;
+            // A predecessor may have died between a rename and its sync; what is read from here on must stay.
+            durable_put::sync_dir(&directory)?;
         }
         let writer = writer_number::take(&path.join("writer"), &options.instance)?;
         failpoint::hit("state.open.after_writer")?;

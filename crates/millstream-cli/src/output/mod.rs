@@ -52,11 +52,6 @@ impl Format {
         ("markdown", Format::Markdown),
     ];
 
-    /// The format of that name.
-    pub(crate) fn from_name(name: &str) -> Option<Format> {
-        Self::ALL.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, format)| *format)
-    }
-
     /// The name of the format.
     pub(crate) fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, format)| *format == self).map_or("box", |(name, _)| name)

@@ -12,9 +12,9 @@ use arrow::array::{
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
-    ArrowNativeType, ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, FieldRef, Fields, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowNativeType, ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, FieldRef, Fields, Float32Type, Float64Type, Int8Type,
+    Int16Type, Int32Type, Int64Type, Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use std::sync::Arc;
 
@@ -350,8 +350,7 @@ impl Column {
             }
             Builder::Struct { fields, children, nulls, rows } => {
                 let arrays = children.iter_mut().map(Column::finish).collect::<Result<Vec<_>>>()?;
-                let relaxed: Fields =
-                    fields.iter().zip(&arrays).map(|(field, array)| Arc::new(relax(field, array.data_type()))).collect();
+                let relaxed: Fields = fields.iter().zip(&arrays).map(|(field, array)| Arc::new(relax(field, array.data_type()))).collect();
                 let built = StructArray::try_new_with_length(relaxed, arrays, nulls.finish(), *rows);
                 *rows = 0;
                 Arc::new(built.map_err(|error| ConnectorError::internal("building a struct column", error))?)

@@ -137,9 +137,7 @@ fn json_shape(value: &Value, timestamps: &TimestampFormat) -> Shape {
             let joined = items.iter().map(|item| json_shape(item, timestamps)).fold(Shape::Unknown, Shape::join);
             Shape::List(Box::new(joined))
         }
-        Value::Object(fields) => {
-            Shape::Struct(fields.iter().map(|(name, value)| (name.clone(), json_shape(value, timestamps))).collect())
-        }
+        Value::Object(fields) => Shape::Struct(fields.iter().map(|(name, value)| (name.clone(), json_shape(value, timestamps))).collect()),
     }
 }
 

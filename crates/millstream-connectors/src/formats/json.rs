@@ -114,7 +114,9 @@ impl JsonDecoder {
             .fields()
             .iter()
             .enumerate()
-            .map(|(index, field)| (field.name().as_str().into(), selected.iter().position(|at| *at == index).map_or(Slot::Unused, Slot::Column)))
+            .map(|(index, field)| {
+                (field.name().as_str().into(), selected.iter().position(|at| *at == index).map_or(Slot::Unused, Slot::Column))
+            })
             .collect();
         let fields = FieldNames { order: Vec::new(), known: slots.len(), slots };
         Ok(Self { schema: Arc::clone(schema), columns, fields, timestamps: options.timestamp_format.clone() })
@@ -196,11 +198,15 @@ impl JsonDecoder {
             let name = column.field.name();
             if let Some((_, found)) = near_miss.as_ref().filter(|(near, _)| *near == at) {
                 let found = shorten(found);
-                return Err(Problem::Other(format!("column \"{name}\": the row has no such field, but \"{found}\"; names must match exactly")));
+                return Err(Problem::Other(format!(
+                    "column \"{name}\": the row has no such field, but \"{found}\"; names must match exactly"
+                )));
             }
             if !column.field.is_nullable() {
                 let data_type = super::sql_type(column.field.data_type());
-                return Err(Problem::Other(format!("column \"{name}\": the row has no such field, and the column is {data_type} NOT NULL")));
+                return Err(Problem::Other(format!(
+                    "column \"{name}\": the row has no such field, and the column is {data_type} NOT NULL"
+                )));
             }
             column.push_null();
         }

@@ -249,8 +249,30 @@ mod tests {
     #[test]
     fn agrees_with_serde_json() {
         let texts = [
-            "1", "-0.5e+3", "01", "1.", "-", "\"a\\u00e9\\n\"", "\"\\ud83d\\ude00\"", "\"\\ud83d\"", "\"\\x\"", "{\"a\":[1,2,{}]}", "[1,]", "{,}",
-            "{\"a\"}", "nul", "true", "[null, false]", "\"tab\there\"", "{\"a\":1}x", "", " [ ] ", "1e", "\"", "[", "{\"a\":",
+            "1",
+            "-0.5e+3",
+            "01",
+            "1.",
+            "-",
+            "\"a\\u00e9\\n\"",
+            "\"\\ud83d\\ude00\"",
+            "\"\\ud83d\"",
+            "\"\\x\"",
+            "{\"a\":[1,2,{}]}",
+            "[1,]",
+            "{,}",
+            "{\"a\"}",
+            "nul",
+            "true",
+            "[null, false]",
+            "\"tab\there\"",
+            "{\"a\":1}x",
+            "",
+            " [ ] ",
+            "1e",
+            "\"",
+            "[",
+            "{\"a\":",
         ];
         for text in texts {
             let expected = serde_json::from_str::<serde_json::Value>(text).is_ok();

@@ -138,8 +138,7 @@ impl LineSplitter {
         out.bytes.extend_from_slice(chunk);
         let mut position = start + self.scanned;
         self.carry.clear();
-        loop {
-            let Some(end) = self.find_end(&out.bytes, start, &mut position) else { break };
+        while let Some(end) = self.find_end(&out.bytes, start, &mut position) {
             let next_offset = self.offset + (end + 1 - start) as u64;
             self.emit(out, start, end, next_offset, 1);
             start = end + 1;

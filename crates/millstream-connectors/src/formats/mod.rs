@@ -4,11 +4,11 @@
 //!   bytes ── compression ──► chunks ── LineSplitter ──► LineBatch ── Decoder ──► DecodedRows { batch, kept, bad }
 //! ```
 //!
-//! A row either fits its declared types exactly or becomes a [`DecodedBad`] with a reason that names column, value and
+//! A row either fits its declared types exactly or becomes a [`DecodedBad`] whose reason names column, value and
 //! expected type. Memory is bounded by [`FormatOptions::max_row_bytes`], the nesting depth and the batch size, whatever the input holds.
 //!
 //! ```
-//! use millstream_connectors::formats::{Decoder, Format, FormatOptions, LineBatch, LineSplitter};
+//! use millstream_connectors::formats::{Decoder, FormatOptions, LineBatch, LineSplitter};
 //! use millstream_types::Options;
 //! use arrow::datatypes::{DataType, Field, Schema};
 //! use std::sync::Arc;
@@ -32,6 +32,7 @@ pub mod infer;
 mod json;
 mod json_scan;
 pub mod lines;
+mod options;
 mod scalar;
 mod text;
 mod timestamp;
@@ -39,10 +40,12 @@ mod timestamp;
 #[cfg(test)]
 mod tests;
 
-pub use compression::Compression;
-pub use lines::{Line, LineBatch, LineSplitter, SplitOptions};
-pub use scalar::sql_type;
 pub(crate) use column::restore_nested;
+pub use compression::Compression;
+pub(crate) use csv::same_but_spelling;
+pub use lines::{Line, LineBatch, LineSplitter, SplitOptions};
+pub use options::{DEFAULT_MAX_ROW_BYTES, Format, FormatOptions};
+pub use scalar::sql_type;
 pub(crate) use scalar::{Misfit, shorten};
 pub use timestamp::TimestampFormat;
 
@@ -50,189 +53,12 @@ use crate::error::{ConnectorError, Result};
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use millstream_types::{OptionError, Options};
 use std::sync::Arc;
 
-/// Default of [`FormatOptions::max_row_bytes`].
-pub const DEFAULT_MAX_ROW_BYTES: usize = 16 << 20;
 /// How much of a bad row is kept.
 pub const RAW_BYTES_MAX: usize = 64 << 10;
 /// Deepest nesting of a JSON value.
 pub const NESTING_MAX: usize = 64;
-
-/// How bytes become rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Separated values, RFC 4180 with options.
-    Csv,
-    /// One JSON object per line.
-    Json,
-    /// One VARCHAR (or BYTEA) column, a row per line.
-    Text,
-    /// One BYTEA column, a row per line, bytes as they are.
-    Raw,
-    /// Apache Parquet files.
-    Parquet,
-    /// Arrow IPC files or streams.
-    Arrow,
-    /// Avro object container files.
-    Avro,
-}
-
-impl Format {
-    /// The value of the option `format`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::Csv => "csv",
-            Format::Json => "json",
-            Format::Text => "text",
-            Format::Raw => "raw",
-            Format::Parquet => "parquet",
-            Format::Arrow => "arrow",
-            Format::Avro => "avro",
-        }
-    }
-
-    /// Whether rows are lines.
-    pub fn is_text(self) -> bool {
-        matches!(self, Format::Csv | Format::Json | Format::Text | Format::Raw)
-    }
-
-    /// The format that a file name's suffix stands for, a compression suffix put aside.
-    pub fn from_path(path: &str) -> Option<Format> {
-        let (stem, _) = Compression::strip_suffix(path);
-        match stem.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
-            "csv" | "tsv" => Some(Format::Csv),
-            "json" | "jsonl" | "ndjson" => Some(Format::Json),
-            "txt" | "log" => Some(Format::Text),
-            "parquet" => Some(Format::Parquet),
-            "arrow" | "arrows" | "feather" => Some(Format::Arrow),
-            "avro" => Some(Format::Avro),
-            _ => None,
-        }
-    }
-}
-
-/// Everything the `WITH` list says about a format.
-#[derive(Debug, Clone)]
-pub struct FormatOptions {
-    /// How bytes become rows.
-    pub format: Format,
-    /// How timestamps are written.
-    pub timestamp_format: TimestampFormat,
-    /// CSV: the first record names the columns.
-    pub header: bool,
-    /// CSV: between fields.
-    pub delimiter: u8,
-    /// CSV: around fields that hold delimiters or line ends; `None` switches quoting off.
-    pub quote: Option<u8>,
-    /// CSV: the unquoted text that means NULL.
-    pub null: String,
-    /// CSV: lines that start with it are skipped.
-    pub comment: Option<u8>,
-    /// A longer row is a bad row.
-    pub max_row_bytes: usize,
-}
-
-impl FormatOptions {
-    /// The defaults of `format`.
-    pub fn new(format: Format) -> Self {
-        Self {
-            format,
-            timestamp_format: TimestampFormat::Iso,
-            header: true,
-            delimiter: b',',
-            quote: Some(b'"'),
-            null: String::new(),
-            comment: None,
-            max_row_bytes: DEFAULT_MAX_ROW_BYTES,
-        }
-    }
-
-    /// Takes `format` and the options that belong to it: `timestamp_format`, `max_row_bytes`, and for CSV `header`,
-    /// `delimiter`, `quote`, `null`, `comment`. Without `format` it is `default`, if there is one.
-    ///
-    /// # Errors
-    /// When an option is missing or malformed.
-    pub fn take(options: &mut Options, default: Option<Format>) -> Result<Self> {
-        let choices = [
-            ("csv", Format::Csv),
-            ("json", Format::Json),
-            ("text", Format::Text),
-            ("parquet", Format::Parquet),
-            ("avro", Format::Avro),
-            ("arrow", Format::Arrow),
-            ("raw", Format::Raw),
-        ];
-        let format = match (options.choice("format", &choices)?, default) {
-            (Some(format), _) | (None, Some(format)) => format,
-            (None, None) => return Err(OptionError::Missing { owner: options.owner().to_string(), name: "format".into() }.into()),
-        };
-        let mut taken = Self::new(format);
-        if format.is_text() {
-            if let Some(bytes) = options.bytes("max_row_bytes")? {
-                taken.max_row_bytes = usize::try_from(bytes).unwrap_or(usize::MAX).clamp(1, 1 << 30);
-            }
-        }
-        if matches!(format, Format::Csv | Format::Json) {
-            if let Some(text) = options.take("timestamp_format") {
-                let expected = "'iso', 'epoch_s', 'epoch_ms', 'epoch_us' or a strftime pattern such as '%Y-%m-%d %H:%M:%S'";
-                taken.timestamp_format = TimestampFormat::parse(&text).ok_or_else(|| value_error(options, "timestamp_format", text, expected))?;
-            }
-        }
-        if format == Format::Csv {
-            if let Some(header) = options.boolean("header")? {
-                taken.header = header;
-            }
-            if let Some(delimiter) = take_byte(options, "delimiter")? {
-                taken.delimiter = delimiter.ok_or_else(|| value_error(options, "delimiter", String::new(), "a single character"))?;
-            }
-            if let Some(quote) = take_byte(options, "quote")? {
-                taken.quote = quote;
-            }
-            if let Some(comment) = take_byte(options, "comment")? {
-                taken.comment = comment;
-            }
-            if let Some(null) = options.take("null") {
-                taken.null = null;
-            }
-            if taken.quote == Some(taken.delimiter) {
-                return Err(ConnectorError::invalid(
-                    format!("options \"delimiter\" and \"quote\" of {} are the same character", options.owner()),
-                    "",
-                ));
-            }
-        }
-        Ok(taken)
-    }
-
-    /// How the bytes of this format are cut into records.
-    pub fn split_options(&self) -> SplitOptions {
-        let csv = self.format == Format::Csv;
-        SplitOptions {
-            max_row_bytes: self.max_row_bytes,
-            quote: self.quote.filter(|_| csv),
-            delimiter: self.delimiter,
-            comment: self.comment.filter(|_| csv),
-            skip_blank: matches!(self.format, Format::Csv | Format::Json),
-        }
-    }
-}
-
-fn value_error(options: &Options, name: &str, value: String, expected: &str) -> ConnectorError {
-    OptionError::Value { owner: options.owner().to_string(), name: name.into(), value, expected: expected.into() }.into()
-}
-
-/// A single ASCII character; `Some(None)` for the empty text.
-fn take_byte(options: &mut Options, name: &str) -> Result<Option<Option<u8>>> {
-    let Some(text) = options.take(name) else { return Ok(None) };
-    match text.as_bytes() {
-        [] => Ok(Some(None)),
-        b"\\t" | b"tab" => Ok(Some(Some(b'\t'))),
-        [byte] if byte.is_ascii() && !matches!(byte, b'\n' | b'\r') => Ok(Some(Some(*byte))),
-        _ => Err(value_error(options, name, text, "a single character")),
-    }
-}
 
 /// A row that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -449,8 +275,6 @@ pub(crate) fn parse_timestamp_micros(text: &str) -> Option<i64> {
 pub(crate) fn split_csv_record(record: &str, options: &FormatOptions) -> Option<Vec<String>> {
     csv::split_record(record, options.delimiter, options.quote).ok()
 }
-
-pub(crate) use csv::same_but_spelling;
 
 /// A text as an array with one value of the field's type, or the reason why it is none.
 pub(crate) fn parse_scalar(

@@ -311,7 +311,7 @@ pub(crate) fn to_unit(seconds: i64, nanos: u32, unit: TimeUnit) -> Result<i64, M
         TimeUnit::Microsecond => (1_000_000, 1_000),
         TimeUnit::Nanosecond => (1_000_000_000, 1),
     };
-    if nanos % nanos_per_unit != 0 {
+    if !nanos.is_multiple_of(nanos_per_unit) {
         return Err(Misfit::Scale);
     }
     seconds.checked_mul(per_second).and_then(|value| value.checked_add(i64::from(nanos / nanos_per_unit))).ok_or(Misfit::Range)
@@ -320,7 +320,7 @@ pub(crate) fn to_unit(seconds: i64, nanos: u32, unit: TimeUnit) -> Result<i64, M
 /// Hex digits, optionally after `\x` as PostgreSQL writes them.
 pub(crate) fn parse_hex(text: &[u8]) -> Result<Vec<u8>, Misfit> {
     let digits = text.strip_prefix(b"\\x").unwrap_or(text);
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return Err(Misfit::Form);
     }
     let nibble = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8).ok_or(Misfit::Form);

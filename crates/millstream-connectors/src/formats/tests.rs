@@ -5,6 +5,7 @@ use super::*;
 use arrow::array::AsArray;
 use arrow::datatypes::{Field, Fields, TimeUnit};
 use arrow::util::pretty::pretty_format_batches;
+use millstream_types::Options;
 
 fn schema(fields: &[(&str, DataType)]) -> SchemaRef {
     Arc::new(Schema::new(fields.iter().map(|(name, data_type)| Field::new(*name, data_type.clone(), true)).collect::<Vec<_>>()))
@@ -89,7 +90,12 @@ fn csv_reads_every_type() {
 
 #[test]
 fn csv_refuses_what_does_not_fit() {
-    let schema = schema(&[("i", DataType::Int64), ("t", DataType::Int8), ("d", DataType::Decimal128(4, 2)), ("ts", DataType::Timestamp(TimeUnit::Microsecond, None))]);
+    let schema = schema(&[
+        ("i", DataType::Int64),
+        ("t", DataType::Int8),
+        ("d", DataType::Decimal128(4, 2)),
+        ("ts", DataType::Timestamp(TimeUnit::Microsecond, None)),
+    ]);
     let input = b"i,t,d,ts\n9.5,1,1,\n1,128,1,\n1,1,1.234,\n1,1,100,\n1,1,1,1714557600\n1,1\n 1,1,1,\n99999999999999999999,1,1,\n1,\xff,1,\n5,6,7,\n";
     let rows = decode(&schema, None, &[("format", "csv")], input);
     assert_eq!(
@@ -260,7 +266,10 @@ fn text_takes_lines_as_they_are() {
 fn options_are_checked() {
     let take = |pairs: &[(&str, &str)]| {
         let mut options = Options::new("stream \"s\"", pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())));
-        FormatOptions::take(&mut options, None).map(|_| ()).map_err(|error| error.to_string()).and_then(|()| options.finish().map_err(|error| error.to_string()))
+        FormatOptions::take(&mut options, None)
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+            .and_then(|()| options.finish().map_err(|error| error.to_string()))
     };
     assert_eq!(take(&[]).unwrap_err(), "stream \"s\" needs the option \"format\"");
     assert_eq!(take(&[("format", "json"), ("header", "true")]).unwrap_err(), "unknown option \"header\" of stream \"s\"");

@@ -24,7 +24,7 @@ impl StatementParser<'_> {
         };
         if self.is("from") {
             return Err(SqlError::new("COPY ... FROM is not in this build")
-                .with_hint("Write `INSERT INTO target SELECT ...`, or declare the files as a stream: `CREATE STREAM s WITH (connector = 'files', path = '...')`.")
+                .with_hint("Declare the files as a stream, `CREATE STREAM s WITH (connector = 'files', path = '...')`, and select from it.")
                 .at(self.span()));
         }
         self.expect(&["to"])?;

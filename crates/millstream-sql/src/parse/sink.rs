@@ -77,9 +77,9 @@ impl StatementParser<'_> {
             } else if self.is("with") && sink.options.is_empty() {
                 sink.options = self.with_options()?;
             } else {
-                return Err(self.unexpected("FROM, AS, EMIT, PRIMARY KEY, PARTITIONED BY, ORDER BY or WITH").with_hint(
-                    "A sink is written `CREATE SINK k AS SELECT ... EMIT ... PARTITIONED BY (day) WITH (connector = 'parquet', path = '...')`.",
-                ));
+                return Err(self
+                    .unexpected("FROM, AS, EMIT, PRIMARY KEY, PARTITIONED BY, ORDER BY or WITH")
+                    .with_hint("A sink is written `CREATE SINK k AS SELECT ... EMIT ... WITH (connector = 'parquet', path = '...')`."));
             }
         }
         match (&mut sink.source, emit) {

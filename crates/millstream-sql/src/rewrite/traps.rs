@@ -74,7 +74,8 @@ fn check_set_expr(body: &SetExpr) -> Result<()> {
     let is_all = matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName);
     if is_all && *op != SetOperator::Union {
         let hint = format!(
-            "How often a row stays would come out wrong. Write {op}, which gives each row once, or number equal rows first: row_number() OVER (PARTITION BY <all columns>)."
+            "How often a row stays would come out wrong. Write {op}, which gives each row once, or number equal rows first \
+             with row_number() OVER (PARTITION BY <all columns>)."
         );
         return refuse(format!("{op} ALL is not supported"), hint, right.span());
     }
@@ -117,7 +118,8 @@ fn check_joins(joins: &[Join]) -> Result<()> {
             JoinOperator::AsOf { .. } => {
                 return refuse(
                     "ASOF JOIN is not supported",
-                    "Rank the candidates: `SELECT ... FROM (SELECT *, row_number() OVER (PARTITION BY l.id ORDER BY r.ts DESC) AS n FROM l JOIN r ON l.k = r.k AND r.ts <= l.ts) WHERE n = 1`.",
+                    "Rank the candidates: `SELECT ... FROM l JOIN r ON l.k = r.k AND r.ts <= l.ts \
+                     QUALIFY row_number() OVER (PARTITION BY l.id ORDER BY r.ts DESC) = 1`.",
                     join.relation.span(),
                 );
             }
@@ -139,7 +141,7 @@ fn check_joins(joins: &[Join]) -> Result<()> {
 
 fn check_factor(factor: &TableFactor) -> Result<()> {
     let span = factor.span();
-    let sample_hint = "Filter by a hash of a key: `WHERE abs(hash(k)) % 100 < 10`; `random()` gives another sample each time.";
+    let sample_hint = "Filter by a hash of a key: `WHERE md5(CAST(k AS VARCHAR)) < '1a'` keeps a tenth.";
     match factor {
         TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
             refuse("TABLESAMPLE is not supported", sample_hint, span)

@@ -261,7 +261,8 @@ impl<'a> Arguments<'a> {
         let swapped = format!("{name}({before}{}, {})", size.to_sql(), step.to_sql());
         let hint = if self.kind == WindowKind::Hop {
             format!(
-                "The slide comes before the size: write `{swapped}`. For windows with gaps between them name the arguments: slide => {}, size => {}.",
+                "The slide comes before the size: write `{swapped}`. For windows with gaps between them name the arguments: \
+                 slide => {}, size => {}.",
                 step.to_sql(),
                 size.to_sql()
             )

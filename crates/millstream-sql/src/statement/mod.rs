@@ -109,6 +109,22 @@ impl Statement {
         }
     }
 
+    /// [`Statement::query`], to be changed in place, for example by [`crate::rewrite_query`].
+    pub fn query_mut(&mut self) -> Option<&mut Query> {
+        match self {
+            Statement::CreateStream(stream) => stream.as_select.as_deref_mut(),
+            Statement::CreateTable(table) => table.as_select.as_deref_mut(),
+            Statement::CreateView(view) => Some(&mut view.query),
+            Statement::CreateMaterializedView(view) => Some(&mut view.query),
+            Statement::CreateSink(CreateSink { source: Some(SinkSource::Query { query, .. }), .. }) => Some(query),
+            Statement::InsertInto(insert) => Some(&mut insert.source),
+            Statement::Query(query) => Some(&mut query.query),
+            Statement::Subscribe(Subscribe { source: SubscribeSource::Query(query), .. }) => Some(query),
+            Statement::Explain(explain) => explain.statement.query_mut(),
+            _ => None,
+        }
+    }
+
     /// The options of the statement's `WITH` clause, to be changed in place, for example by
     /// [`crate::variables::expand_options`].
     pub fn options_mut(&mut self) -> Option<&mut OptionList> {

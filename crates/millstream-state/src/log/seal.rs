@@ -85,6 +85,8 @@ fn path(directory: &Path, writer: u64) -> PathBuf {
 /// Bytes of a writer's last segment that are valid frames.
 fn valid_length(directory: &Path, name: SegmentName) -> Result<u64> {
     let mut reader = SegmentReader::open(directory, name)?;
+    // Frames that are only in the page cache are about to count: a power cut must not take them away behind the seal.
+    reader.sync()?;
     loop {
         match reader.step()? {
             Step::Frame(_) => {}

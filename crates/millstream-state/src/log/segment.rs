@@ -224,6 +224,11 @@ impl SegmentReader {
         Ok(SegmentReader { path, name, file, bytes, offset: SEGMENT_HEADER_BYTES, newest_epoch: Epoch::ZERO })
     }
 
+    /// Makes durable whatever the file holds.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(StateError::io("syncing", &self.path))
+    }
+
     /// The next frame, payload checked.
     pub(crate) fn step(&mut self) -> Result<Step> {
         let Some(header) = self.header_at(self.offset)? else { return Ok(Step::Invalid) };

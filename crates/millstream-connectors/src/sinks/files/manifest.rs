@@ -95,6 +95,10 @@ impl ManifestLog {
                 let file = OpenOptions::new().write(true).open(&path).map_err(io_error("opening", &path))?;
                 file.set_len(whole as u64).map_err(io_error("truncating", &path))?;
             }
+            if durable {
+                // Lines that a writer had not synced when it died count from now on.
+                File::open(&path).and_then(|file| file.sync_all()).map_err(io_error("syncing", &path))?;
+            }
             let entries = parse(&path, &text[..whole])?;
             log.files = entries.iter().map(|entry| entry.files.len()).sum();
             log.last_epoch = entries.last().map(|entry| entry.epoch);

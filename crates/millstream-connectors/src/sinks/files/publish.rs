@@ -36,8 +36,9 @@ impl FileSink {
                 hit("sink.publish.before_rename")?;
                 if publish_file(root, file)? {
                     hit("sink.publish.after_rename")?;
-                    directories.extend(root.join(&file.name).parent().map(Path::to_path_buf));
                 }
+                // Also of files that have their names already: whoever gave them may have died before this.
+                directories.extend(root.join(&file.name).parent().map(Path::to_path_buf));
             }
         }
         if self.durable {

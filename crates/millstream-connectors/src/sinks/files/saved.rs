@@ -149,7 +149,7 @@ impl FileSink {
         Ok(())
     }
 
-    pub(super) fn restore_part(&self, part: SavedPart) -> Result<Part> {
+    fn restore_part(&self, part: SavedPart) -> Result<Part> {
         let Some(scratch) = self.encoder.scratch() else {
             return Err(ConnectorError::Corrupt {
                 place: format!("the checkpoint of sink \"{}\"", self.layout.sink),

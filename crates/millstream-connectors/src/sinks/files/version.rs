@@ -45,9 +45,9 @@ pub(crate) fn turn_to(root: &Path, epoch: Epoch, writer: u64, keep: usize, durab
         std::os::unix::fs::symlink(directory(epoch), &temporary).map_err(io_error("creating", &temporary))?;
         hit("sink.pointer.before_rename")?;
         std::fs::rename(&temporary, &pointer).map_err(io_error("creating", &pointer))?;
-        if durable {
-            durable_put::sync_dir(root).map_err(state_error(root))?;
-        }
+    }
+    if durable {
+        durable_put::sync_dir(root).map_err(state_error(root))?;
     }
     remove_old(root, keep)
 }

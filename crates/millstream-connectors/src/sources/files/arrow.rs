@@ -137,7 +137,11 @@ fn walk_stream(reader: &mut dyn ReadSeek, size: u64) -> Walk {
             return Ok(Ok(groups));
         }
         if meta_bytes > METADATA_MAX || at + meta_bytes > size {
-            return Ok(Err(if first { "it has neither the magic of a file nor a stream's schema".into() } else { "it is cut short".into() }));
+            return Ok(Err(if first {
+                "it has neither the magic of a file nor a stream's schema".into()
+            } else {
+                "it is cut short".into()
+            }));
         }
         let bytes = read_vec(reader, meta_bytes)?;
         let message = match root_as_message(&bytes) {

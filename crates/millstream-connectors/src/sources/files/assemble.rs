@@ -6,7 +6,9 @@ use super::storage::quoted;
 use crate::error::{ConnectorError, Result};
 use crate::formats::{parse_scalar, same_but_spelling};
 use crate::source::ReadRequest;
-use ::arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, TimestampMicrosecondArray, UInt32Array, new_null_array};
+use ::arrow::array::{
+    Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, TimestampMicrosecondArray, UInt32Array, new_null_array,
+};
 use ::arrow::compute::take;
 use ::arrow::datatypes::{DataType, Schema, SchemaRef};
 use std::sync::Arc;
@@ -44,12 +46,7 @@ pub(crate) struct Assembler {
 
 impl Assembler {
     /// The assembler of a slice, and the schema indices of the columns to decode, in order. `has` says which columns the file holds itself.
-    pub(crate) fn new(
-        shared: &Shared,
-        slice: &FileSlice,
-        request: &ReadRequest,
-        has: impl Fn(&str) -> bool,
-    ) -> Result<(Self, Vec<usize>)> {
+    pub(crate) fn new(shared: &Shared, slice: &FileSlice, request: &ReadRequest, has: impl Fn(&str) -> bool) -> Result<(Self, Vec<usize>)> {
         let fields = shared.schema.fields();
         let selected: Vec<usize> = match &request.projection {
             Some(indices) => indices.iter().copied().filter(|index| *index < fields.len()).collect(),

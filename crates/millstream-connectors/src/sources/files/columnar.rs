@@ -80,8 +80,8 @@ impl ColumnarFile {
             count = keep.count_set_bits();
             let keep = BooleanArray::new(keep, None);
             for column in &mut converted {
-                *column = filter(column.as_ref(), &keep)
-                    .map_err(|error| ConnectorError::internal("taking bad rows out of a batch", error))?;
+                *column =
+                    filter(column.as_ref(), &keep).map_err(|error| ConnectorError::internal("taking bad rows out of a batch", error))?;
             }
         }
         for (column, (field, _)) in converted.iter_mut().zip(&self.columns) {

@@ -273,10 +273,25 @@ impl Location {
 
 /// Options of object stores that may stand in a `WITH` list; the environment gives the rest.
 const STORE_OPTIONS: &[&str] = &[
-    "allow_http", "aws_access_key_id", "aws_allow_http", "aws_endpoint", "aws_region", "aws_secret_access_key", "aws_session_token",
-    "aws_skip_signature", "aws_virtual_hosted_style_request", "azure_container_name", "azure_endpoint", "azure_storage_account_key",
-    "azure_storage_account_name", "azure_storage_sas_key", "azure_storage_token", "google_application_credentials", "google_service_account",
-    "google_service_account_key", "google_skip_signature",
+    "allow_http",
+    "aws_access_key_id",
+    "aws_allow_http",
+    "aws_endpoint",
+    "aws_region",
+    "aws_secret_access_key",
+    "aws_session_token",
+    "aws_skip_signature",
+    "aws_virtual_hosted_style_request",
+    "azure_container_name",
+    "azure_endpoint",
+    "azure_storage_account_key",
+    "azure_storage_account_name",
+    "azure_storage_sas_key",
+    "azure_storage_token",
+    "google_application_credentials",
+    "google_service_account",
+    "google_service_account_key",
+    "google_skip_signature",
 ];
 
 fn store_options(options: &mut Options) -> Vec<(String, String)> {

@@ -53,11 +53,10 @@ pub(crate) fn conversion(from: &DataType, to: &DataType) -> Option<Conversion> {
         (from, Decimal128(_, scale)) if integer(from) && *scale >= 0 => Some(Conversion::Cast),
         (Int8 | Int16 | UInt8 | UInt16 | Float16, Float32 | Float64) => Some(Conversion::Cast),
         (Int32 | UInt32 | Float32, Float64) => Some(Conversion::Cast),
-        (Decimal32(_, from_scale) | Decimal64(_, from_scale) | Decimal128(_, from_scale) | Decimal256(_, from_scale), Decimal128(_, to_scale))
-            if to_scale >= from_scale =>
-        {
-            Some(Conversion::Cast)
-        }
+        (
+            Decimal32(_, from_scale) | Decimal64(_, from_scale) | Decimal128(_, from_scale) | Decimal256(_, from_scale),
+            Decimal128(_, to_scale),
+        ) if to_scale >= from_scale => Some(Conversion::Cast),
         (Decimal32(_, 0) | Decimal64(_, 0) | Decimal128(_, 0), to) if integer(to) => Some(Conversion::Cast),
         (Timestamp(TimeUnit::Nanosecond, _), Timestamp(TimeUnit::Microsecond, _)) => Some(Conversion::Nanoseconds),
         (Timestamp(from_unit, _), Timestamp(to_unit, _)) if unit_rank(from_unit) <= unit_rank(to_unit) => Some(Conversion::Cast),
@@ -68,9 +67,7 @@ pub(crate) fn conversion(from: &DataType, to: &DataType) -> Option<Conversion> {
             let rest = conversion(&list, to)?;
             Some(Conversion::Via(list, Box::new(rest)))
         }
-        (List(from_item), List(to_item)) => {
-            Some(Conversion::List(Box::new(conversion(from_item.data_type(), to_item.data_type())?)))
-        }
+        (List(from_item), List(to_item)) => Some(Conversion::List(Box::new(conversion(from_item.data_type(), to_item.data_type())?))),
         (Struct(from_fields), Struct(to_fields)) => {
             let fields = to_fields.iter().map(|field| match from_fields.find(field.name()) {
                 Some((index, stored)) => conversion(stored.data_type(), field.data_type()).map(|how| Some((index, how))),

@@ -97,7 +97,7 @@ pub(crate) fn inspect(shared: &Shared, candidate: &Candidate, budget: Budget) ->
     }
     let groups = match groups(shared, &now) {
         Ok(groups) => groups,
-        Err(NotParquet::Incomplete(_)) if !candidate.settled_by_decree && !(candidate.stable && !changed) => return Ok(Outcome::Wait),
+        Err(NotParquet::Incomplete(_)) if !candidate.settled_by_decree && (changed || !candidate.stable) => return Ok(Outcome::Wait),
         Err(NotParquet::Incomplete(problem)) => {
             let hint = "Remove the file, or write it under a name that ends in .tmp and rename it when it is complete.";
             return Err(ConnectorError::Data { place: quoted(path), problem: problem.into(), hint: Some(hint.into()) });
@@ -185,7 +185,7 @@ fn inspect_groups(config: &FilesConfig, candidate: &Candidate, now: &FoundFile, 
             let cost = group.bytes.saturating_mul(group_end - from) / group.rows.max(1);
             let over_bytes = !budget.whole_files && bytes.saturating_add(cost) > budget.bytes;
             let over_rows = taken + (group_end - from) > budget.rows;
-            if (over_bytes || over_rows) && (taken > 0 || over_rows) {
+            if over_rows || over_bytes && taken > 0 {
                 if taken == 0 {
                     // One row group is more than the epoch may have: cut it, which costs decoding its beginning again.
                     taken = budget.rows.max(1).min(group_end - from);

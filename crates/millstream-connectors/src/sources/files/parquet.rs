@@ -87,7 +87,8 @@ pub(crate) fn groups(metadata: &ParquetMetaData) -> Vec<Group> {
 
 /// The Arrow schema of a file, text as views.
 fn arrow_metadata(path: &str, metadata: &Arc<ParquetMetaData>) -> Result<ArrowReaderMetadata> {
-    let plain = ArrowReaderMetadata::try_new(Arc::clone(metadata), ArrowReaderOptions::new()).map_err(|error| parquet_error(path, error))?;
+    let plain =
+        ArrowReaderMetadata::try_new(Arc::clone(metadata), ArrowReaderOptions::new()).map_err(|error| parquet_error(path, error))?;
     let viewed = Arc::new(Schema::new(plain.schema().fields().iter().map(with_views).collect::<Vec<_>>()));
     if viewed.fields() == plain.schema().fields() {
         return Ok(plain);
@@ -177,7 +178,9 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
             let mut row = from;
             for batch in reader {
                 let batch = batch.map_err(|error| match error {
-                    ::arrow::error::ArrowError::ExternalError(source) => ConnectorError::unavailable("reading file", quoted(&slice.path), source),
+                    ::arrow::error::ArrowError::ExternalError(source) => {
+                        ConnectorError::unavailable("reading file", quoted(&slice.path), source)
+                    }
                     other => ConnectorError::Data {
                         place: quoted(&slice.path),
                         problem: format!("cannot be read as Parquet: {other}"),

@@ -91,6 +91,11 @@ pub(crate) struct FilesSource {
 impl FilesSource {
     pub(crate) fn new(context: &mut SourceContext) -> Result<Self> {
         let config = FilesConfig::take(&mut context.options)?;
+        Self::with_config(context, config)
+    }
+
+    /// A source of these options.
+    pub(crate) fn with_config(context: &SourceContext, config: FilesConfig) -> Result<Self> {
         if config.format.format.is_text() {
             // Columns that directory names may give are decoded as text, too, so any type that a format takes will do.
             let schema = &context.schema;
@@ -290,12 +295,7 @@ impl FilesSource {
     fn candidates(&self, draining: bool, limit: usize) -> Vec<Candidate> {
         let settled_by_decree = draining || self.config().bounded;
         let resumed = self.resume.iter().map(|resume| Candidate {
-            file: FoundFile {
-                path: resume.path.clone(),
-                size: resume.size,
-                modified: resume.modified,
-                etag: resume.etag.clone(),
-            },
+            file: FoundFile { path: resume.path.clone(), size: resume.size, modified: resume.modified, etag: resume.etag.clone() },
             resume: Some(resume.clone()),
             grown: None,
             at_start: true,
@@ -370,7 +370,12 @@ impl FilesSource {
         let taken = self.taken.lock();
         let mut late = found.iter().filter(|file| taken.get(PathHash::of(&file.path)).is_none());
         if let Some(first) = late.next() {
-            tracing::warn!(stream = self.stream, files = 1 + late.count(), first = first.path, "files of a bounded stream came too late and are not read");
+            tracing::warn!(
+                stream = self.stream,
+                files = 1 + late.count(),
+                first = first.path,
+                "files of a bounded stream came too late and are not read"
+            );
         }
         Ok(())
     }
@@ -519,7 +524,8 @@ impl Source for FilesSource {
             self.first_start = position.first_start;
             fixed = position.fixed;
         }
-        let unknown_initial = !first && self.initial.is_empty() && replayed.first().is_some_and(|range| range.range.start == Offset::default());
+        let unknown_initial =
+            !first && self.initial.is_empty() && replayed.first().is_some_and(|range| range.range.start == Offset::default());
         for range in replayed {
             let detail = RangeDetail::of(range)?;
             if let Some(noted) = detail.first_start {
@@ -617,8 +623,7 @@ impl Source for FilesSource {
     }
 
     fn position(&self) -> serde_json::Value {
-        // Strings and numbers only: this cannot fail.
-        serde_json::to_value(self.position_value()).unwrap_or_default()
+        serde_json::to_value(self.position_value()).expect("strings and numbers have a JSON form")
     }
 
     async fn stop(&mut self) {
@@ -638,7 +643,9 @@ fn put_away(config: &FilesConfig, slice: &FileSlice) -> Result<()> {
     }
     match &config.after_read {
         AfterRead::Keep => Ok(()),
-        AfterRead::Delete => storage.remove(&slice.path).map_err(|error| ConnectorError::unavailable("deleting file", quoted(&slice.path), error)),
+        AfterRead::Delete => {
+            storage.remove(&slice.path).map_err(|error| ConnectorError::unavailable("deleting file", quoted(&slice.path), error))
+        }
         AfterRead::Archive(target) => {
             let root = match storage {
                 super::storage::Storage::Local => config.location.base.clone(),

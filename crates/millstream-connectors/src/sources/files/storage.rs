@@ -3,12 +3,12 @@
 //! Everything here blocks and is called on blocking threads only; object-store calls run on the ambient Tokio runtime.
 
 use crate::error::{ConnectorError, Result};
+use ::parquet::errors::ParquetError;
+use ::parquet::file::reader::{ChunkReader, Length};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
-use ::parquet::errors::ParquetError;
-use ::parquet::file::reader::{ChunkReader, Length};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;

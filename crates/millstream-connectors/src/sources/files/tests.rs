@@ -128,7 +128,9 @@ async fn read_with(source: &dyn Source, range: &PartitionRange, request: ReadReq
                 .batch
                 .columns()
                 .iter()
-                .map(|column| ArrayFormatter::try_new(column.as_ref(), &Display::default().with_null("NULL")).unwrap().value(row).to_string())
+                .map(|column| {
+                    ArrayFormatter::try_new(column.as_ref(), &Display::default().with_null("NULL")).unwrap().value(row).to_string()
+                })
                 .collect();
             rows.push(format!("{}:{} {}", batch.sequence, offsets.next().unwrap(), values.join(" ")));
         }
@@ -549,7 +551,7 @@ async fn reads_parquet() {
     for (limits, sizes) in [
         (EpochLimits { max_rows: Some(3), ..place.limits() }, vec![3, 1, 3, 3, 2]),
         (EpochLimits { max_bytes: 1, ..place.limits() }, vec![4, 4, 2, 2]),
-        (EpochLimits { max_rows: Some(8), ..place.limits() }, vec![8, 2, 2]),
+        (EpochLimits { max_rows: Some(8), ..place.limits() }, vec![8, 4]),
     ] {
         let mut source = place.open("in", &schema, &options).await;
         let (mut rows, mut found) = (Vec::new(), Vec::new());
@@ -600,10 +602,7 @@ async fn parquet_types_are_exact() {
     for (declared, message) in [
         (columns(&[("big", DataType::Float64)]), "stores column \"big\" as BIGINT, which cannot become the declared DOUBLE without loss"),
         (columns(&[("Big", DataType::Int64)]), "has no column \"Big\", but \"big\"; names must match exactly"),
-        (
-            Arc::new(Schema::new(vec![Field::new("other", DataType::Int64, false)])),
-            "has no column \"other\", which is NOT NULL",
-        ),
+        (Arc::new(Schema::new(vec![Field::new("other", DataType::Int64, false)])), "has no column \"other\", which is NOT NULL"),
     ] {
         let mut source = place.open("in/a.parquet", &declared, &[]).await;
         let range = place.plan(&mut source).await.unwrap();
@@ -717,8 +716,8 @@ async fn survives_hostile_rows() {
         place.rows(&mut source).await,
         [
             "0:0 1",
-            "0:2 2",
             "0:1 bad a.csv:3 the row has 3000000 bytes, more than the limit \"max_row_bytes\" allows",
+            "0:2 2",
             "0:3 bad a.csv:5 the row is not valid UTF-8 at byte 0",
             "0:4 bad a.csv:6 a quoted field has no end",
         ]
@@ -760,7 +759,12 @@ async fn columns_are_inferred() {
         infer_schema(&Options::new("stream \"s\"", [("path".to_string(), path)]))
     };
     let shown = |schema: SchemaRef| {
-        schema.fields().iter().map(|field| format!("{} {}", field.name(), crate::formats::sql_type(field.data_type()))).collect::<Vec<_>>().join(", ")
+        schema
+            .fields()
+            .iter()
+            .map(|field| format!("{} {}", field.name(), crate::formats::sql_type(field.data_type())))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     place.write("a.parquet", 1, parquet_bytes(&numbers(0..3), 10));
     assert_eq!(shown(infer("a.parquet").unwrap()), "n INTEGER, s VARCHAR");
@@ -796,5 +800,69 @@ async fn conforms() {
             }
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn reads_objects() {
+    use object_store::{ObjectStore, ObjectStoreExt};
+    let place = Place::new();
+    let store: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+    let put = async |path: &str, bytes: Vec<u8>| store.put(&path.into(), bytes.into()).await.map(drop).unwrap();
+    let source = |format: &str, pattern: Option<&str>, more: &[(&str, &str)]| {
+        let pairs: Vec<_> = [("format", format), ("order", "name")].iter().chain(more).copied().collect();
+        let mut context = place.context("unused", &number_and_text(), &pairs);
+        let mut config = config::FilesConfig::take(&mut context.options).unwrap();
+        config.location.storage = storage::Storage::Object { store: Arc::clone(&store), root: "mem://b".into() };
+        config.location.base = "in".into();
+        config.location.pattern = pattern.map(Into::into);
+        Box::new(source::FilesSource::with_config(&context, config).unwrap()) as Box<dyn Source>
+    };
+    put("in/a.parquet", parquet_bytes(&numbers(0..10), 4)).await;
+    put("in/b.parquet", parquet_bytes(&numbers(10..12), 4)).await;
+    put("in/_tmp/c.parquet", b"no".to_vec()).await;
+    put("in/sub/d.csv", b"n,s\n1,x\n2,y\n".to_vec()).await;
+    let mut parquet = source("parquet", None, &[]);
+    parquet.open(None, &[]).await.unwrap();
+    let range = parquet.plan(&EpochLimits { max_rows: Some(9), ..place.limits() }).await.unwrap().unwrap().remove(0);
+    assert_eq!(range.detail["files"][0]["path"], "mem://b/in/a.parquet");
+    assert_eq!(read(&mut parquet, &range).await.len(), 8);
+    let rest = place.plan(&mut parquet).await.unwrap();
+    assert_eq!(read(&mut parquet, &rest).await, ["0:8 8 s8", "0:9 9 s9", "1:0 10 s10", "1:1 11 s11"]);
+    let mut csv = source("csv", Some("in/*/*.csv"), &[("after_read", "delete"), ("discovery_interval", "1s")]);
+    csv.open(None, &[]).await.unwrap();
+    let range = place.plan(&mut csv).await.unwrap();
+    assert_eq!(read(&mut csv, &range).await, ["0:0 1 x", "0:1 2 y"]);
+    // An object that was written again is another one, whatever its size.
+    put("in/sub/d.csv", b"n,s\n1,x\n2,z\n".to_vec()).await;
+    assert_eq!(read_with(csv.as_ref(), &range, small()).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    csv.acknowledge(&[range]).await.unwrap();
+    assert!(store.head(&"in/sub/d.csv".into()).await.is_ok(), "what changed is not deleted");
+    place.advance(1);
+    assert!(csv.plan(&place.limits()).await.unwrap_err().to_string().contains("d.csv\" was taken and has changed"));
+    let mut again = source("csv", Some("in/*/*.csv"), &[("after_read", "delete")]);
+    again.open(None, &[]).await.unwrap();
+    let range = place.plan(&mut again).await.unwrap();
+    again.acknowledge(&[range]).await.unwrap();
+    assert!(store.head(&"in/sub/d.csv".into()).await.is_err());
+}
+
+#[tokio::test]
+async fn lists_large_places_beside_the_epochs() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("in")).unwrap();
+    for file in 0..10_001 {
+        fs::write(place.path(&format!("in/{file:05}")), "").unwrap();
+    }
+    let mut source = place.open("in", &n(), &[("format", "json"), ("order", "name"), ("settle", "0")]).await;
+    assert_eq!(source.backlog().await.unwrap().files, Some(10_001));
+    place.write("in/later", 1, "{\"n\":1}\n");
+    place.advance(1);
+    // The listing has begun; the epoch goes on with what is known.
+    let range = source.plan(&EpochLimits { max_files: 10, ..place.limits() }).await.unwrap().unwrap().remove(0);
+    assert_eq!(range.range.end.sequence, 10);
+    source.wake().notified().await;
+    while source.backlog().await.unwrap().files != Some(9_992) {
+        tokio::task::yield_now().await;
     }
 }

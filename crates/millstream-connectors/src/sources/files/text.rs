@@ -23,7 +23,7 @@ pub(crate) fn read_error(path: &str, error: io::Error) -> ConnectorError {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput => ConnectorError::Data {
             place: quoted(path),
             problem: format!("cannot be read: {error}"),
-            hint: Some("The file is damaged or cut short; replace it, or remove it with on_missing = 'skip'.".into()),
+            hint: Some("The file is damaged or cut short; replace it or take it away.".into()),
         },
         _ => ConnectorError::unavailable("reading file", quoted(path), error),
     }
@@ -161,9 +161,8 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
     let names = names.and_then(|line| split_csv_record(line, &config.format));
     // Directory names give the columns that the header does not; where there is no header they always do.
     let keys = partition_keys(&slice.path);
-    let from_path = |name: &str| {
-        keys.iter().any(|(key, _)| key == name) && names.as_ref().is_none_or(|names| !names.iter().any(|known| known == name))
-    };
+    let from_path =
+        |name: &str| keys.iter().any(|(key, _)| key == name) && names.as_ref().is_none_or(|names| !names.iter().any(|known| known == name));
     let (assembler, decoded) = Assembler::new(shared, slice, request, |name| !from_path(name))?;
     let fields = shared.schema.fields();
     let own: Vec<usize> = (0..fields.len()).filter(|index| !from_path(fields[*index].name())).collect();

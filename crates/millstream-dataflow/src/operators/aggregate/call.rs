@@ -9,8 +9,8 @@
 
 use crate::columns::evaluate;
 use crate::error::{DataflowError, Result};
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_array};
-use arrow::compute::{SortColumn, cast, lexsort_to_indices, take};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::common::cast::as_boolean_array;
@@ -31,8 +31,6 @@ pub(crate) struct Call {
     /// Arguments, then ORDER BY expressions.
     arguments: Vec<Arc<dyn PhysicalExpr>>,
     filter: Option<Arc<dyn PhysicalExpr>>,
-    /// ORDER BY that the function relies on: rows are sorted before it sees them.
-    sort: Vec<arrow::compute::SortOptions>,
     /// Types of the state columns.
     pub(crate) state_types: Vec<DataType>,
     /// The state of a group without rows: one row per state column.
@@ -61,7 +59,10 @@ impl Call {
         let mut arguments = expr.expressions();
         arguments.extend(order_bys.iter().map(|order| Arc::clone(&order.expr)));
         let arguments = arguments.into_iter().map(with_checked_arithmetic).collect::<datafusion::common::Result<Vec<_>>>()?;
-        let sort = if sensitivity.hard_requires() { order_bys.iter().map(|order| order.options).collect() } else { vec![] };
+        // Such accumulators see one sorted run only; states of several runs do not merge. (WITHIN GROUP names an argument, not an order.)
+        if sensitivity.hard_requires() && !order_bys.is_empty() && !expr.fun().supports_within_group_clause() {
+            return Err(DataflowError::internal(format!("{} needs its whole input in order", expr.name())));
+        }
         let state_types: Vec<DataType> = expr.state_fields()?.iter().map(|field| field.data_type().clone()).collect();
         let simple = matches!(expr.fun().name(), "count" | "min" | "max") && !expr.is_distinct();
         let state_is_value = simple && state_types.len() == 1 && state_types[0] == *expr.field().data_type();
@@ -69,7 +70,7 @@ impl Call {
         let types = arguments.iter().map(|argument| argument.data_type(schema));
         let values: Vec<ArrayRef> = types.map(|data_type| Ok(new_null_array(&data_type?, 1))).collect::<Result<_>>()?;
         let nothing = Arguments { values, filter: Some(BooleanArray::from(vec![false])) };
-        let mut call = Self { expr, arguments, filter, sort, state_types, empty_state: vec![], nothing, state_is_value };
+        let mut call = Self { expr, arguments, filter, state_types, empty_state: vec![], nothing, state_is_value };
         let mut accumulator = call.accumulator()?;
         call.update_nothing(accumulator.as_mut())?;
         call.empty_state = call.state(accumulator.as_mut(), 1)?;
@@ -113,25 +114,7 @@ impl Call {
         groups: &[usize],
         count: usize,
     ) -> Result<()> {
-        if self.sort.is_empty() || groups.is_empty() {
-            return Ok(accumulator.update_batch(&arguments.values, groups, arguments.filter.as_ref(), count)?);
-        }
-        let keys = &arguments.values[arguments.values.len() - self.sort.len()..];
-        let mut columns: Vec<SortColumn> = keys
-            .iter()
-            .zip(&self.sort)
-            .map(|(values, options)| SortColumn { values: Arc::clone(values), options: Some(*options) })
-            .collect();
-        // The arrival order decides ties, so that the result is deterministic.
-        columns.push(SortColumn { values: Arc::new(UInt32Array::from_iter_values(0..groups.len() as u32)), options: None });
-        let order = lexsort_to_indices(&columns, None)?;
-        let values = arguments.values.iter().map(|values| take(values, &order, None)).collect::<std::result::Result<Vec<_>, _>>()?;
-        let groups: Vec<usize> = order.values().iter().map(|row| groups[*row as usize]).collect();
-        let filter = match &arguments.filter {
-            Some(filter) => Some(as_boolean_array(&take(filter, &order, None)?)?.clone()),
-            None => None,
-        };
-        Ok(accumulator.update_batch(&values, &groups, filter.as_ref(), count)?)
+        Ok(accumulator.update_batch(&arguments.values, groups, arguments.filter.as_ref(), count)?)
     }
 
     /// Makes the only group, which has no rows.

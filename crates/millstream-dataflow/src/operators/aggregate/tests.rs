@@ -4,7 +4,7 @@ use crate::dataflow::{Dataflow, DataflowContext};
 use crate::test_util::*;
 use arrow::array::{Float64Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::functions_aggregate::expr_fn::{array_agg, count, max, min};
+use datafusion::functions_aggregate::expr_fn::{array_agg, count, first_value, last_value, max, min, nth_value};
 use datafusion::logical_expr::{Expr, ExprFunctionExt};
 use datafusion::prelude::{col, lit};
 use millstream_plan::bound::Bound;
@@ -195,6 +195,47 @@ async fn arrays_keep_the_order_of_arrival() {
     assert_eq!(change.iter().map(|part| part.weights.value(0)).collect::<Vec<_>>(), [-1, 1]);
 }
 
+/// Aggregates with their own ORDER BY follow it across epochs.
+#[tokio::test]
+async fn ordered_aggregates_merge_by_their_order() {
+    let input = schema(&[("k", DataType::Int64), ("v", DataType::Int64), ("x", DataType::Int64)]);
+    let order = || vec![col("x").sort(true, false)];
+    let ordered = |expr: Expr| expr.order_by(order()).build().unwrap();
+    let aggregates = vec![first_value(col("v"), order()), last_value(col("v"), order()), ordered(array_agg(col("v")))];
+    let list = DataType::new_list(DataType::Int64, true);
+    let output = schema(&[("k", DataType::Int64), ("first", DataType::Int64), ("last", DataType::Int64), ("all", list)]);
+    let mut builder = GraphBuilder::default();
+    let source = builder.input("t", &input, true);
+    let op = Op::Aggregate { group: vec![col("k")], aggregates, retracting: false, emit: Emit::Changes, bucket: None };
+    let top = builder.add(op, &[source], &output, false);
+    let mut flow = Dataflow::new(builder.finish(top), DataflowContext { state: state() }).unwrap();
+    let mut rng = rng(2);
+    let mut seen: BTreeMap<i64, Vec<(i64, i64)>> = BTreeMap::new();
+    let mut order: Vec<i64> = (0..120).collect();
+    for place in 0..order.len() {
+        let other = rng.random_range(0..order.len());
+        order.swap(place, other);
+    }
+    for (epoch, part) in order.chunks(4).enumerate() {
+        let rows: Vec<Row> = part.iter().map(|x| vec![Some(x % 3), Some(x * 7 % 50), Some(*x)]).collect();
+        for row in &rows {
+            seen.entry(row[0].unwrap()).or_default().push((row[2].unwrap(), row[1].unwrap()));
+        }
+        let delta = vec![DeltaBatch::insertions(batch(&input, &rows))];
+        let change = flow.step(&epoch_input(epoch as u64 + 1, &[("t", delta)], 0)).await.unwrap();
+        let new = &change.last().unwrap().batch;
+        for row in 0..new.num_rows() {
+            let texts: Vec<String> =
+                new.columns().iter().map(|column| arrow::util::display::array_value_to_string(column, row).unwrap()).collect();
+            let values = seen.get_mut(&texts[0].parse().unwrap()).unwrap();
+            values.sort();
+            let values: Vec<String> = values.iter().map(|(_, v)| v.to_string()).collect();
+            let list = format!("[{}]", values.join(", "));
+            assert_eq!(texts[1..], [values[0].clone(), values[values.len() - 1].clone(), list], "epoch {epoch}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn distinct_emits_at_zero_crossings() {
     for append_only in [true, false] {
@@ -357,6 +398,20 @@ async fn a_row_that_is_not_there_cannot_be_taken_back() {
     let error = runner.step(&[("t", vec![DeltaBatch::insertions(row).negated()])], 0).await.unwrap_err();
     assert_eq!(error.to_string(), "relation \"Aggregate #1\" would hold the row (k = 3) -1 times");
     assert_eq!(error.kind(), ErrorKind::Data);
+}
+
+#[test]
+fn functions_that_cannot_be_merged_are_refused() {
+    let refuse = |append_only, call: Expr| {
+        let output = schema(&[("value", DataType::Int64)]);
+        let case = Case { group: &[], aggregates: vec![call], output, append_only, emit: Emit::Changes, bucket: None };
+        Dataflow::new(graph(&case), DataflowContext { state: state() }).unwrap_err()
+    };
+    let error = refuse(false, max(col("v")));
+    assert_eq!(error.to_string(), "operator \"Aggregate #1\": max cannot take rows back");
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    let error = refuse(true, nth_value(col("v"), 2, vec![col("x").sort(true, false)]));
+    assert!(error.to_string().ends_with("needs its whole input in order"), "{error}");
 }
 
 #[tokio::test]
