@@ -6,7 +6,6 @@
 -- upsert stream: the engine keeps the newest row per key, and queries over it are corrected when a row changes or goes.
 
 CREATE STREAM accounts (
-    op      VARCHAR,
     id      BIGINT NOT NULL,
     owner   VARCHAR,
     city    VARCHAR,
@@ -25,4 +24,9 @@ CREATE SINK per_city_changes FROM per_city WITH (connector = 'json', path = 'out
 SELECT * FROM per_city ORDER BY city;
 
 -- expect: SELECT id, owner, city, balance FROM accounts ORDER BY id
+--   2|bob|Rome|55
+--   3|cid|Rome|70
+--   4|dan|Oslo|20
 -- expect: SELECT * FROM per_city ORDER BY city
+--   Oslo|1|20
+--   Rome|2|125

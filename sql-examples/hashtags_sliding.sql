@@ -33,4 +33,8 @@ WHERE place <= 3;
 SELECT * FROM top_tags WHERE window_end = TIMESTAMP '2024-05-01 09:02:00' ORDER BY place;
 
 -- expect: SELECT place, tag, n FROM top_tags WHERE window_end = TIMESTAMP '2024-05-01 09:02:00' ORDER BY place
+--   1|#rust|4
+--   2|#arrow|2
+--   3|#sql|2
 -- expect: SELECT count(DISTINCT window_end) FROM top_tags
+--   19

@@ -9,3 +9,4 @@ SELECT auction, bidder, price, date_time, extra FROM bid
 WITH (connector = 'parquet', path = 'out/nexmark/q0/');
 
 -- expect: SELECT count(*) FROM q0
+--   9200

@@ -9,4 +9,6 @@ SELECT auction, bidder, 0.908 * price AS price, date_time, extra FROM bid
 WITH (connector = 'parquet', path = 'out/nexmark/q1/');
 
 -- expect: SELECT count(*) FROM q1
+--   9200
 -- expect: SELECT sum(price) = (SELECT 0.908 * sum(price) FROM bid) FROM q1
+--   true

@@ -9,4 +9,6 @@ SELECT auction, price FROM bid WHERE auction % 123 = 0
 WITH (connector = 'parquet', path = 'out/nexmark/q2/');
 
 -- expect: SELECT count(*) > 0, bool_and(auction % 123 = 0) FROM q2
+--   true|true
 -- expect: SELECT (SELECT count(*) FROM q2) = (SELECT count(*) FROM bid WHERE auction % 123 = 0)
+--   true

@@ -11,4 +11,6 @@ FROM auction a JOIN person p ON a.seller = p.id
 WHERE a.category = 10 AND p.state IN ('OR', 'ID', 'CA');
 
 -- expect: SELECT count(*) > 0 FROM q3
+--   true
 -- expect: SELECT (SELECT count(*) FROM q3) = (SELECT count(*) FROM auction a JOIN person p ON a.seller = p.id WHERE a.category = 10 AND p.state IN ('OR', 'ID', 'CA'))
+--   true

@@ -16,3 +16,4 @@ FROM (
 GROUP BY category;
 
 -- expect: SELECT count(*), bool_and(mean > 0) FROM q4
+--   5|true

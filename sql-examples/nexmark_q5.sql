@@ -16,4 +16,6 @@ JOIN (SELECT window_end, max(n) AS most FROM bids_per_window GROUP BY window_end
   ON b.window_end = m.window_end AND b.n = m.most;
 
 -- expect: SELECT count(DISTINCT window_end) = (SELECT count(DISTINCT window_end) FROM bids_per_window) FROM q5
+--   true
 -- expect: SELECT count(*) FROM q5 q JOIN bids_per_window b ON q.window_end = b.window_end AND b.n > q.n
+--   0

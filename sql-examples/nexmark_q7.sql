@@ -14,4 +14,6 @@ SELECT b.auction, b.price, b.bidder, b.date_time
 FROM bid b JOIN highest h ON b.price = h.price AND b.date_time >= h.window_start AND b.date_time < h.window_end;
 
 -- expect: SELECT count(*) >= (SELECT count(*) FROM highest) FROM q7
+--   true
 -- expect: SELECT max(price) = (SELECT max(price) FROM bid) FROM q7
+--   true

@@ -12,3 +12,4 @@ JOIN (SELECT DISTINCT seller, window_start FROM TUMBLE(auction, date_time, INTER
   ON p.id = a.seller AND p.window_start = a.window_start;
 
 -- expect: SELECT count(*) > 0, count(*) = count(DISTINCT id) FROM q8
+--   true|true

@@ -42,4 +42,6 @@ CREATE SINK means_screen FROM means WITH (connector = 'console');
 SELECT sensor, sum(readings) AS readings FROM means GROUP BY sensor ORDER BY sensor;
 
 -- expect: SELECT count(*), count(DISTINCT n), min(n), max(n) FROM all_readings
+--   10000|10000|0|9999
 -- expect: SELECT count(DISTINCT sensor), sum(readings) FROM means
+--   10|10000

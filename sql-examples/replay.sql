@@ -24,3 +24,7 @@ GROUP BY window_start;
 SELECT * FROM per_half_minute ORDER BY window_start;
 
 -- expect: SELECT window_start, readings FROM per_half_minute ORDER BY window_start
+--   2016-07-01T00:00:00|26
+--   2016-07-01T00:00:30|27
+--   2016-07-01T00:01:00|27
+--   2016-07-01T00:01:30|10

@@ -24,3 +24,6 @@ WITH (connector = 'parquet', path = 'out/running_totals/now/', mode = 'complete'
 SELECT * FROM balances ORDER BY account;
 
 -- expect: SELECT * FROM balances ORDER BY account
+--   ann|826.48|9|171.35
+--   bob|596.09|5|189.91
+--   cid|317.60|6|96.47

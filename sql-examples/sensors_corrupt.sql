@@ -26,5 +26,11 @@ CREATE MATERIALIZED VIEW per_file AS SELECT file, count(*) AS readings FROM read
 SELECT file, readings FROM per_file ORDER BY file;
 
 -- expect: SELECT file, readings FROM per_file ORDER BY file
+--   readings-1.csv|23
+--   readings-2.csv|22
+--   readings-3.csv|23
+--   readings-4.csv|22
 -- expect: SELECT count(*), min(ts), max(ts) FROM good_readings
+--   90|2016-07-01T00:00:01|2016-07-01T00:01:40
 -- expect: SELECT rows_in, rows_used, rows_bad, rows_late FROM millstream.sources
+--   100|90|10|0

@@ -29,4 +29,10 @@ WHERE s.sensor_id IS NULL
 WITH (connector = 'json', path = 'out/sensors_enrich/unknown/');
 
 -- expect: SELECT kind, unit, count(*) AS n, round(min(measured), 2) AS least, round(max(measured), 2) AS most FROM enriched GROUP BY kind, unit ORDER BY kind
+--   anemometer|km/h|32|0.0|180.0
+--   barometer|hPa|9|953.0|1049.0
+--   hygrometer|%|15|0.0|88.0
+--   thermometer|C|22|-17.2|50.0
 -- expect: SELECT sensor_id, count(*) FROM unknown GROUP BY sensor_id ORDER BY sensor_id
+--   101|6
+--   102|6

@@ -33,5 +33,14 @@ WITH (connector = 'parquet', path = 'out/windowed_late/');
 SELECT * FROM so_far ORDER BY window_start;
 
 -- expect: SELECT window_start, views FROM per_minute ORDER BY window_start
+--   2024-05-01T12:00:00|4
+--   2024-05-01T12:01:00|3
+--   2024-05-01T12:02:00|2
+--   2024-05-01T12:03:00|1
 -- expect: SELECT * FROM so_far ORDER BY window_start
+--   2024-05-01T12:00:00|4|2
+--   2024-05-01T12:01:00|3|3
+--   2024-05-01T12:02:00|2|2
+--   2024-05-01T12:03:00|1|1
 -- expect: SELECT rows_in, rows_used, rows_late FROM millstream.sources
+--   12|10|2

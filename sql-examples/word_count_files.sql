@@ -16,4 +16,10 @@ GROUP BY word;
 SELECT word, n FROM word_count ORDER BY n DESC, word LIMIT 5;
 
 -- expect: SELECT word, n FROM word_count ORDER BY n DESC, word LIMIT 5
+--   to|6
+--   the|4
+--   and|3
+--   of|3
+--   tomorrow|3
 -- expect: SELECT count(*), sum(n) FROM word_count
+--   37|56

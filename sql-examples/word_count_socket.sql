@@ -22,4 +22,8 @@ CREATE SINK screen FROM totals WITH (connector = 'console');
 -- feed: 9999 data/words/macbeth.txt
 -- until: SELECT sum(n) = 21 FROM totals
 -- expect: SELECT word, n FROM totals WHERE n > 1 ORDER BY n DESC, word
+--   and|2
+--   day|2
+--   tomorrow|2
 -- expect: SELECT sum(n) FROM batches
+--   21

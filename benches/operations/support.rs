@@ -43,7 +43,7 @@ impl Bench {
     pub(crate) fn epoch(&self, batch: RecordBatch) {
         self.clock.advance(Duration::from_millis(100));
         self.runtime.block_on(async {
-            self.engine.memory_source("s").expect("the stream exists").push(batch).await.expect("the rows fit");
+            let _queued = self.engine.memory_source("s").expect("the stream exists").push(batch).await.expect("the rows fit");
             self.engine.run_epoch().await.expect("the epoch runs").expect("rows are there");
         });
     }

@@ -285,7 +285,7 @@ fn a_second_instance_is_refused() {
     write_input(dir.path());
     support::block_on(async {
         let first = open(dir.path()).await.expect("the first instance starts");
-        let error = open(dir.path()).await.err().expect("the second instance is refused").to_string();
+        let error = open(dir.path()).await.expect_err("the second instance is refused").to_string();
         assert!(
             error.contains("state") && error.contains(&std::process::id().to_string()),
             "who holds the directory is not named: {error}"

@@ -310,16 +310,13 @@ fn speed(text: &str) -> Result<Speed, String> {
         return Ok(Speed::Max);
     }
     let factor: f64 = text.trim_end_matches(['x', 'X']).parse().map_err(|_| "expected max, or a factor such as 60x".to_string())?;
-    if factor.is_finite() && factor > 0.0 {
-        Ok(Speed::Factor(factor))
-    } else {
-        Err("the factor must be above zero".into())
-    }
+    if factor.is_finite() && factor > 0.0 { Ok(Speed::Factor(factor)) } else { Err("the factor must be above zero".into()) }
 }
 
 /// A point in time in ISO 8601; UTC unless it says otherwise.
 fn time(text: &str) -> Result<EventTime, String> {
-    let utc = string_to_datetime(&chrono::Utc, text.trim()).map_err(|_| "expected a time such as 2024-05-01 or 2024-05-01T12:00:00Z".to_string())?;
+    let utc = string_to_datetime(&chrono::Utc, text.trim())
+        .map_err(|_| "expected a time such as 2024-05-01 or 2024-05-01T12:00:00Z".to_string())?;
     Ok(EventTime(utc.timestamp_micros()))
 }
 

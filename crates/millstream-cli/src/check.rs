@@ -1,7 +1,8 @@
 //! `millstream check`: everything of a file that can be known without running it.
 //!
 //! Each statement is parsed and planned in an engine in memory whose clock never starts. A continuous query is shown as
-//! EXPLAIN INCREMENTAL shows it, with its state and what bounds it. Files may be opened to infer columns; rows are not read.
+//! EXPLAIN INCREMENTAL shows it, with its state and what bounds it. Files may be opened to infer columns; rows are not read. Sinks
+//! are made in a temporary directory, so that their options and modes are checked and their real directories stay untouched.
 
 use crate::args::{CheckArgs, GlobalArgs};
 use crate::engine_setup;
@@ -12,6 +13,7 @@ use crate::present::Presenter;
 use crate::script::rendered;
 use crate::settings::Settings;
 use crate::terminal::escape_keeping_lines;
+use anyhow::Context;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
@@ -24,11 +26,16 @@ use millstream_sql::statement::Emit;
 /// # Errors
 /// When the file cannot be read, or is wrong.
 pub(crate) async fn check(args: CheckArgs, global: &GlobalArgs, settings: &Settings) -> anyhow::Result<u8> {
-    let script = pipeline_file::read(&args.file, &args.variables)?;
+    let script = pipeline_file::read(&args.file, &args.variables, &args.set)?;
     let presenter = Presenter::new(settings, global.format, global.quiet, false);
     let mut builder = engine_setup::builder(settings).manual();
     for (object, option, value) in &args.set {
         builder = builder.stream_option(object, option, value);
+    }
+    let scratch = tempfile::tempdir().context("making a temporary directory")?;
+    for sink in sinks_with_path(&script.text) {
+        let path = scratch.path().join(&sink).display().to_string();
+        builder = builder.stream_option(sink, "path", path);
     }
     let engine = engine_setup::build(builder).await?;
     let session = engine.session();
@@ -68,12 +75,25 @@ pub(crate) async fn check(args: CheckArgs, global: &GlobalArgs, settings: &Setti
     }
     engine.stop(millstream_engine::Stop::Now).await?;
     if mistakes > 0 {
-        return Err(Failure { code: FAILED, message: format!("{mistakes} of {statements} statements of \"{}\" are wrong", args.file.display()) }.into());
+        return Err(Failure {
+            code: FAILED,
+            message: format!("{mistakes} of {statements} statements of \"{}\" are wrong", args.file.display()),
+        }
+        .into());
     }
     if !global.quiet {
         message::line(&format!("{statements} statements are right"));
     }
     Ok(DONE)
+}
+
+/// Names of the sinks of a script that write to a path.
+fn sinks_with_path(script: &str) -> Vec<String> {
+    let sinks = millstream_sql::parse_script(script).map_while(Result::ok).filter_map(|parsed| match parsed.statement {
+        Statement::CreateSink(sink) if sink.options.iter().any(|(option, _)| option == "path") => Some(sink.name.to_string()),
+        _ => None,
+    });
+    sinks.collect()
 }
 
 /// Plans one statement; gives the plan of a continuous query. Definitions take effect, so that later statements find them.
@@ -130,6 +150,12 @@ fn headline(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sinks_that_write_files_are_found() {
+        let script = "CREATE SINK a WITH (connector = 'console'); CREATE SINK b WITH (connector = 'csv', path = 'x'); SELEC";
+        assert_eq!(sinks_with_path(script), ["b"]);
+    }
 
     #[test]
     fn headlines_are_one_line() {

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `args.rs`, `settings.rs` | the command line; configuration file and environment |
 //! | `script.rs`, `shell/` | statements from `-c`, files and standard input; the interactive shell |
-//! | `run.rs`, `replay/`, `check.rs`, `pipeline_file.rs` | pipeline files |
+//! | `run.rs`, `replay/`, `check.rs`, `pipeline_file.rs`, `repoint.rs` | pipeline files |
 //! | `present.rs`, `output/`, `live/` | results: formats, and views that follow changes |
 //! | `progress.rs`, `message.rs`, `logging.rs`, `failure.rs` | standard error and exit codes |
 //! | `state.rs`, `bench/`, `config_command.rs` | tools |
@@ -27,6 +27,7 @@ mod pipeline_file;
 mod present;
 mod progress;
 mod replay;
+mod repoint;
 mod run;
 mod script;
 mod settings;
@@ -50,7 +51,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // Two at least: a statement that computes without a pause must not keep signals from being seen.
+    let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return ExitCode::from(failure::report(&error.into())),
     };
@@ -64,6 +67,8 @@ fn main() -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
+    // For crash tests, which run the very program that users run.
+    millstream_state::failpoint::init_from_env()?;
     let settings = settings::load(cli.global.config.as_deref())?;
     // A service logs what is worth a look; everything else tells its user directly.
     let is_service = matches!(cli.command, Some(Command::Run(_) | Command::Replay(_)));

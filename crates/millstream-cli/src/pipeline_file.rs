@@ -5,6 +5,7 @@ use crate::engine_setup;
 use crate::failure::Failure;
 use crate::message;
 use crate::present::Presenter;
+use crate::repoint::{SetOption, repointed};
 use crate::script::{Script, rendered};
 use crate::settings::Settings;
 use anyhow::Context;
@@ -12,14 +13,15 @@ use millstream_engine::{Engine, EngineBuilder, PipelineFile, ScriptFailure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Reads a pipeline file with its variables replaced.
+/// Reads a pipeline file with its variables and options replaced.
 ///
 /// # Errors
-/// When it cannot be read.
-pub(crate) fn read(file: &Path, variables: &[(String, String)]) -> anyhow::Result<Script> {
+/// When it cannot be read, or an option is set of something it does not define.
+pub(crate) fn read(file: &Path, variables: &[(String, String)], set: &[SetOption]) -> anyhow::Result<Script> {
     let mut script = Script::read(file)?;
     let variables: BTreeMap<String, String> = variables.iter().cloned().collect();
     script.text = millstream_sql::variables::substitute(&script.text, &variables);
+    script.text = repointed(&script, set)?;
     Ok(script)
 }
 

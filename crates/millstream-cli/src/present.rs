@@ -2,13 +2,13 @@
 //!
 //! Results go to standard output (or the file of `\o`), everything else to standard error.
 
+use crate::interrupt::AsideStream;
 use crate::live;
 use crate::numbers;
 use crate::output::{Printed, RowWriter, Style, pager};
 use crate::settings::{Live, Settings};
 use crate::terminal::{Terminal, escape_keeping_lines};
 use crate::{failure, message};
-use futures::StreamExt;
 use millstream_engine::{Notice, Output, Rows, StatementResult};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -57,7 +57,15 @@ impl Presenter {
         }
         let format_is_chosen = format.or(settings.format).is_some();
         let pager = settings.pager.unwrap_or(interactive) && terminal.is_terminal;
-        Self { style, format_is_chosen, live: settings.live.unwrap_or(Live::Table), pager, talkative: !quiet, interactive, target: Target::Stdout }
+        Self {
+            style,
+            format_is_chosen,
+            live: settings.live.unwrap_or(Live::Table),
+            pager,
+            talkative: !quiet,
+            interactive,
+            target: Target::Stdout,
+        }
     }
 
     /// Sends results to a file from now on, or to standard output again.
@@ -147,7 +155,7 @@ impl Presenter {
         let style = self.current_style();
         let for_people = style.format.is_for_people();
         let mut writer = RowWriter::new(style, rows.schema());
-        let mut stream = rows.into_stream();
+        let mut stream = AsideStream::new(rows.into_stream());
         let mut buffer = Vec::new();
         while let Some(batch) = stream.next().await {
             writer.write(&mut buffer, &batch?)?;

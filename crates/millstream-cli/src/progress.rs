@@ -145,7 +145,8 @@ pub(crate) fn input_bytes(catalog: &[CatalogEntry], overrides: &[(String, String
             continue;
         }
         let option = |name: &str| {
-            let given = overrides.iter().rev().find(|(object, option, _)| *object == entry.name && option == name).map(|(_, _, value)| value);
+            let given =
+                overrides.iter().rev().find(|(object, option, _)| *object == entry.name && option == name).map(|(_, _, value)| value);
             given.or_else(|| stream.options.iter().find(|(option, _)| option == name).map(|(_, value)| value)).map(String::as_str)
         };
         if !matches!(option("connector"), Some("files" | "filesystem")) {
@@ -189,10 +190,7 @@ mod tests {
     fn a_line_says_rows_rate_event_time_and_time_left() {
         let watermarks = [("a".to_string(), EventTime(1_000_000)), ("b".to_string(), EventTime::MAX)].into();
         let tally = Tally { rows: 1_200_000, bytes: 50, watermarks };
-        assert_eq!(
-            tally.line(Duration::from_secs(10), Some(100)),
-            "1.20M rows  120k rows/s  event time 1970-01-01T00:00:01Z  10.0 s left"
-        );
+        assert_eq!(tally.line(Duration::from_secs(10), Some(100)), "1.20M rows  120k rows/s  event time 1970-01-01T00:00:01Z  10 s left");
         assert_eq!(Tally::default().line(Duration::ZERO, None), "0 rows");
     }
 

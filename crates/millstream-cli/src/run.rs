@@ -24,7 +24,7 @@ use std::time::Duration;
 /// # Errors
 /// A script failure for the file, or the error that stopped the pipeline.
 pub(crate) async fn run(args: RunArgs, global: &GlobalArgs, settings: &Settings) -> anyhow::Result<u8> {
-    let script = pipeline_file::read(&args.pipeline.file, &args.pipeline.variables)?;
+    let script = pipeline_file::read(&args.pipeline.file, &args.pipeline.variables, &args.pipeline.set)?;
     let mut presenter = Presenter::new(settings, global.format, global.quiet, false);
     let default_dir = Some(pipeline_file::default_state_dir(&args.pipeline.file));
     let mut builder = pipeline_file::builder(&args.pipeline, settings, default_dir, global.quiet);
@@ -165,7 +165,8 @@ fn refuse_queries_that_never_run(engine: &Engine, file: &PipelineFile) -> Result
     let Some(endless) = endless else { return Ok(()) };
     let name = position.name.as_deref().unwrap_or("the file");
     Err(Failure::script(format!(
-        "{name}, line {}: SELECT and COPY run when the input has been processed, and stream \"{endless}\" has no end\nhint: Run it with --trigger available, or give the stream bounded = 'true'.",
+        "{name}, line {}: SELECT and COPY run when the input has been processed, and stream \"{endless}\" has no end\n\
+         hint: Run it with --trigger available, or give the stream bounded = 'true'.",
         position.line
     )))
 }
@@ -176,7 +177,11 @@ fn is_bounded(sql: &str) -> bool {
     let option = |name: &str| stream.options.iter().find(|(option, _)| option == name).map(|(_, value)| value.to_lowercase());
     let says_so = matches!(option("bounded").as_deref(), Some("true" | "on" | "yes" | "1"));
     // A derived stream ends with the stream it reads, which is checked itself.
-    says_so || stream.as_select.is_some() || option("connector").as_deref() == Some("stdin") || option("row_limit").is_some() || option("event_limit").is_some()
+    says_so
+        || stream.as_select.is_some()
+        || option("connector").as_deref() == Some("stdin")
+        || option("row_limit").is_some()
+        || option("event_limit").is_some()
 }
 
 #[cfg(test)]

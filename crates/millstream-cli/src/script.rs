@@ -4,11 +4,11 @@
 //! a view over files and selects from it sees their rows. A stream that never rests is waited for a while only.
 
 use crate::failure::Failure;
-use crate::interrupt::{Interrupt, interruptible};
+use crate::interrupt::{Interrupt, aside, interruptible};
 use crate::message;
 use crate::present::Presenter;
 use anyhow::Context;
-use millstream_engine::{Engine, EngineError, Session, Stop};
+use millstream_engine::{Engine, EngineError, Session, StatementResult, Stop};
 use millstream_sql::Statement;
 use millstream_sql::statement::Emit;
 use std::io::Read;
@@ -69,7 +69,7 @@ pub(crate) async fn execute(session: &Session, presenter: &mut Presenter, script
             if reads {
                 rest(session.engine()).await?;
             }
-            match session.execute_parsed(parsed.statement).await {
+            match execute_aside(session, parsed.statement).await {
                 Ok(result) => presenter.show(result).await.map(|_| ()),
                 Err(error) => Err(error.into()),
             }
@@ -86,6 +86,15 @@ pub(crate) async fn execute(session: &Session, presenter: &mut Presenter, script
         }
     }
     Ok(Ok(()))
+}
+
+/// Executes a statement so that it can be cancelled whatever it does.
+///
+/// # Errors
+/// As the session's.
+pub(crate) async fn execute_aside(session: &Session, statement: Statement) -> Result<StatementResult, EngineError> {
+    let session = session.clone();
+    aside(async move { session.execute_parsed(statement).await }).await
 }
 
 /// Executes a script as a whole program: then lets streams come to rest and stops the engine.

@@ -144,7 +144,11 @@ fn verify(dir: &Path) -> anyhow::Result<String> {
         match CheckpointReader::open(&path).and_then(|reader| reader.verify().map(|()| reader)) {
             Ok(reader) => {
                 let manifest = reader.manifest();
-                text.push_str(&format!("checkpoint {name}: {} segments, {}: right\n", manifest.segments.len(), numbers::bytes(manifest.bytes())));
+                text.push_str(&format!(
+                    "checkpoint {name}: {} segments, {}: right\n",
+                    manifest.segments.len(),
+                    numbers::bytes(manifest.bytes())
+                ));
             }
             Err(error) => {
                 damaged += 1;

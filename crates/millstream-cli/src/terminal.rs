@@ -54,22 +54,22 @@ fn is_unsafe(c: char) -> bool {
 
 /// The text with every unsafe character written as an escape (`\n`, `\t`, `\x1b`, `\u{202e}`).
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
-    escape_except(text, '\0')
+    escape_except(text, None)
 }
 
 /// Like [`escape`], but line breaks stay: for multi-line cells, CSV fields and messages.
 pub(crate) fn escape_keeping_lines(text: &str) -> Cow<'_, str> {
-    escape_except(text, '\n')
+    escape_except(text, Some('\n'))
 }
 
-fn escape_except(text: &str, kept: char) -> Cow<'_, str> {
-    if !text.chars().any(|c| is_unsafe(c) && c != kept) {
+fn escape_except(text: &str, kept: Option<char>) -> Cow<'_, str> {
+    if !text.chars().any(|c| is_unsafe(c) && Some(c) != kept) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         match c {
-            _ if c == kept && c != '\0' => escaped.push(c),
+            _ if Some(c) == kept => escaped.push(c),
             '\n' => escaped.push_str("\\n"),
             '\r' => escaped.push_str("\\r"),
             '\t' => escaped.push_str("\\t"),

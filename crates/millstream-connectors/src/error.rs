@@ -67,7 +67,11 @@ impl ConnectorError {
     }
 
     /// Something outside did not answer.
-    pub fn unavailable(action: &'static str, place: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn unavailable(
+        action: &'static str,
+        place: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         Self::Unavailable { action, place: place.into(), source: source.into() }
     }
 

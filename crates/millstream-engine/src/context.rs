@@ -47,6 +47,7 @@ impl TypePlanner for MicrosecondTimestamps {
 pub fn base_state(epoch_clock: &Arc<EpochClock>, adopted: Option<&SessionContext>) -> Result<SessionState> {
     let mut options = ConfigOptions::default();
     options.sql_parser.parse_float_as_decimal = true;
+    options.sql_parser.collect_spans = true;
     options.catalog.information_schema = true;
     options.execution.collect_statistics = false;
     options.execution.parquet.pushdown_filters = false;

@@ -257,7 +257,11 @@ impl Engine {
                 Statement::InsertInto(insert) if insert.is_values() || !self.targets_sink(&insert, &definitions) => {
                     inserts.push((position as u64, place, Statement::InsertInto(insert)));
                 }
-                statement @ (Statement::Query(_) | Statement::Copy(_) | Statement::Show(_) | Statement::Describe(_) | Statement::Explain(_)
+                statement @ (Statement::Query(_)
+                | Statement::Copy(_)
+                | Statement::Show(_)
+                | Statement::Describe(_)
+                | Statement::Explain(_)
                 | Statement::ShowCreate(_)) => queries.push((place, statement)),
                 statement => definitions.push((place, statement)),
             }
@@ -310,7 +314,9 @@ impl Engine {
                         let nth = attached.entry(sink.clone()).or_default();
                         *nth += 1;
                         let known = catalog.get(&sink).and_then(|object| match &object.kind {
-                            ObjectKind::Sink(def) => def.queries.iter().filter_map(|query| query.insert_sql.as_ref()).nth(*nth - 1).cloned(),
+                            ObjectKind::Sink(def) => {
+                                def.queries.iter().filter_map(|query| query.insert_sql.as_ref()).nth(*nth - 1).cloned()
+                            }
                             _ => None,
                         });
                         match known {
@@ -658,7 +664,9 @@ fn defined_name(statement: &Statement) -> Option<String> {
 
 /// Whether a stored INSERT INTO, which carries its query's name, says the same as one of a file, which may not.
 fn same_insert(stored: &str, statement: &Statement) -> bool {
-    let (Ok(Statement::InsertInto(mut stored)), Statement::InsertInto(given)) = (millstream_sql::parse_statement(stored), statement) else { return false };
+    let (Ok(Statement::InsertInto(mut stored)), Statement::InsertInto(given)) = (millstream_sql::parse_statement(stored), statement) else {
+        return false;
+    };
     if given.query_name.is_none() {
         stored.query_name = None;
     }
@@ -671,4 +679,3 @@ fn differs(what: &str, stored: &str, statement: &Statement) -> EngineError {
         format!("There it is:\n  {stored}\nThe file says:\n  {statement}\nPut the definition back, or use another state directory."),
     )
 }
-

@@ -22,7 +22,7 @@ pub struct Notice {
 
 impl Notice {
     /// Good to know; an empty hint is none.
-    pub fn notice(message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub fn info(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(Severity::Notice, message.into(), hint.into())
     }
 

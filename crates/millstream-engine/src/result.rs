@@ -39,7 +39,11 @@ impl StatementResult {
     pub(crate) fn batch(tag: impl Into<String>, batch: RecordBatch) -> Self {
         let schema = batch.schema();
         let stream = futures::stream::iter([Ok(batch)]);
-        Self { tag: tag.into(), notices: Vec::new(), output: Output::Rows(Rows::new(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))) }
+        Self {
+            tag: tag.into(),
+            notices: Vec::new(),
+            output: Output::Rows(Rows::new(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))),
+        }
     }
 
     /// All rows; empty for statements without rows.
@@ -50,7 +54,10 @@ impl StatementResult {
         match self.output {
             Output::None => Ok(Vec::new()),
             Output::Rows(rows) => rows.collect().await,
-            Output::Changes(_) => Err(EngineError::invalid("the query follows changes and never ends", "Leave out EMIT CHANGES, or read its changes one by one.")),
+            Output::Changes(_) => Err(EngineError::invalid(
+                "the query follows changes and never ends",
+                "Leave out EMIT CHANGES, or read its changes one by one.",
+            )),
         }
     }
 }

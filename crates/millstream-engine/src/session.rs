@@ -81,7 +81,9 @@ impl Contents for BatchContents<'_> {
             Some(Content::UnreadStream(runtime)) => stream_scan::unread(&runtime.def, hidden, base, &self.shared.clock).await,
             Some(Content::Sink { schema, format, files, buffered }) => sink_rows(base, name, schema, format, files, buffered).await,
             None => match kind {
-                ObjectKind::Sink(_) => Err(EngineError::invalid(format!("sink \"{name}\" has no query yet"), "INSERT INTO it ... SELECT first.")),
+                ObjectKind::Sink(_) => {
+                    Err(EngineError::invalid(format!("sink \"{name}\" has no query yet"), "INSERT INTO it ... SELECT first."))
+                }
                 _ => Err(EngineError::invalid(format!("\"{name}\" cannot be read"), "")),
             },
         }
@@ -233,7 +235,11 @@ impl Session {
                 let statement = datafusion::sql::parser::Statement::CopyTo(statement);
                 let plan = resolved.state.statement_to_plan(statement).await?;
                 let frame = DataFrame::new(resolved.state, plan);
-                Ok(StatementResult { tag: "COPY".into(), notices: Vec::new(), output: Output::Rows(Rows::new(frame.execute_stream().await?)) })
+                Ok(StatementResult {
+                    tag: "COPY".into(),
+                    notices: Vec::new(),
+                    output: Output::Rows(Rows::new(frame.execute_stream().await?)),
+                })
             }
             Statement::Checkpoint => {
                 self.engine.checkpoint().await?;
@@ -250,7 +256,8 @@ impl Session {
             }
             Statement::Alter(alter) if alter.name.is_none() => match alter.action {
                 AlterAction::Set(options) => {
-                    let sets = options.into_iter().map(|(name, value)| Statement::Set(millstream_sql::statement::Set { name, value })).collect();
+                    let sets =
+                        options.into_iter().map(|(name, value)| Statement::Set(millstream_sql::statement::Set { name, value })).collect();
                     let notices = self.engine.ddl(sets).await?;
                     Ok(StatementResult::done(tag, notices))
                 }
@@ -292,7 +299,10 @@ impl Session {
 
     async fn subscribe_statement(&self, subscribe: Subscribe) -> Result<StatementResult> {
         if subscribe.as_of.is_some() {
-            return Err(EngineError::invalid("SUBSCRIBE ... AS OF EPOCH is not in this build", "Leave it out to begin with the present rows."));
+            return Err(EngineError::invalid(
+                "SUBSCRIBE ... AS OF EPOCH is not in this build",
+                "Leave it out to begin with the present rows.",
+            ));
         }
         let query = match &subscribe.source {
             SubscribeSource::Name(name) => crate::pipeline::ddl::select_all(name)?,
@@ -335,7 +345,10 @@ impl Session {
 
     async fn explain_batch(&self, mode: ExplainMode, statement: Statement) -> Result<StatementResult> {
         let Some(query) = statement.query() else {
-            return Err(EngineError::invalid(format!("EXPLAIN explains queries, not: {statement}"), "EXPLAIN INCREMENTAL explains statements that make queries."));
+            return Err(EngineError::invalid(
+                format!("EXPLAIN explains queries, not: {statement}"),
+                "EXPLAIN INCREMENTAL explains statements that make queries.",
+            ));
         };
         let resolved = self.plan(query).await?;
         let frame = DataFrame::new(resolved.state, resolved.plan).explain(mode == ExplainMode::Verbose, mode == ExplainMode::Analyze)?;
@@ -367,7 +380,8 @@ impl Session {
         if let ObjectKind::Stream(def) = &object.kind {
             debug_assert!(matches!(def.shape, StreamShape::Append | StreamShape::Upsert { .. } | StreamShape::Bag { .. }));
             let source = self.engine.memory_source(&name)?;
-            source.push(arrow::compute::concat_batches(&schema, &rows)?).await?;
+            // The next SELECT sees the rows, if a continuous query reads the stream; else they wait in its buffer.
+            let _queued = source.push(arrow::compute::concat_batches(&schema, &rows)?).await?;
             self.engine.wait_idle().await?;
             return Ok(StatementResult::done(tag, Vec::new()));
         }
@@ -421,7 +435,11 @@ impl Session {
 
     async fn check_keys(&self, table: &str, key: &[String], schema: &SchemaRef, rows: &[RecordBatch]) -> Result<()> {
         let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-        let query = millstream_sql::parse_query(&format!("SELECT {} FROM {}", key.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "), quoted(table)))?;
+        let query = millstream_sql::parse_query(&format!(
+            "SELECT {} FROM {}",
+            key.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "),
+            quoted(table)
+        ))?;
         let resolved = self.plan(&query).await?;
         let existing = DataFrame::new(resolved.state, resolved.plan).collect().await?;
         let indices = key.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<_>, _>>()?;
@@ -436,7 +454,11 @@ impl Session {
             let encoded = encoder.encode(&columns)?;
             for (index, row) in encoded.iter().enumerate() {
                 if !seen.insert(row.owned()) {
-                    let values = columns.iter().map(|column| arrow::util::display::array_value_to_string(column, index)).collect::<Result<Vec<_>, _>>()?;
+                    let values = columns.iter().map(|column| arrow::util::display::array_value_to_string(column, index)).collect::<Result<
+                        Vec<_>,
+                        _,
+                    >>(
+                    )?;
                     return Err(EngineError::invalid(
                         format!("table \"{table}\" already has a row with the key ({}) = ({})", key.join(", "), values.join(", ")),
                         "Keys are unique; nothing was inserted.",
@@ -455,7 +477,9 @@ impl Session {
                 let relation = |kind: &ObjectKind| !matches!(kind, ObjectKind::Sink(_));
                 system_tables::catalog_rows(shared, relation)?
             }
-            ShowWhat::Views => system_tables::catalog_rows(shared, |kind| matches!(kind, ObjectKind::View(_) | ObjectKind::MaterializedView(_)))?,
+            ShowWhat::Views => {
+                system_tables::catalog_rows(shared, |kind| matches!(kind, ObjectKind::View(_) | ObjectKind::MaterializedView(_)))?
+            }
             ShowWhat::MaterializedViews => system_tables::catalog_rows(shared, |kind| matches!(kind, ObjectKind::MaterializedView(_)))?,
             ShowWhat::Sinks => system_tables::catalog_rows(shared, |kind| matches!(kind, ObjectKind::Sink(_)))?,
             ShowWhat::Queries => return self.execute_internal("SELECT * FROM millstream.queries").await,
@@ -470,7 +494,8 @@ impl Session {
             }
             ShowWhat::Connectors => {
                 use millstream_connectors::registry::{SINKS, SOURCES};
-                let mut rows: Vec<(String, &str, &str)> = SOURCES.iter().map(|kind| (kind.name.to_string(), "source", kind.description)).collect();
+                let mut rows: Vec<(String, &str, &str)> =
+                    SOURCES.iter().map(|kind| (kind.name.to_string(), "source", kind.description)).collect();
                 rows.extend(SINKS.iter().map(|kind| (kind.name.to_string(), "sink", kind.description)));
                 let columns: Vec<(&str, ArrayRef)> = vec![
                     ("connector", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.0)))),
@@ -552,8 +577,14 @@ impl Session {
         let columns: Vec<(&str, ArrayRef)> = vec![
             ("column", Arc::new(StringArray::from_iter_values(fields.iter().map(|field| field.name())))),
             ("type", Arc::new(StringArray::from_iter_values(fields.iter().map(|field| crate::sql_types::sql_type(field.data_type()))))),
-            ("nullable", Arc::new(StringArray::from_iter_values(fields.iter().map(|field| if field.is_nullable() { "YES" } else { "NO" })))),
-            ("note", Arc::new(StringArray::from_iter_values(fields.iter().map(|field| notes.get(field.name()).cloned().unwrap_or_default())))),
+            (
+                "nullable",
+                Arc::new(StringArray::from_iter_values(fields.iter().map(|field| if field.is_nullable() { "YES" } else { "NO" }))),
+            ),
+            (
+                "note",
+                Arc::new(StringArray::from_iter_values(fields.iter().map(|field| notes.get(field.name()).cloned().unwrap_or_default()))),
+            ),
         ];
         Ok(StatementResult::batch("DESCRIBE", RecordBatch::try_from_iter(columns)?))
     }
@@ -609,4 +640,3 @@ pub(crate) fn script_failure(script: &str, name: Option<&str>, error: ScriptErro
     let position = ScriptPosition { name: name.map(str::to_string), line: 1, text: script.to_string() };
     ScriptFailure { position, error: error.error.into() }
 }
-

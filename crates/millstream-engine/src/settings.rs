@@ -89,15 +89,30 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("checkpoint_interval", "10s", "Least time between two checkpoints of operator state; '0' makes one after every epoch."),
     ("clock_resolution", "1s", "How often queries that depend on the clock alone (now(), processing-time windows) are brought up to date."),
     ("fallback", "recompute", "'error' refuses queries with an operator that can only be recomputed as a whole; 'recompute' runs them."),
-    ("on_query_failure", "stop", "'stop' ends the pipeline when a query fails on an epoch; 'isolate' takes only that query and its dependents out."),
+    (
+        "on_query_failure",
+        "stop",
+        "'stop' ends the pipeline when a query fails on an epoch; 'isolate' takes only that query and its dependents out.",
+    ),
     ("trigger", "100ms", "Least distance between epoch starts, or 'available' or 'once' to process what is there and stop."),
     ("unbounded_state", "warn", "What CREATE does about operator state that no watermark bounds: 'allow', 'warn' or 'refuse'."),
 ];
 
 /// Settings of PostgreSQL clients that are accepted and change nothing.
 const HARMLESS: &[&str] = &[
-    "application_name", "bytea_output", "client_encoding", "client_min_messages", "datestyle", "extra_float_digits", "intervalstyle",
-    "lock_timeout", "search_path", "standard_conforming_strings", "statement_timeout", "timezone", "transaction_isolation",
+    "application_name",
+    "bytea_output",
+    "client_encoding",
+    "client_min_messages",
+    "datestyle",
+    "extra_float_digits",
+    "intervalstyle",
+    "lock_timeout",
+    "search_path",
+    "standard_conforming_strings",
+    "statement_timeout",
+    "timezone",
+    "transaction_isolation",
 ];
 
 /// The options in force. Checked when set.

@@ -110,7 +110,7 @@ fn project(rows: Delta, schema: &SchemaRef) -> Result<Delta> {
 ///
 /// # Errors
 /// When retained rows do not fit the stream's columns.
-pub fn accepted(
+pub(crate) fn accepted(
     runtime: &crate::pipeline::StreamRuntime,
     history: Vec<Arc<HistoryEntry>>,
     hidden: bool,
@@ -148,7 +148,12 @@ pub fn accepted(
 ///
 /// # Errors
 /// When the source cannot be opened or listed.
-pub async fn unread(def: &Arc<StreamDef>, hidden: bool, state: &SessionState, clock: &Arc<dyn Clock>) -> Result<Arc<dyn TableProvider>> {
+pub(crate) async fn unread(
+    def: &Arc<StreamDef>,
+    hidden: bool,
+    state: &SessionState,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn TableProvider>> {
     let owner = format!("stream \"{}\"", def.name);
     let fail = |error| EngineError::connector(&owner, error);
     let edge = Edge::new(Arc::clone(def), state)?;
@@ -175,6 +180,12 @@ pub async fn unread(def: &Arc<StreamDef>, hidden: bool, state: &SessionState, cl
     }
     let reader = source.reader();
     let schema = if hidden { def.schema_with_hidden() } else { def.schema() };
-    let rows = AcceptedRows { def: Arc::clone(def), reader, history: Arc::new(history), schema: Arc::clone(&schema), state: Arc::new(state.clone()) };
+    let rows = AcceptedRows {
+        def: Arc::clone(def),
+        reader,
+        history: Arc::new(history),
+        schema: Arc::clone(&schema),
+        state: Arc::new(state.clone()),
+    };
     Ok(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(rows)])?))
 }

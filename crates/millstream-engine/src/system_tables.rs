@@ -4,9 +4,7 @@ use crate::catalog::object::ObjectKind;
 use crate::error::Result;
 use crate::pipeline::Shared;
 use crate::pipeline::snapshot::Snapshot;
-use arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use millstream_types::EventTime;
@@ -56,8 +54,12 @@ fn rows(name: &str, shared: &Shared, snapshot: &Snapshot) -> Option<Result<Recor
     let columns: Vec<(&str, ArrayRef)> = match name {
         "epochs" => {
             let epochs = shared.progress.history();
-            let sum = |get: fn(&crate::progress::SourceProgress) -> u64| int(epochs.iter().map(|epoch| epoch.sources.iter().map(get).sum()).collect::<Vec<u64>>());
-            let ms = |get: fn(&crate::progress::PhaseTimes) -> std::time::Duration| float(epochs.iter().map(|epoch| get(&epoch.phases).as_secs_f64() * 1e3).collect::<Vec<_>>());
+            let sum = |get: fn(&crate::progress::SourceProgress) -> u64| {
+                int(epochs.iter().map(|epoch| epoch.sources.iter().map(get).sum()).collect::<Vec<u64>>())
+            };
+            let ms = |get: fn(&crate::progress::PhaseTimes) -> std::time::Duration| {
+                float(epochs.iter().map(|epoch| get(&epoch.phases).as_secs_f64() * 1e3).collect::<Vec<_>>())
+            };
             vec![
                 ("epoch", int(epochs.iter().map(|epoch| epoch.epoch.0))),
                 ("clock", time(epochs.iter().map(|epoch| epoch.clock))),

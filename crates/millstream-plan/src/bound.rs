@@ -135,7 +135,11 @@ impl Bound {
     pub fn describe(&self) -> String {
         let list = |name: &str, inputs: &[Arc<Bound>]| {
             let parts: BTreeSet<String> = inputs.iter().map(|input| input.describe()).collect();
-            if parts.len() == 1 { parts.into_iter().collect() } else { format!("{name}({})", parts.into_iter().collect::<Vec<_>>().join(", ")) }
+            if parts.len() == 1 {
+                parts.into_iter().collect()
+            } else {
+                format!("{name}({})", parts.into_iter().collect::<Vec<_>>().join(", "))
+            }
         };
         match self {
             Bound::Watermark { stream } => format!("watermark of {stream}"),

@@ -36,9 +36,7 @@ pub(crate) fn all_columns(schema: &DFSchema) -> Vec<Expr> {
 
 /// The text of an expression with columns as `#index`: equal for equal expressions whatever the columns are called.
 pub(crate) fn canonical_text(expr: &Expr, schema: &DFSchema) -> Result<String> {
-    let by_index = rebase_with(expr, |column| {
-        Ok(Expr::Column(Column::new_unqualified(format!("#{}", schema.index_of_column(column)?))))
-    })?;
+    let by_index = rebase_with(expr, |column| Ok(Expr::Column(Column::new_unqualified(format!("#{}", schema.index_of_column(column)?)))))?;
     Ok(by_index.to_string())
 }
 

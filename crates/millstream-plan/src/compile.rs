@@ -6,10 +6,10 @@
 use crate::error::Result;
 use arrow::array::{ArrayRef, BooleanArray};
 use arrow::record_batch::RecordBatch;
+use datafusion::common::DFSchema;
 use datafusion::common::cast::as_boolean_array;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, Operator};

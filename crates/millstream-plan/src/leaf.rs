@@ -184,12 +184,8 @@ impl ExecutionPlan for LeafExec {
     }
 
     fn execute(&self, _partition: usize, _context: Arc<TaskContext>) -> datafusion::common::Result<SendableRecordBatchStream> {
-        let batches = self
-            .slot
-            .batches()
-            .into_iter()
-            .map(|batch| conform(batch, &self.schema))
-            .collect::<datafusion::common::Result<Vec<_>>>()?;
+        let batches =
+            self.slot.batches().into_iter().map(|batch| conform(batch, &self.schema)).collect::<datafusion::common::Result<Vec<_>>>()?;
         Ok(Box::pin(MemoryStream::try_new(batches, Arc::clone(&self.schema), None)?))
     }
 }
@@ -239,11 +235,7 @@ impl ExtensionPlanner for LeafPlanner {
 
 #[async_trait]
 impl QueryPlanner for LeafPlanner {
-    async fn create_physical_plan(
-        &self,
-        plan: &LogicalPlan,
-        session: &dyn Session,
-    ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
+    async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
         DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(self.clone())]).create_physical_plan(plan, session).await
     }
 }

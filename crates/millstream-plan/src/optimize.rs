@@ -39,11 +39,7 @@ pub fn session_state_for_continuous(base: &SessionState) -> SessionState {
             _ => rules.push(Arc::clone(rule)),
         }
     }
-    SessionStateBuilder::new_from_existing(base.clone())
-        .with_config(config)
-        .with_execution_props(props)
-        .with_optimizer_rules(rules)
-        .build()
+    SessionStateBuilder::new_from_existing(base.clone()).with_config(config).with_execution_props(props).with_optimizer_rules(rules).build()
 }
 
 /// Analyzes and optimizes a plan for continuous execution.
@@ -62,7 +58,9 @@ fn freeze_clock(plan: LogicalPlan, frozen: bool) -> Result<LogicalPlan> {
             expr.transform_up(|expr| {
                 let Expr::ScalarFunction(call) = &expr else { return Ok(Transformed::no(expr)) };
                 Ok(match with_frozen(&call.func, frozen) {
-                    Some(function) => Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), call.args.clone()))),
+                    Some(function) => {
+                        Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), call.args.clone())))
+                    }
                     None => Transformed::no(expr),
                 })
             })
@@ -85,9 +83,7 @@ impl OptimizerRule for DistinctToGroupBy {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> datafusion::common::Result<Transformed<LogicalPlan>> {
-        let extreme = |expr: &Expr| {
-            matches!(expr, Expr::AggregateFunction(call) if !call.params.distinct && matches!(call.func.name(), "min" | "max"))
-        };
+        let extreme = |expr: &Expr| matches!(expr, Expr::AggregateFunction(call) if !call.params.distinct && matches!(call.func.name(), "min" | "max"));
         match &plan {
             LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.iter().any(extreme) => Ok(Transformed::no(plan)),
             _ => self.0.rewrite(plan, config),

@@ -122,7 +122,7 @@ pub(crate) enum Part {
     /// An operator whose columns are those of the plan, in the same order.
     Node(NodeId),
     /// Not an operator yet: more of the plan may join it.
-    Fragment(Fragment),
+    Fragment(Box<Fragment>),
 }
 
 /// The state of a translation.
@@ -237,7 +237,7 @@ impl<'a> Translator<'a> {
     pub(crate) fn node(&mut self, part: Part) -> Result<NodeId> {
         match part {
             Part::Node(node) => Ok(node),
-            Part::Fragment(fragment) => self.recompute(fragment),
+            Part::Fragment(fragment) => self.recompute(*fragment),
         }
     }
 

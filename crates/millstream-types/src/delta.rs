@@ -76,7 +76,9 @@ impl DeltaBatch {
         let batch = filter_record_batch(&self.batch, mask)?;
         let weights = match &self.weights {
             Weights::Ones => Weights::Ones,
-            Weights::I64(weights) => Weights::I64(arrow::compute::filter(weights, mask)?.as_any().downcast_ref::<Int64Array>().expect("filter keeps the type").clone()),
+            Weights::I64(weights) => Weights::I64(
+                arrow::compute::filter(weights, mask)?.as_any().downcast_ref::<Int64Array>().expect("filter keeps the type").clone(),
+            ),
         };
         Ok(DeltaBatch { batch, weights })
     }
@@ -89,7 +91,9 @@ impl DeltaBatch {
         let batch = take_rows(&self.batch, indices)?;
         let weights = match &self.weights {
             Weights::Ones => Weights::Ones,
-            Weights::I64(weights) => Weights::I64(take(weights, indices, None)?.as_any().downcast_ref::<Int64Array>().expect("take keeps the type").clone()),
+            Weights::I64(weights) => {
+                Weights::I64(take(weights, indices, None)?.as_any().downcast_ref::<Int64Array>().expect("take keeps the type").clone())
+            }
         };
         Ok(DeltaBatch { batch, weights })
     }
@@ -182,11 +186,8 @@ pub fn consolidate(schema: &SchemaRef, delta: &[DeltaBatch]) -> Result<Delta, Ar
         let mut sums: Vec<i64> = Vec::with_capacity(all.num_rows());
         for (index, row) in rows.iter().enumerate() {
             let hash = xxhash_rust::xxh3::xxh3_64(row.as_ref());
-            let entry = table.entry(
-                hash,
-                |(other, group)| *other == hash && rows.row(first[*group as usize] as usize) == row,
-                |(hash, _)| *hash,
-            );
+            let entry =
+                table.entry(hash, |(other, group)| *other == hash && rows.row(first[*group as usize] as usize) == row, |(hash, _)| *hash);
             let weight = weights.value(index);
             match entry {
                 hashbrown::hash_table::Entry::Occupied(found) => {
@@ -244,10 +245,8 @@ mod tests {
 
     #[test]
     fn consolidation_cancels_and_puts_retractions_first() {
-        let delta = vec![
-            DeltaBatch::insertions(batch(&[1, 2, 3, 3])),
-            DeltaBatch::weighted(batch(&[2, 4]), Int64Array::from(vec![-1, -2])),
-        ];
+        let delta =
+            vec![DeltaBatch::insertions(batch(&[1, 2, 3, 3])), DeltaBatch::weighted(batch(&[2, 4]), Int64Array::from(vec![-1, -2]))];
         let result = consolidate(&delta[0].batch.schema(), &delta).unwrap();
         assert_eq!(result.len(), 1);
         assert_eq!(result[0].batch.column(0).as_primitive::<Int32Type>().values(), &[4, 1, 3]);

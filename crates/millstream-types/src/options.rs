@@ -14,13 +14,36 @@ use std::time::Duration;
 pub enum OptionError {
     /// No reader asked for this option.
     #[error("unknown option \"{name}\" of {owner}")]
-    Unknown { owner: String, name: String, suggestion: Option<String>, known: Vec<String> },
+    Unknown {
+        /// The object the options belong to.
+        owner: String,
+        /// The option.
+        name: String,
+        /// The nearest known one.
+        suggestion: Option<String>,
+        /// All known ones.
+        known: Vec<String>,
+    },
     /// A required option is absent.
     #[error("{owner} needs the option \"{name}\"")]
-    Missing { owner: String, name: String },
+    Missing {
+        /// The object the options belong to.
+        owner: String,
+        /// The option.
+        name: String,
+    },
     /// The value does not fit the option.
     #[error("option \"{name}\" of {owner} is '{value}', not {expected}")]
-    Value { owner: String, name: String, value: String, expected: String },
+    Value {
+        /// The object the options belong to.
+        owner: String,
+        /// The option.
+        name: String,
+        /// What was given.
+        value: String,
+        /// What is legal.
+        expected: String,
+    },
 }
 
 impl Classified for OptionError {
@@ -106,7 +129,7 @@ impl Options {
     /// # Errors
     /// [`OptionError::Value`] when it is not a duration.
     pub fn duration(&mut self, name: &str) -> Result<Option<Duration>, OptionError> {
-        self.take_with(name, "a duration such as '10 seconds'", |value| parse_duration(value))
+        self.take_with(name, "a duration such as '10 seconds'", parse_duration)
     }
 
     /// Takes a size in bytes such as `'128 MB'` (10^6) or `'64 MiB'` (2^20).

@@ -60,7 +60,7 @@ impl Case {
         let queries = (0..4)
             .map(|_| {
                 let depth = rng.random_range(1..=4);
-                Grammar::new(&mut rng, &tables).query(depth)
+                Grammar::new(&mut rng, &tables).view(depth)
             })
             .collect();
         let restart_after = rng.random_ratio(1, 4).then(|| rng.random_range(0..epochs.len().max(1)));
@@ -156,7 +156,7 @@ impl Case {
 fn pushed_row(table: &Table, change: &Change) -> values::Row {
     let mut row = change.row.clone();
     if table.pushed_columns().len() > row.len() {
-        row.insert(0, values::Value::Text(change.op));
+        row.push(values::Value::Text(change.op));
     }
     row
 }

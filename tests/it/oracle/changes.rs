@@ -67,7 +67,6 @@ impl Table {
                     parts[0] += " NOT NULL";
                     parts.push(format!("PRIMARY KEY ({})", self.columns[0].name));
                 }
-                parts.insert(0, "op VARCHAR".into());
                 options = ", op_column = 'op'".into();
             }
         }
@@ -78,7 +77,7 @@ impl Table {
     pub(super) fn pushed_columns(&self) -> Vec<Column> {
         let mut columns = self.columns.clone();
         if matches!(self.kind, Kind::Bag | Kind::Upsert) {
-            columns.insert(0, Column { name: "op".into(), kind: Type::Text });
+            columns.push(Column { name: "op".into(), kind: Type::Text });
         }
         columns
     }

@@ -93,7 +93,7 @@ pub(super) fn cells(batches: &[RecordBatch]) -> Vec<Cells> {
 
 /// Rows in one order, texts before floats, so that floats that differ in their last digits still meet their like.
 pub(super) fn sorted(mut rows: Vec<Cells>) -> Vec<Cells> {
-    rows.sort_by(|a, b| order(a, b));
+    rows.sort_by(order);
     rows
 }
 

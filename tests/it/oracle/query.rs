@@ -70,15 +70,16 @@ impl<'a> Grammar<'a> {
         Self { rng, tables, names: 0 }
     }
 
-    /// A query of at most `depth` constructs above the tables.
-    pub(super) fn query(&mut self, depth: usize) -> Query {
+    /// A query of a view: of at most `depth` constructs above the tables, or one that emits on window close.
+    pub(super) fn view(&mut self, depth: usize) -> Query {
+        let closed = if self.rng.random_ratio(1, 10) { self.closed() } else { None };
+        closed.unwrap_or_else(|| self.query(depth))
+    }
+
+    /// A relation of at most `depth` constructs above the tables.
+    fn query(&mut self, depth: usize) -> Query {
         if depth == 0 {
             return self.scan();
-        }
-        if depth >= 2 && self.rng.random_ratio(1, 12) {
-            if let Some(query) = self.closed() {
-                return query;
-            }
         }
         let below = depth - 1;
         match self.rng.random_range(0..24) {

@@ -30,7 +30,6 @@ impl Type {
     pub(super) fn sql(self) -> &'static str {
         match self {
             Type::Int => "BIGINT",
-            Type::Float if rng.random_ratio(1, 25) => Value::Float([f64::NAN, f64::INFINITY, f64::NEG_INFINITY][rng.random_range(0..3)]),
             Type::Float | Type::Quotient => "DOUBLE",
             Type::Text => "VARCHAR",
             Type::Bool => "BOOLEAN",
@@ -43,7 +42,6 @@ impl Type {
     fn arrow(self) -> DataType {
         match self {
             Type::Int => DataType::Int64,
-            Type::Float if rng.random_ratio(1, 25) => Value::Float([f64::NAN, f64::INFINITY, f64::NEG_INFINITY][rng.random_range(0..3)]),
             Type::Float | Type::Quotient => DataType::Float64,
             Type::Text => DataType::Utf8View,
             Type::Bool => DataType::Boolean,

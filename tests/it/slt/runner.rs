@@ -4,11 +4,13 @@ use super::content;
 use super::script::{Record, Script};
 use crate::support::{self, input, instance::Instance, output};
 use millstream::EngineError;
+use millstream_types::Classified;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// How the rows that a script pushes are cut into epochs.
@@ -44,8 +46,8 @@ pub(super) struct Run<'a> {
     outcome: Outcome,
     /// Pushes that no epoch has taken yet, by stream.
     queued: BTreeMap<String, usize>,
-    /// Rows kept for the end, by stream.
-    held_back: BTreeMap<String, Vec<String>>,
+    /// Rows kept for the end, by stream and named columns.
+    held_back: BTreeMap<(String, Vec<String>), Vec<String>>,
     ended: BTreeSet<String>,
     /// Materialized views and their queries.
     views: BTreeMap<String, Option<String>>,
@@ -221,21 +223,24 @@ impl<'a> Run<'a> {
         self.views.insert(words[name_at].to_string(), query);
     }
 
-    /// `push STREAM` and its rows.
+    /// `push STREAM [(columns)]` and its rows.
     async fn push(&mut self, instance: &mut Instance, record: &Record) -> StepResult {
-        let stream = record.argument.clone();
+        let (stream, columns) = record.argument.split_once(' ').unwrap_or((&record.argument, ""));
+        let stream = stream.to_string();
+        let columns: Vec<&str> = columns.trim_matches(['(', ')']).split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
         match self.cut {
             Cut::AsWritten => {
                 *self.queued.entry(stream.clone()).or_default() += 1;
-                push_rows(instance, &stream, &record.body).await
+                push_rows(instance, &stream, &columns, &record.body).await
             }
             Cut::OneEpoch => {
-                self.held_back.entry(stream).or_default().extend(record.body.iter().cloned());
+                let columns = columns.iter().map(ToString::to_string).collect();
+                self.held_back.entry((stream, columns)).or_default().extend(record.body.iter().cloned());
                 Ok(())
             }
             Cut::RowByRow => {
                 for row in &record.body {
-                    push_rows(instance, &stream, std::slice::from_ref(row)).await?;
+                    push_rows(instance, &stream, &columns, std::slice::from_ref(row)).await?;
                     instance.epoch().await.map_err(|error| describe(&error))?;
                 }
                 Ok(())
@@ -342,8 +347,9 @@ impl<'a> Run<'a> {
     /// Pushes what was held back, then reads all views; the run as written also compares them with batch queries.
     async fn finish(&mut self, instance: &mut Instance) -> StepResult {
         if self.cut != Cut::AsWritten {
-            for (stream, rows) in std::mem::take(&mut self.held_back) {
-                push_rows(instance, &stream, &rows).await?;
+            for ((stream, columns), rows) in std::mem::take(&mut self.held_back) {
+                let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+                push_rows(instance, &stream, &columns, &rows).await?;
             }
             for stream in &self.ended {
                 instance.engine().memory_source(stream).map_err(|error| describe(&error))?.end();
@@ -401,8 +407,13 @@ fn describe(error: &EngineError) -> String {
     }
 }
 
-async fn push_rows(instance: &Instance, stream: &str, rows: &[String]) -> StepResult {
-    let schema = instance.engine().memory_source(stream).map_err(|error| describe(&error))?.schema();
+/// Pushes rows whose values stand in the order of `columns`, or of the stream's columns where none are named.
+async fn push_rows(instance: &Instance, stream: &str, columns: &[&str], rows: &[String]) -> StepResult {
+    let mut schema = instance.engine().memory_source(stream).map_err(|error| describe(&error))?.schema();
+    if !columns.is_empty() {
+        let order = columns.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        schema = Arc::new(schema.project(&order).map_err(|error| error.to_string())?);
+    }
     let batch = input::batch(&schema, rows)?;
     instance.push(stream, batch).await.map_err(|error| describe(&error))
 }

@@ -61,16 +61,17 @@ impl Script {
                 at += 1;
                 continue;
             }
+            if let Some(mode) = first.strip_prefix("mode ") {
+                script.modes.extend(mode.split(' ').next().map(str::to_string));
+                at += 1;
+                continue;
+            }
             let end = lines[at..].iter().position(|line| line.trim().is_empty()).map_or(lines.len(), |count| at + count);
             let (command, argument) = first.split_once(' ').unwrap_or((first, ""));
-            if command == "mode" {
-                script.modes.extend(argument.split(' ').next().map(str::to_string));
-            } else {
-                let separator = lines[at..end].iter().position(|line| line == SEPARATOR).map(|count| at + count);
-                let expected = separator.map(|line| Expected { lines: lines[line + 1..end].to_vec(), place: line + 1..end });
-                let body = lines[at + 1..separator.unwrap_or(end)].to_vec();
-                script.records.push(Record { line: at + 1, command: command.into(), argument: argument.trim().into(), body, expected });
-            }
+            let separator = lines[at..end].iter().position(|line| line == SEPARATOR).map(|count| at + count);
+            let expected = separator.map(|line| Expected { lines: lines[line + 1..end].to_vec(), place: line + 1..end });
+            let body = lines[at + 1..separator.unwrap_or(end)].to_vec();
+            script.records.push(Record { line: at + 1, command: command.into(), argument: argument.trim().into(), body, expected });
             at = end;
         }
         script

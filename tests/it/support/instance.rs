@@ -114,6 +114,7 @@ impl Instance {
 
     /// Stops the engine in an orderly way.
     pub(crate) async fn stop(&self) -> Result<(), EngineError> {
+        within(self.engine.stop(Stop::Finish)).await?;
         within(self.engine.stop(Stop::Finish)).await
     }
 
@@ -125,6 +126,7 @@ impl Instance {
 
     /// Drops the engine without a word to it, and starts another on the same state directory.
     pub(crate) async fn crash(&mut self) -> Result<(), EngineError> {
+        within(self.engine.stop(Stop::Now)).await?;
         within(self.engine.stop(Stop::Now)).await?;
         self.reopen().await
     }

@@ -12,14 +12,18 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie directly under the root").to_path_buf()
 }
 
+/// What the main thread of a program has. The test harness and the runtime give their threads a quarter of it, which is too
+/// little for planning in a build without optimization.
+const STACK_BYTES: usize = 8 << 20;
+
 /// Runs a test on a runtime of its own.
-pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime needs nothing that could be missing")
-        .block_on(test)
+pub(crate) fn block_on<T: Send>(test: impl Future<Output = T> + Send) -> T {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).thread_stack_size(STACK_BYTES).enable_all().build().expect("a runtime starts");
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || runtime.block_on(test));
+        thread.expect("a thread starts").join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// A directory that is gone when the test is over.

@@ -61,10 +61,14 @@ fn add(result: &mut Fingerprint, batch: &RecordBatch, changelog: bool, target: O
     let ops: Option<&StringArray> = ops.as_ref().map(|ops| ops.as_string());
     let kept: Vec<usize> =
         (0..schema.fields().len()).filter(|&index| !(changelog && matches!(schema.field(index).name().as_str(), "op" | "epoch"))).collect();
-    let types = target.map_or_else(|| common_types(&schema, &kept), |target| common_types(target, &(0..target.fields().len()).collect::<Vec<_>>()));
+    let types =
+        target.map_or_else(|| common_types(&schema, &kept), |target| common_types(target, &(0..target.fields().len()).collect::<Vec<_>>()));
     anyhow::ensure!(types.len() == kept.len(), "the results have {} and {} columns", kept.len(), types.len());
-    let columns: Vec<ArrayRef> =
-        kept.iter().zip(&types).map(|(&index, data_type)| Ok(rounded(&cast(batch.column(index), data_type)?))).collect::<anyhow::Result<_>>()?;
+    let columns: Vec<ArrayRef> = kept
+        .iter()
+        .zip(&types)
+        .map(|(&index, data_type)| Ok(rounded(&cast(batch.column(index), data_type)?)))
+        .collect::<anyhow::Result<_>>()?;
     let rows = RowKeyEncoder::new(types)?.encode(&columns)?;
     for index in 0..batch.num_rows() {
         let taken_back = ops.is_some_and(|ops| ops.value(index).starts_with('-'));
@@ -85,7 +89,9 @@ fn common_types(schema: &Schema, kept: &[usize]) -> Vec<DataType> {
     let common = |data_type: &DataType| match data_type {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
         DataType::Float32 => DataType::Float64,
-        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => {
+            DataType::Int64
+        }
         other => other.clone(),
     };
     kept.iter().map(|&index| common(schema.field(index).data_type())).collect()

@@ -99,7 +99,8 @@ fn write(path: &Path, batch: &RecordBatch) -> anyhow::Result<()> {
             _ => field.as_ref().clone(),
         })
         .collect();
-    let columns = batch.columns().iter().zip(&fields).map(|(column, field)| cast(column, field.data_type())).collect::<Result<Vec<_>, _>>()?;
+    let columns =
+        batch.columns().iter().zip(&fields).map(|(column, field)| cast(column, field.data_type())).collect::<Result<Vec<_>, _>>()?;
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?)).build();
     let file = File::create(path).with_context(|| format!("writing \"{}\"", path.display()))?;

@@ -36,7 +36,6 @@ pub(crate) async fn nexmark(args: NexmarkArgs, settings: &Settings) -> anyhow::R
     let input = tokio::task::block_in_place(|| data::prepare(&data, args.events, args.epoch_rows))?;
     let mut measurements = Vec::new();
     for query in chosen {
-        message::bars().suspend(|| ());
         let scratch = temporary.path().join(query.name);
         let measured = measure(query, &input, &scratch, settings, !args.no_compare).await;
         // Results are large; the next query needs their space.
@@ -70,6 +69,7 @@ async fn measure(query: &Query, input: &data::Input, scratch: &Path, settings: &
     memory::reset_peak();
     let incremental = incremental::run(query, input, &sink, &scratch.join("state"), settings).await.context("incremental")?;
     let peak_bytes = memory::peak_bytes();
+    let output = incremental.output;
     let mut measurement = Measurement::incremental(query, input, incremental, peak_bytes);
     if !query.has_batch_form {
         return Ok(measurement);
@@ -78,7 +78,7 @@ async fn measure(query: &Query, input: &data::Input, scratch: &Path, settings: &
     let seconds = batch::run(query, input, &file).await.context("batch")?;
     measurement.batch_seconds = Some(seconds);
     if compare {
-        let agree = tokio::task::block_in_place(|| compare::agree(&sink, &file, query.output)).context("comparing")?;
+        let agree = tokio::task::block_in_place(|| compare::agree(&sink, &file, output)).context("comparing")?;
         measurement.agreement = if agree { Agreement::Yes } else { Agreement::No };
     }
     Ok(measurement)

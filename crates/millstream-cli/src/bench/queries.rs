@@ -2,9 +2,11 @@
 
 use crate::failure::Failure;
 use millstream_types::suggest::nearest;
+use serde::Serialize;
 
 /// How a query's result is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum OutputMode {
     /// The query only appends.
     Append,
@@ -57,11 +59,23 @@ pub(crate) fn chosen(names: &[String]) -> Result<Vec<&'static Query>, Failure> {
         let found = ALL.iter().find(|query| query.name.eq_ignore_ascii_case(name.trim()));
         found.ok_or_else(|| {
             let near = nearest(name, ALL.iter().map(|query| query.name));
-            let hint = near.map_or("The queries are q0 to q22.".to_string(), |near| format!("Did you mean {near}? The queries are q0 to q22."));
+            let hint =
+                near.map_or("The queries are q0 to q22.".to_string(), |near| format!("Did you mean {near}? The queries are q0 to q22."));
             Failure::usage(format!("unknown query \"{name}\"\nhint: {hint}"))
         })
     };
     names.iter().map(find).collect()
+}
+
+impl OutputMode {
+    /// Its name, as the files and the table say it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            OutputMode::Append => "append",
+            OutputMode::Final => "final",
+            OutputMode::Changelog => "changelog",
+        }
+    }
 }
 
 impl Query {
@@ -71,9 +85,12 @@ impl Query {
         lines.collect::<Vec<_>>().join("\n").trim().to_string()
     }
 
-    /// Whether the query reads this table.
+    /// Whether the query reads this table: its name stands after FROM or JOIN, or as the first argument of a window function.
     pub(crate) fn reads(&self, table: &str) -> bool {
-        self.sql().split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == table)
+        let sql = self.sql();
+        let words: Vec<&str> = sql.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).collect();
+        let place = |word: &str| matches!(word, "FROM" | "JOIN" | "TUMBLE" | "HOP" | "SESSION");
+        words.windows(2).any(|pair| place(pair[0]) && pair[1] == table)
     }
 }
 
@@ -84,13 +101,9 @@ mod tests {
     #[test]
     fn every_query_parses_and_its_file_says_how_it_is_written() {
         for query in ALL {
-            millstream_sql::parse_query(&query.sql()).unwrap_or_else(|error| panic!("{}: {}", query.name, error.render(&query.sql(), None, 1)));
-            let output = match query.output {
-                OutputMode::Append => "append",
-                OutputMode::Final => "final",
-                OutputMode::Changelog => "changelog",
-            };
-            assert!(query.text.contains(&format!("-- output: {output}\n")), "{}", query.name);
+            millstream_sql::parse_query(&query.sql())
+                .unwrap_or_else(|error| panic!("{}: {}", query.name, error.render(&query.sql(), None, 1)));
+            assert!(query.text.contains(&format!("-- output: {}\n", query.output.name())), "{}", query.name);
             assert!(query.text.starts_with(&format!("-- {},", query.name)), "{}", query.name);
             assert_eq!(query.has_batch_form, !query.text.contains("-- batch: none"), "{}", query.name);
         }
@@ -101,5 +114,7 @@ mod tests {
         assert_eq!(chosen(&["q0".into(), "Q22".into()]).unwrap().len(), 2);
         assert!(chosen(&["q99".into()]).is_err());
         assert!(ALL[3].reads("auction") && ALL[3].reads("person") && !ALL[3].reads("bid"));
+        assert!(ALL[0].reads("bid") && !ALL[0].reads("auction"));
+        assert!(ALL[5].reads("bid") && ALL[11].reads("bid") && ALL[13].reads("side_input"));
     }
 }

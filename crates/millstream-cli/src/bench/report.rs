@@ -1,8 +1,8 @@
 //! What the benchmark prints.
 
 use super::data::Input;
-use super::incremental::Measured;
-use super::queries::Query;
+use super::incremental::{Measured, Refused};
+use super::queries::{OutputMode, Query};
 use crate::numbers;
 use crate::output::table::{Drawing, Grid, Lines, draw};
 use crate::terminal::Terminal;
@@ -26,6 +26,8 @@ pub(crate) enum Agreement {
 pub(crate) struct Measurement {
     /// The query.
     pub(crate) query: &'static str,
+    /// How its result was written.
+    pub(crate) output: Option<OutputMode>,
     /// Rows of the tables it reads.
     pub(crate) rows: u64,
     /// Rows it wrote.
@@ -48,8 +50,10 @@ pub(crate) struct Measurement {
     pub(crate) state_bytes: u64,
     /// Whether the results agree.
     pub(crate) agreement: Agreement,
-    /// Why it failed.
+    /// Why it failed, or was refused.
     pub(crate) error: Option<String>,
+    /// The engine does not take the query.
+    pub(crate) refused: bool,
 }
 
 impl Measurement {
@@ -59,6 +63,7 @@ impl Measurement {
         let report = measured.report;
         Self {
             query: query.name,
+            output: Some(measured.output),
             rows: tables.map(|table| input.rows(table)).sum(),
             rows_out: report.rows_out,
             batch_seconds: None,
@@ -71,6 +76,7 @@ impl Measurement {
             state_bytes: report.state_bytes,
             agreement: Agreement::Unknown,
             error: None,
+            refused: false,
         }
     }
 
@@ -78,6 +84,7 @@ impl Measurement {
     pub(crate) fn failed(query: &'static str, error: &anyhow::Error) -> Self {
         Self {
             query,
+            output: None,
             rows: 0,
             rows_out: 0,
             batch_seconds: None,
@@ -90,12 +97,13 @@ impl Measurement {
             state_bytes: 0,
             agreement: Agreement::Unknown,
             error: Some(format!("{error:#}")),
+            refused: error.chain().any(|cause| cause.is::<Refused>()),
         }
     }
 
-    /// The query failed or gave other rows.
+    /// The query failed or gave other rows. A refusal is an answer.
     pub(crate) fn is_wrong(&self) -> bool {
-        self.error.is_some() || self.agreement == Agreement::No
+        self.error.is_some() && !self.refused || self.agreement == Agreement::No
     }
 
     /// Batch time by incremental time: 1 is as fast as batch.
@@ -116,7 +124,7 @@ impl Measurement {
         if self.error.is_some() {
             let mut cells = vec![Some(self.query.to_string())];
             cells.resize(HEADER.len() - 1, None);
-            cells.push(Some("failed".into()));
+            cells.push(Some(if self.refused { "refused" } else { "failed" }.into()));
             return cells;
         }
         let rate = |seconds: f64| (seconds > 0.0).then(|| numbers::short(self.rows as f64 / seconds));
@@ -127,6 +135,7 @@ impl Measurement {
         };
         vec![
             Some(self.query.to_string()),
+            self.output.map(|output| output.name().to_string()),
             Some(numbers::short(self.rows as f64)),
             Some(numbers::short(self.rows_out as f64)),
             self.batch_seconds.map(|seconds| format!("{seconds:.2}")),
@@ -144,9 +153,22 @@ impl Measurement {
     }
 }
 
-const HEADER: [&str; 14] = [
-    "query", "rows", "out", "batch s", "incr. s", "batch rows/s", "incr. rows/s", "ratio", "p50 ms", "p99 ms", "peak RSS", "state rows",
-    "state", "agree",
+const HEADER: [&str; 15] = [
+    "query",
+    "output",
+    "rows",
+    "out",
+    "batch s",
+    "incr. s",
+    "batch rows/s",
+    "incr. rows/s",
+    "ratio",
+    "p50 ms",
+    "p99 ms",
+    "peak RSS",
+    "state rows",
+    "state",
+    "agree",
 ];
 
 /// The table of all queries.
@@ -154,6 +176,7 @@ pub(crate) fn table(measurements: &[Measurement]) -> String {
     let terminal = Terminal::stdout();
     let mut right = vec![true; HEADER.len()];
     right[0] = false;
+    right[1] = false;
     right[HEADER.len() - 1] = false;
     let mut grid = Grid::new(HEADER.map(String::from).to_vec(), right);
     grid.rows = measurements.iter().map(Measurement::cells).collect();

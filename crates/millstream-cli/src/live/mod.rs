@@ -29,7 +29,7 @@ pub(crate) async fn show(presenter: &mut Presenter, subscription: Subscription) 
         return show_table(presenter, subscription).await;
     }
     if presenter.live == Live::Append && !subscription.append_only() && presenter.is_on_terminal() {
-        presenter.notice(&millstream_engine::Notice::notice(
+        presenter.notice(&millstream_engine::Notice::info(
             "the query takes rows back, so its changes are shown",
             "\\pset live table shows the rows themselves.",
         ));

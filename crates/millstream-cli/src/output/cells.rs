@@ -112,8 +112,7 @@ pub(crate) fn sql_type(data_type: &DataType) -> String {
         }
         DataType::FixedSizeList(field, length) => format!("{}[{length}]", sql_type(field.data_type())),
         DataType::Struct(fields) => {
-            let fields: Vec<String> =
-                fields.iter().map(|field| format!("{} {}", field.name(), sql_type(field.data_type()))).collect();
+            let fields: Vec<String> = fields.iter().map(|field| format!("{} {}", field.name(), sql_type(field.data_type()))).collect();
             format!("STRUCT<{}>", fields.join(", "))
         }
         DataType::Map(entries, _) => match entries.data_type() {

@@ -112,10 +112,7 @@ mod tests {
     fn a_weight_of_n_is_n_rows() {
         let weights = Weights::I64(vec![-1, -2, 1, 1].into());
         let log = log_rows(Epoch(12), &batch(), &weights, &[]).unwrap();
-        assert_eq!(
-            lines(&log, "NULL").unwrap(),
-            "-D 12 | a | 1\n-D 12 | b | 5\n-D 12 | b | 5\n+I 12 | a | 2\n+I 12 | NULL | 7\n"
-        );
+        assert_eq!(lines(&log, "NULL").unwrap(), "-D 12 | a | 1\n-D 12 | b | 5\n-D 12 | b | 5\n+I 12 | a | 2\n+I 12 | NULL | 7\n");
     }
 
     #[test]

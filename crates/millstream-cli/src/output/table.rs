@@ -158,7 +158,11 @@ pub(crate) fn draw(grid: &Grid, drawing: Drawing<'_>) -> Drawn {
         .header
         .iter()
         .zip(&widths)
-        .map(|(name, &width)| Cell { lines: vec![cut(&crate::terminal::escape(name), width).into_owned()], right: false, style: Paint::Bold })
+        .map(|(name, &width)| Cell {
+            lines: vec![cut(&crate::terminal::escape(name), width).into_owned()],
+            right: false,
+            style: Paint::Bold,
+        })
         .collect();
     line(&mut drawn.text, &header, &widths, drawing);
     if boxed {
@@ -292,10 +296,7 @@ mod tests {
     #[test]
     fn boxes_align_numbers_right_and_show_null() {
         let drawn = draw(&grid(), drawing(Lines::Box, None));
-        assert_eq!(
-            drawn.text,
-            "┌──────┬────┐\n│ word │ n  │\n├──────┼────┤\n│ a    │ 12 │\n│ NULL │ -7 │\n└──────┴────┘\n"
-        );
+        assert_eq!(drawn.text, "┌──────┬────┐\n│ word │ n  │\n├──────┼────┤\n│ a    │ 12 │\n│ NULL │ -7 │\n└──────┴────┘\n");
         assert_eq!(drawn.notice(), None);
     }
 

@@ -75,7 +75,8 @@ impl RowWriter {
             Format::Box | Format::Table => notice = self.draw_table(out)?,
         }
         if self.style.format.is_for_people() && self.grid.rows.len() < self.rows {
-            let shown = format!("the first {} of {} rows are shown; \\pset format csv or \\o FILE gives all", self.grid.rows.len(), self.rows);
+            let shown =
+                format!("the first {} of {} rows are shown; \\pset format csv or \\o FILE gives all", self.grid.rows.len(), self.rows);
             notice = Some(notice.map_or(shown.clone(), |cut| format!("{cut}; {shown}")));
         }
         Ok(Printed { rows: self.rows, notice })
@@ -137,10 +138,8 @@ mod tests {
     use std::sync::Arc;
 
     fn batch() -> RecordBatch {
-        let columns: Vec<(&str, ArrayRef)> = vec![
-            ("word", Arc::new(StringViewArray::from(vec![Some("a"), None]))),
-            ("n", Arc::new(Int64Array::from(vec![1, 22]))),
-        ];
+        let columns: Vec<(&str, ArrayRef)> =
+            vec![("word", Arc::new(StringViewArray::from(vec![Some("a"), None]))), ("n", Arc::new(Int64Array::from(vec![1, 22])))];
         RecordBatch::try_from_iter(columns).unwrap()
     }
 

@@ -76,10 +76,11 @@ fn split(stream: &CreateStream, history: &str, from: Option<EventTime>, to: Opti
         let text = time.to_string().replace('T', " ");
         if has_zone { format!("TIMESTAMPTZ '{text}'") } else { format!("TIMESTAMP '{}'", text.trim_end_matches('Z')) }
     };
-    let conditions: Vec<String> = [from.map(|time| format!("{column} >= {}", literal(time))), to.map(|time| format!("{column} < {}", literal(time)))]
-        .into_iter()
-        .flatten()
-        .collect();
+    let conditions: Vec<String> =
+        [from.map(|time| format!("{column} >= {}", literal(time))), to.map(|time| format!("{column} < {}", literal(time)))]
+            .into_iter()
+            .flatten()
+            .collect();
     let options: Vec<String> = stream
         .options
         .iter()
@@ -108,7 +109,8 @@ mod tests {
 
     #[test]
     fn streams_with_event_time_are_bounded_and_lines_stay() {
-        let text = "CREATE STREAM s (a INT, ts TIMESTAMP,\n WATERMARK FOR ts AS ts - INTERVAL '5 seconds')\nWITH (connector = 'files', path = 'x', format = 'csv', on_late = 'fail');\nSELECT 1;";
+        let text = "CREATE STREAM s (a INT, ts TIMESTAMP,\n WATERMARK FOR ts AS ts - INTERVAL '5 seconds')\n\
+                    WITH (connector = 'files', path = 'x', format = 'csv', on_late = 'fail');\nSELECT 1;";
         let script = Script { text: text.into(), name: None };
         let mut set = vec![("s".to_string(), "path".to_string(), "y".to_string())];
         let bounded = bounded_script(&script, Some(EventTime(0)), Some(EventTime(1_500_000)), &mut set).unwrap();

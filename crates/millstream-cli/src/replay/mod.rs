@@ -29,7 +29,7 @@ use std::sync::Arc;
 /// # Errors
 /// A usage error when a stream has no history, a script failure for the file, or the error that stopped the pipeline.
 pub(crate) async fn replay(mut args: ReplayArgs, global: &GlobalArgs, settings: &Settings) -> anyhow::Result<u8> {
-    let mut script = pipeline_file::read(&args.pipeline.file, &args.pipeline.variables)?;
+    let mut script = pipeline_file::read(&args.pipeline.file, &args.pipeline.variables, &args.pipeline.set)?;
     let mut presenter = Presenter::new(settings, global.format, global.quiet, false);
     let closes = args.close_windows || args.to.is_none();
     prepare_streams(&script, &mut args, closes)?;
@@ -69,7 +69,8 @@ fn prepare_streams(script: &Script, args: &mut ReplayArgs, closes: bool) -> Resu
         let Statement::CreateStream(stream) = parsed.statement else { continue };
         let name = stream.name.to_string();
         let set = args.pipeline.set.iter().rev();
-        let given = set.filter(|(object, _, _)| *object == name).find(|(_, option, _)| option == "connector").map(|(_, _, value)| value.clone());
+        let given =
+            set.filter(|(object, _, _)| *object == name).find(|(_, option, _)| option == "connector").map(|(_, _, value)| value.clone());
         let written = stream.options.iter().find(|(option, _)| option == "connector").map(|(_, value)| value.clone());
         let connector = given.or(written);
         match connector.as_deref() {
@@ -81,7 +82,8 @@ fn prepare_streams(script: &Script, args: &mut ReplayArgs, closes: bool) -> Resu
             }
             Some("socket" | "stdin" | "memory") | None if stream.as_select.is_none() => {
                 return Err(Failure::usage(format!(
-                    "stream \"{name}\" has no history to replay: it comes from connector '{}'\nhint: Point it at files: --set {name}.connector=files --set {name}.path=DIR --set {name}.format=parquet.",
+                    "stream \"{name}\" has no history to replay: it comes from connector '{}'\n\
+                     hint: Point it at files: --set {name}.connector=files --set {name}.path=DIR --set {name}.format=parquet.",
                     connector.as_deref().unwrap_or("memory")
                 )));
             }
@@ -90,7 +92,8 @@ fn prepare_streams(script: &Script, args: &mut ReplayArgs, closes: bool) -> Resu
         if args.speed != Speed::Max && stream.as_select.is_none() && stream.watermark.is_none() {
             let name = stream.name.to_string();
             return Err(Failure::usage(format!(
-                "--speed needs event time, and stream \"{name}\" has no WATERMARK\nhint: Leave out --speed, or declare the stream's event time."
+                "--speed needs event time, and stream \"{name}\" has no WATERMARK\n\
+                 hint: Leave out --speed, or declare the stream's event time."
             )));
         }
     }

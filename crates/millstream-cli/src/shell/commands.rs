@@ -62,7 +62,10 @@ pub(crate) async fn execute(shell: &mut Shell, line: &str) -> anyhow::Result<Nex
     match done {
         Ok(()) => {}
         // What the user can mend is said; a terminal that is gone ends the shell.
-        Err(error) if error.is::<Problem>() || error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() != std::io::ErrorKind::BrokenPipe) => {
+        Err(error)
+            if error.is::<Problem>()
+                || error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() != std::io::ErrorKind::BrokenPipe) =>
+        {
             print_error(&error.to_string());
         }
         Err(error) => match error.downcast_ref::<crate::failure::Failure>() {
@@ -87,7 +90,11 @@ impl std::error::Error for Problem {}
 
 /// A name as SQL wants it: as it is when the catalog has it so, quoted.
 fn quoted(shell: &Shell, name: &str) -> String {
-    if shell.engine.catalog().iter().any(|entry| entry.name == name) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.to_string() }
+    if shell.engine.catalog().iter().any(|entry| entry.name == name) {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    } else {
+        name.to_string()
+    }
 }
 
 async fn list(shell: &mut Shell, listing: Listing, pattern: Option<&str>) -> anyhow::Result<()> {
@@ -122,7 +129,9 @@ async fn list(shell: &mut Shell, listing: Listing, pattern: Option<&str>) -> any
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
-        Some((head, rest)) => name.strip_prefix(head).is_some_and(|tail| tail.char_indices().map(|(index, _)| index).chain([tail.len()]).any(|index| matches(rest, &tail[index..]))),
+        Some((head, rest)) => name
+            .strip_prefix(head)
+            .is_some_and(|tail| tail.char_indices().map(|(index, _)| index).chain([tail.len()]).any(|index| matches(rest, &tail[index..]))),
     }
 }
 
@@ -212,6 +221,8 @@ async fn watch(shell: &mut Shell, interval: Duration) -> anyhow::Result<()> {
             return Ok(());
         }
         if interruptible(tokio::time::sleep(interval)).await?.is_err() {
+            // The terminal has echoed ^C.
+            message::line("");
             return Ok(());
         }
     }

@@ -93,7 +93,8 @@ fn candidates(before: &str, line: &str, vocabulary: &Vocabulary) -> Vec<Candidat
     let wants_relation = matches!(
         previous.as_str(),
         "FROM" | "JOIN" | "INTO" | "DESCRIBE" | "STREAM" | "TABLE" | "VIEW" | "SINK" | "SUBSCRIBE" | "TO" | "COPY" | "REFRESH"
-    ) || previous == "(" && earlier.iter().rev().nth(1).is_some_and(|word| TABLE_FUNCTIONS.contains(&word.to_uppercase().as_str()));
+    ) || previous == "("
+        && earlier.iter().rev().nth(1).is_some_and(|word| TABLE_FUNCTIONS.contains(&word.to_uppercase().as_str()));
     if wants_relation {
         for relation in &vocabulary.relations {
             found.add(&quoted(&relation.name), Some(&relation.kind), false);
@@ -160,9 +161,9 @@ fn quoted(name: &str) -> String {
 
 /// Whether the statement names the relation.
 fn mentions(line: &str, relation: &str) -> bool {
-    pieces(line)
-        .iter()
-        .any(|piece| matches!(piece.kind, Kind::Word | Kind::QuotedName) && line[piece.range.clone()].trim_matches('"').eq_ignore_ascii_case(relation))
+    pieces(line).iter().any(|piece| {
+        matches!(piece.kind, Kind::Word | Kind::QuotedName) && line[piece.range.clone()].trim_matches('"').eq_ignore_ascii_case(relation)
+    })
 }
 
 /// The relation that `alias` stands for: the name before `AS alias` or `alias`.
@@ -173,16 +174,19 @@ fn alias_target(line: &str, alias: &str) -> Option<String> {
         .map(|piece| &line[piece.range])
         .collect();
     let place = |keyword: &str| matches!(keyword.to_uppercase().as_str(), "FROM" | "JOIN" | ",");
-    words.windows(4).find_map(|window| match window {
-        [before, name, as_word, word] if place(before) && as_word.eq_ignore_ascii_case("as") && word.eq_ignore_ascii_case(alias) => {
-            Some(name.trim_matches('"').to_string())
-        }
-        [before, name, word, _] if place(before) && word.eq_ignore_ascii_case(alias) => Some(name.trim_matches('"').to_string()),
-        _ => None,
-    }).or_else(|| match words.as_slice() {
-        [.., before, name, word] if place(before) && word.eq_ignore_ascii_case(alias) => Some(name.trim_matches('"').to_string()),
-        _ => None,
-    })
+    words
+        .windows(4)
+        .find_map(|window| match window {
+            [before, name, as_word, word] if place(before) && as_word.eq_ignore_ascii_case("as") && word.eq_ignore_ascii_case(alias) => {
+                Some(name.trim_matches('"').to_string())
+            }
+            [before, name, word, _] if place(before) && word.eq_ignore_ascii_case(alias) => Some(name.trim_matches('"').to_string()),
+            _ => None,
+        })
+        .or_else(|| match words.as_slice() {
+            [.., before, name, word] if place(before) && word.eq_ignore_ascii_case(alias) => Some(name.trim_matches('"').to_string()),
+            _ => None,
+        })
 }
 
 /// Whether the cursor stands where an option name of `WITH (` is expected.
@@ -240,7 +244,9 @@ fn meta_candidates(before: &str, vocabulary: &Vocabulary) -> Vec<Candidate> {
     let mut found = Found { prefix, start: before.len() - prefix.len(), candidates: Vec::new(), seen: BTreeSet::new() };
     match name {
         "\\pset" if argument[..word_start].trim() == "format" => Format::ALL.iter().for_each(|(name, _)| found.add(name, None, false)),
-        "\\pset" if argument[..word_start].trim().is_empty() => meta::PSET.iter().for_each(|(name, about)| found.add(name, Some(about), true)),
+        "\\pset" if argument[..word_start].trim().is_empty() => {
+            meta::PSET.iter().for_each(|(name, about)| found.add(name, Some(about), true))
+        }
         "\\h" => meta::topics().for_each(|topic| found.add(topic, None, false)),
         name if name.starts_with("\\d") => {
             for relation in &vocabulary.relations {

@@ -40,7 +40,12 @@ impl Editor {
     ///
     /// # Errors
     /// When the history cannot be opened.
-    pub(crate) fn new(vocabulary: &SharedVocabulary, color: bool, history_size: usize, history_file: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        vocabulary: &SharedVocabulary,
+        color: bool,
+        history_size: usize,
+        history_file: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let mut keys = default_emacs_keybindings();
         let menu = |name: &str| ReedlineEvent::UntilFound(vec![ReedlineEvent::Menu(name.into()), ReedlineEvent::MenuNext]);
         keys.add_binding(KeyModifiers::NONE, KeyCode::Tab, menu(COMPLETION_MENU));

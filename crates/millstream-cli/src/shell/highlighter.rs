@@ -37,7 +37,9 @@ impl Highlighter for SqlHighlighter {
                 Kind::Word if holds(TYPES, text) => Color::Cyan.normal(),
                 Kind::Word if holds(TABLE_FUNCTIONS, text) => Color::Magenta.normal(),
                 Kind::Word if self.vocabulary.with(|known| known.functions.contains(&text.to_lowercase())) => Color::Magenta.normal(),
-                Kind::Word | Kind::QuotedName if self.vocabulary.with(|known| known.relation(text.trim_matches('"')).is_some()) => plain.underline(),
+                Kind::Word | Kind::QuotedName if self.vocabulary.with(|known| known.relation(text.trim_matches('"')).is_some()) => {
+                    plain.underline()
+                }
                 Kind::Text => Color::Green.normal(),
                 Kind::Number => Color::Yellow.normal(),
                 Kind::Comment => Color::DarkGray.italic(),

@@ -94,15 +94,39 @@ pub(crate) const PSET: &[(&str, &str)] = &[
 
 /// The statements that `\h` explains: name, syntax, what it does.
 const STATEMENTS: &[(&str, &str, &str)] = &[
-    ("create stream", "CREATE STREAM name (column TYPE ..., WATERMARK FOR ts AS ts - INTERVAL '5 seconds')\n    WITH (connector = '...', ...)", "a stream: rows that keep coming from a source"),
+    (
+        "create stream",
+        "CREATE STREAM name (column TYPE ..., WATERMARK FOR ts AS ts - INTERVAL '5 seconds')\n    WITH (connector = '...', ...)",
+        "a stream: rows that keep coming from a source",
+    ),
     ("create table", "CREATE TABLE name (column TYPE ..., [PRIMARY KEY (column)])", "a table whose rows are inserted by hand"),
     ("create external table", "CREATE EXTERNAL TABLE name STORED AS PARQUET | CSV | JSON LOCATION 'path'", "a table over files at rest"),
     ("create view", "CREATE VIEW name AS SELECT ...", "a named query, computed when it is read"),
-    ("create materialized view", "CREATE MATERIALIZED VIEW name AS SELECT ... [EMIT ON WINDOW CLOSE]", "a query whose answer is kept up to date"),
-    ("create sink", "CREATE SINK name [FROM view | AS SELECT ...] WITH (connector = '...', path = '...', [mode = 'append | changelog | complete'])", "where the changes of a query go"),
-    ("insert", "INSERT INTO table VALUES (...), ...\nINSERT INTO sink SELECT ...", "rows into a table once, or a continuous query into a sink"),
-    ("select", "SELECT ... FROM ... [WHERE] [GROUP BY] [HAVING] [ORDER BY] [LIMIT] [EMIT CHANGES]", "a snapshot; with EMIT CHANGES a live query"),
-    ("window", "FROM TUMBLE(stream, ts, INTERVAL '10 seconds')\nFROM HOP(stream, ts, slide, size)\nFROM CUMULATE(stream, ts, step, size)\n    adds window_start, window_end, window_time", "windows in event time"),
+    (
+        "create materialized view",
+        "CREATE MATERIALIZED VIEW name AS SELECT ... [EMIT ON WINDOW CLOSE]",
+        "a query whose answer is kept up to date",
+    ),
+    (
+        "create sink",
+        "CREATE SINK name [FROM view | AS SELECT ...] WITH (connector = '...', path = '...', [mode = 'append | changelog | complete'])",
+        "where the changes of a query go",
+    ),
+    (
+        "insert",
+        "INSERT INTO table VALUES (...), ...\nINSERT INTO sink SELECT ...",
+        "rows into a table once, or a continuous query into a sink",
+    ),
+    (
+        "select",
+        "SELECT ... FROM ... [WHERE] [GROUP BY] [HAVING] [ORDER BY] [LIMIT] [EMIT CHANGES]",
+        "a snapshot; with EMIT CHANGES a live query",
+    ),
+    (
+        "window",
+        "FROM TUMBLE(stream, ts, INTERVAL '10 seconds')\nFROM HOP(stream, ts, slide, size)\nFROM CUMULATE(stream, ts, step, size)\n    adds window_start, window_end, window_time",
+        "windows in event time",
+    ),
     ("emit", "EMIT CHANGES | EMIT ON WINDOW CLOSE | EMIT PERIODIC INTERVAL '1 minute'", "when a continuous query emits its rows"),
     ("explain", "EXPLAIN [INCREMENTAL] SELECT ...", "how a query is executed, or kept up to date"),
     ("show", "SHOW STREAMS | TABLES | VIEWS | SINKS | QUERIES | FUNCTIONS | CONNECTORS | ALL\nSHOW CREATE name", "what there is"),
@@ -161,10 +185,8 @@ pub(crate) fn parse(line: &str) -> Result<Meta, String> {
         "\\h" | "\\help" => Meta::SqlHelp(word()),
         "\\q" | "\\quit" | ".quit" | ".exit" => Meta::Quit,
         unknown => {
-            let hint = nearest(unknown, COMMANDS.iter().map(|(name, _, _)| *name)).map_or_else(
-                || "\\? lists the commands.".to_string(),
-                |name| format!("Did you mean {name}? \\? lists the commands."),
-            );
+            let hint = nearest(unknown, COMMANDS.iter().map(|(name, _, _)| *name))
+                .map_or_else(|| "\\? lists the commands.".to_string(), |name| format!("Did you mean {name}? \\? lists the commands."));
             return Err(format!("unknown command {}\nhint: {hint}", crate::terminal::escape(unknown)));
         }
     })

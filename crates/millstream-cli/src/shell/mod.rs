@@ -54,7 +54,12 @@ pub(crate) enum Next {
 ///
 /// # Errors
 /// When the terminal cannot be read or written.
-pub(crate) async fn run(engine: Engine, presenter: Presenter, settings: &Settings, variables: BTreeMap<String, String>) -> anyhow::Result<u8> {
+pub(crate) async fn run(
+    engine: Engine,
+    presenter: Presenter,
+    settings: &Settings,
+    variables: BTreeMap<String, String>,
+) -> anyhow::Result<u8> {
     let vocabulary = SharedVocabulary::default();
     let color = Terminal::stdout().color;
     let mut editor = Editor::new(&vocabulary, color, settings.history_size.unwrap_or(history::SIZE), history_file(settings).as_deref())?;
@@ -143,7 +148,7 @@ impl Shell {
         let watch = Stopwatch::start();
         let (session, presenter) = (&self.session, &mut self.presenter);
         let work = async {
-            match session.execute_parsed(statement).await {
+            match script::execute_aside(session, statement).await {
                 Ok(result) => presenter.show(result).await,
                 Err(error) => Err(error.into()),
             }
@@ -161,9 +166,8 @@ impl Shell {
                 None => Err(error),
             },
             Err(Interrupt::Int) => {
-                if !endless {
-                    message::line("cancelled");
-                }
+                // The terminal has echoed ^C.
+                message::line(if endless { "" } else { "\ncancelled" });
                 Ok(false)
             }
             Err(Interrupt::Term) => {
@@ -199,6 +203,10 @@ impl Shell {
             name: entry.name,
         });
         let settings = self.session.settings().into_iter().map(|setting| (setting.name.to_string(), setting.doc.to_string()));
-        self.vocabulary.replace(Vocabulary { relations: relations.collect(), functions: self.functions.clone(), settings: settings.collect() });
+        self.vocabulary.replace(Vocabulary {
+            relations: relations.collect(),
+            functions: self.functions.clone(),
+            settings: settings.collect(),
+        });
     }
 }

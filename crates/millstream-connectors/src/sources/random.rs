@@ -43,40 +43,6 @@ impl Noise {
     }
 }
 
-/// A sequence of random numbers that belongs to one row.
-#[derive(Debug, Clone)]
-pub(crate) struct Draws {
-    state: u64,
-}
-
-impl Draws {
-    /// The sequence of row `n`.
-    #[inline]
-    pub(crate) fn new(noise: Noise, n: u64) -> Self {
-        Self { state: noise.bits(n) }
-    }
-
-    /// The next 64 bits.
-    #[inline]
-    pub(crate) fn bits(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(GOLDEN_GAMMA);
-        mix(self.state)
-    }
-
-    /// The next number in `[0, bound)`.
-    #[inline]
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        let bits = self.bits();
-        scale(bits, bound)
-    }
-
-    /// The next number in `[0, 1)`.
-    #[inline]
-    pub(crate) fn unit(&mut self) -> f64 {
-        to_unit(self.bits())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

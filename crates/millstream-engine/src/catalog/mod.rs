@@ -75,6 +75,10 @@ impl Catalog {
 
     /// Names of the objects that read `name`, directly.
     pub fn readers_of(&self, name: &str, reads: &BTreeMap<String, Vec<String>>) -> Vec<String> {
-        reads.iter().filter(|(reader, inputs)| reader.as_str() != name && inputs.iter().any(|input| input == name)).map(|(reader, _)| reader.clone()).collect()
+        reads
+            .iter()
+            .filter(|(reader, inputs)| reader.as_str() != name && inputs.iter().any(|input| input == name))
+            .map(|(reader, _)| reader.clone())
+            .collect()
     }
 }

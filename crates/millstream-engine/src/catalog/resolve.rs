@@ -4,8 +4,8 @@
 //! incremental planner turns into inputs, and at-rest tables are their pinned content. **Batch**: every relation is its content
 //! after one epoch, taken together, so that a query sees one consistent state.
 
-use super::object::{ObjectKind, StreamDef};
 use super::Catalog;
+use super::object::{ObjectKind, StreamDef};
 use crate::error::{EngineError, Result};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;

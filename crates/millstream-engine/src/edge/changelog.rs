@@ -41,11 +41,16 @@ enum Change {
     Delete,
 }
 
-fn change_of(op: &str) -> Option<Change> {
+/// What an op value says. The letters of change data capture replace and remove rows by key, so they need one.
+fn change_of(op: &str, keyed: bool) -> Result<Change, String> {
     match op.trim() {
-        "+" | "+I" | "+U" | "c" | "u" | "r" => Some(Change::Insert),
-        "-" | "-U" | "-D" | "d" => Some(Change::Delete),
-        _ => None,
+        "+" | "+I" | "+U" => Ok(Change::Insert),
+        "-" | "-U" | "-D" => Ok(Change::Delete),
+        "c" | "u" | "r" if keyed => Ok(Change::Insert),
+        "d" if keyed => Ok(Change::Delete),
+        "c" | "u" | "r" | "d" => Err(format!("op '{op}' changes rows by key, and the stream has no PRIMARY KEY")),
+        _ if keyed => Err(format!("unknown op '{op}'; expected one of +, -, +I, -U, +U, -D, c, r, u, d")),
+        _ => Err(format!("unknown op '{op}'; expected one of +, -, +I, -U, +U, -D")),
     }
 }
 
@@ -60,10 +65,13 @@ pub(crate) struct Changelog {
     rows: RowConverter,
 }
 
+/// The bytes of a row and how often it is there.
+type WeightedRow = (Box<[u8]>, i64);
+
 #[derive(Debug)]
 enum Kind {
     Keyed { columns: Vec<usize>, encoder: RowKeyEncoder, last: HashMap<Box<[u8]>, StoredRow> },
-    Bag { encoder: RowKeyEncoder, weights: Option<HashMap<Box<[u8]>, (Box<[u8]>, i64)>> },
+    Bag { encoder: RowKeyEncoder, weights: Option<HashMap<Box<[u8]>, WeightedRow>> },
 }
 
 #[derive(Debug, Clone)]
@@ -99,7 +107,8 @@ impl Changelog {
         let ops = match &self.op_column {
             None => None,
             Some(name) => {
-                let column = batch.column_by_name(name).ok_or_else(|| EngineError::Internal(format!("the op column \"{name}\" was not read")))?;
+                let column =
+                    batch.column_by_name(name).ok_or_else(|| EngineError::Internal(format!("the op column \"{name}\" was not read")))?;
                 let text = cast(column, &DataType::Utf8)?;
                 Some(text.as_string::<i32>().clone())
             }
@@ -108,7 +117,12 @@ impl Changelog {
             .schema
             .fields()
             .iter()
-            .map(|field| batch.column_by_name(field.name()).cloned().ok_or_else(|| EngineError::Internal(format!("column \"{}\" was not read", field.name()))))
+            .map(|field| {
+                batch
+                    .column_by_name(field.name())
+                    .cloned()
+                    .ok_or_else(|| EngineError::Internal(format!("column \"{}\" was not read", field.name())))
+            })
             .collect::<Result<_>>()?;
         let nullable: Vec<Field> = self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
         let full = RecordBatch::try_new(Arc::new(Schema::new(nullable)), columns.clone())?;
@@ -123,7 +137,9 @@ impl Changelog {
         let bad = |row: usize, reason: String| offsets.bad_row(row, reason, &full, &stream);
         let encoded_rows = self.rows.convert_columns(&columns)?;
         let keys = match &self.kind {
-            Kind::Keyed { columns: key, encoder, .. } => encoder.encode(&key.iter().map(|&column| Arc::clone(&columns[column])).collect::<Vec<_>>())?,
+            Kind::Keyed { columns: key, encoder, .. } => {
+                encoder.encode(&key.iter().map(|&column| Arc::clone(&columns[column])).collect::<Vec<_>>())?
+            }
             Kind::Bag { encoder, .. } => encoder.encode(&columns)?,
         };
         for row in 0..count {
@@ -133,10 +149,10 @@ impl Changelog {
                     outcome.bad.push(bad(row, "the op is NULL".into()));
                     continue;
                 }
-                Some(ops) => match change_of(ops.value(row)) {
-                    Some(change) => change,
-                    None => {
-                        outcome.bad.push(bad(row, format!("unknown op '{}'; expected one of +, -, +I, -U, +U, -D, c, r, u, d", ops.value(row))));
+                Some(ops) => match change_of(ops.value(row), matches!(self.kind, Kind::Keyed { .. })) {
+                    Ok(change) => change,
+                    Err(reason) => {
+                        outcome.bad.push(bad(row, reason));
                         continue;
                     }
                 },
@@ -218,7 +234,8 @@ impl Changelog {
         if taken.is_empty() {
             return Ok(Vec::new());
         }
-        let stored: Vec<&[u8]> = taken.iter().filter_map(|(taken, _)| if let Taken::Stored(bytes) = taken { Some(bytes.as_ref()) } else { None }).collect();
+        let stored: Vec<&[u8]> =
+            taken.iter().filter_map(|(taken, _)| if let Taken::Stored(bytes) = taken { Some(bytes.as_ref()) } else { None }).collect();
         let stored_batch = self.decode(&batch.schema(), &stored)?;
         let joined = arrow::compute::concat_batches(&batch.schema(), [&stored_batch, batch])?;
         let mut next_stored = 0u32;
@@ -247,6 +264,53 @@ impl Changelog {
         Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
     }
 
+    /// Takes over changes that were accepted before: what a commit record logged.
+    pub(crate) fn absorb(&mut self, changes: &[DeltaBatch]) -> Result<()> {
+        // Retractions first: an update takes the old row and brings the new one under the same key.
+        for negative in [true, false] {
+            for part in changes {
+                let columns: Vec<ArrayRef> = self
+                    .schema
+                    .fields()
+                    .iter()
+                    .map(|field| part.batch.column_by_name(field.name()).cloned())
+                    .collect::<Option<_>>()
+                    .ok_or_else(|| EngineError::Corrupt(format!("logged rows of stream \"{}\" have other columns", self.stream)))?;
+                let rows = self.rows.convert_columns(&columns)?;
+                let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns.clone())?;
+                let times = match &self.event_time {
+                    Some(column) => Some(super::lateness::event_times(&batch, column)?),
+                    None => None,
+                };
+                let keys = match &self.kind {
+                    Kind::Keyed { columns: key, encoder, .. } => {
+                        encoder.encode(&key.iter().map(|&column| Arc::clone(&columns[column])).collect::<Vec<_>>())?
+                    }
+                    Kind::Bag { encoder, .. } => encoder.encode(&columns)?,
+                };
+                for row in (0..part.num_rows()).filter(|&row| (part.weights.value(row) < 0) == negative) {
+                    let (key, weight) = (keys.row(row).data(), part.weights.value(row));
+                    match &mut self.kind {
+                        Kind::Keyed { last, .. } if negative => drop(last.remove(key)),
+                        Kind::Keyed { last, .. } => {
+                            let time = times.as_ref().and_then(|times| times.is_valid(row).then(|| times.value(row)));
+                            last.insert(key.into(), StoredRow { bytes: rows.row(row).data().into(), time });
+                        }
+                        Kind::Bag { weights: Some(weights), .. } => {
+                            let entry = weights.entry(key.into()).or_insert_with(|| (rows.row(row).data().into(), 0));
+                            entry.1 += weight;
+                            if entry.1 == 0 {
+                                weights.remove(key);
+                            }
+                        }
+                        Kind::Bag { weights: None, .. } => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Everything kept, in key order.
     pub(crate) fn state(&self) -> ChangelogState {
         let (rows, weights): (Vec<&[u8]>, Vec<i64>) = match &self.kind {
@@ -261,7 +325,8 @@ impl Changelog {
                 entries.into_iter().map(|(_, (row, weight))| (row.as_ref(), *weight)).unzip()
             }
         };
-        let schema = Arc::new(Schema::new(vec![Field::new("row", DataType::Binary, false), Field::new("__weight", DataType::Int64, false)]));
+        let schema =
+            Arc::new(Schema::new(vec![Field::new("row", DataType::Binary, false), Field::new("__weight", DataType::Int64, false)]));
         let columns: Vec<ArrayRef> = vec![Arc::new(BinaryArray::from_iter_values(rows)), Arc::new(Int64Array::from(weights))];
         ChangelogState { rows: RecordBatch::try_new(schema, columns).expect("two columns of one length") }
     }
@@ -270,7 +335,8 @@ impl Changelog {
     pub(crate) fn restore(&mut self, state: ChangelogState) -> Result<()> {
         let corrupt = || EngineError::Corrupt(format!("the stored rows of stream \"{}\" have another shape", self.stream));
         let bytes = state.rows.column_by_name("row").and_then(|column| column.as_binary_opt::<i32>()).ok_or_else(corrupt)?.clone();
-        let stored_weights = state.rows.column_by_name("__weight").ok_or_else(corrupt)?.as_primitive::<arrow::datatypes::Int64Type>().clone();
+        let stored_weights =
+            state.rows.column_by_name("__weight").ok_or_else(corrupt)?.as_primitive::<arrow::datatypes::Int64Type>().clone();
         let rows: Vec<&[u8]> = (0..bytes.len()).map(|row| bytes.value(row)).collect();
         let nullable: Vec<Field> = self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
         let decoded = self.decode(&Arc::new(Schema::new(nullable)), &rows)?;
@@ -293,7 +359,11 @@ impl Changelog {
             Kind::Bag { encoder, weights } => {
                 let keys = encoder.encode(decoded.columns())?;
                 if let Some(weights) = weights {
-                    *weights = rows.iter().enumerate().map(|(row, bytes)| (keys.row(row).data().into(), ((*bytes).into(), stored_weights.value(row)))).collect();
+                    *weights = rows
+                        .iter()
+                        .enumerate()
+                        .map(|(row, bytes)| (keys.row(row).data().into(), ((*bytes).into(), stored_weights.value(row))))
+                        .collect();
                 }
             }
         }
@@ -303,7 +373,9 @@ impl Changelog {
     /// Rows and bytes kept.
     pub(crate) fn size(&self) -> (u64, u64) {
         match &self.kind {
-            Kind::Keyed { last, .. } => (last.len() as u64, last.iter().map(|(key, stored)| (key.len() + stored.bytes.len() + 64) as u64).sum()),
+            Kind::Keyed { last, .. } => {
+                (last.len() as u64, last.iter().map(|(key, stored)| (key.len() + stored.bytes.len() + 64) as u64).sum())
+            }
             Kind::Bag { weights, .. } => {
                 let weights = weights.iter().flatten();
                 weights.fold((0, 0), |(rows, bytes), (key, (row, _))| (rows + 1, bytes + (key.len() + row.len() + 64) as u64))

@@ -105,7 +105,15 @@ impl Edge {
             .collect();
         let computed = Computed::compile(&def, state)?;
         let changelog = Changelog::new(&def)?;
-        Ok(Self { decode_schema: Arc::new(Schema::new(fields)), metadata, computed, changelog, needed: None, watermark: WatermarkState::default(), def })
+        Ok(Self {
+            decode_schema: Arc::new(Schema::new(fields)),
+            metadata,
+            computed,
+            changelog,
+            needed: None,
+            watermark: WatermarkState::default(),
+            def,
+        })
     }
 
     /// The stream.
@@ -142,8 +150,14 @@ impl Edge {
             let column: BTreeSet<String> = [column.clone()].into();
             names.extend(self.computed.inputs_of(&column));
         }
-        let indices: Vec<usize> =
-            self.decode_schema.fields().iter().enumerate().filter(|(_, field)| names.contains(field.name().as_str())).map(|(index, _)| index).collect();
+        let indices: Vec<usize> = self
+            .decode_schema
+            .fields()
+            .iter()
+            .enumerate()
+            .filter(|(_, field)| names.contains(field.name().as_str()))
+            .map(|(index, _)| index)
+            .collect();
         (indices.len() < self.decode_schema.fields().len()).then_some(indices)
     }
 
@@ -192,12 +206,17 @@ impl Edge {
     }
 
     /// Rows that the write-ahead part of a commit record holds: accepted already, hidden columns included.
-    pub fn accept_logged(&mut self, batches: Vec<DeltaBatch>, accepted: &mut Accepted) {
-        for batch in batches {
-            accepted.rows_used += batch.num_rows() as u64;
-            accepted.rows_in += batch.num_rows() as u64;
-            accepted.delta.push(batch);
+    ///
+    /// # Errors
+    /// When they have other columns than the stream.
+    pub fn accept_logged(&mut self, batches: Vec<DeltaBatch>, accepted: &mut Accepted) -> Result<()> {
+        if let Some(changelog) = &mut self.changelog {
+            changelog.absorb(&batches)?;
         }
+        accepted.rows_used += batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
+        accepted.rows_in = accepted.rows_used;
+        accepted.delta.extend(batches);
+        Ok(())
     }
 
     /// The state of a keyed or bag stream, for a checkpoint.
@@ -221,7 +240,13 @@ impl Edge {
         self.changelog.as_ref().map_or((0, 0), Changelog::size)
     }
 
-    fn complete(&self, batch: RecordBatch, offsets: RowOffsets, epoch: EdgeEpoch, accepted: &mut Accepted) -> Result<(RecordBatch, RowOffsets)> {
+    fn complete(
+        &self,
+        batch: RecordBatch,
+        offsets: RowOffsets,
+        epoch: EdgeEpoch,
+        accepted: &mut Accepted,
+    ) -> Result<(RecordBatch, RowOffsets)> {
         if self.computed.is_empty() {
             return Ok((batch, offsets));
         }
@@ -337,11 +362,11 @@ impl Edge {
         let mut fields = Vec::with_capacity(self.def.columns.len() + 2);
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.def.columns.len() + 2);
         for column in &self.def.columns {
-            if wanted(column.field.name()) {
-                if let Some(array) = rows.column_by_name(column.field.name()) {
-                    fields.push(column.field.clone());
-                    columns.push(Arc::clone(array));
-                }
+            if wanted(column.field.name())
+                && let Some(array) = rows.column_by_name(column.field.name())
+            {
+                fields.push(column.field.clone());
+                columns.push(Arc::clone(array));
             }
         }
         for field in crate::catalog::object::ingest_fields() {

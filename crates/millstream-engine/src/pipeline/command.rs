@@ -5,7 +5,6 @@ use super::snapshot::{Snapshot, SnapshotRequest};
 use super::{Draining, Pipeline, epoch::EpochWork};
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
-use crate::settings::Trigger;
 use crate::subscription::Subscription;
 use millstream_connectors::sinks::callback::Callback;
 use millstream_sql::Statement;
@@ -233,11 +232,11 @@ impl Pipeline {
     async fn drain(&mut self, once: bool, answer: Answer<()>) -> Result<()> {
         self.running = true;
         self.settle().await?;
-        if let Some(sources) = &mut self.sources {
-            if let Err(error) = sources.mark_end().await {
-                let _ = answer.send(Err(error.clone()));
-                return Err(error);
-            }
+        if let Some(sources) = &mut self.sources
+            && let Err(error) = sources.mark_end().await
+        {
+            let _ = answer.send(Err(error.clone()));
+            return Err(error);
         }
         self.draining = Some(Draining { once, done: Some(answer) });
         if self.manual {
@@ -262,6 +261,13 @@ impl Pipeline {
 
     /// Finishes what runs and leaves a state from which the next start goes on at once.
     pub(super) async fn stop(&mut self, how: Stop) -> Result<()> {
+        let stopped = self.finish(how).await;
+        // Whoever waits for the answer may open the state directory next.
+        self.release();
+        stopped
+    }
+
+    async fn finish(&mut self, how: Stop) -> Result<()> {
         if how == Stop::Now {
             if let Some(prefetch) = self.prefetch.take() {
                 prefetch.abort();
@@ -301,7 +307,9 @@ impl Pipeline {
     /// Errors of the engine itself end it; errors of the request do not.
     fn fatal<T>(&self, result: &Result<T>) -> Option<EngineError> {
         match result {
-            Err(error @ (EngineError::State(_) | EngineError::Corrupt(_) | EngineError::Query { .. } | EngineError::Connector { .. })) => Some(error.clone()),
+            Err(error @ (EngineError::State(_) | EngineError::Corrupt(_) | EngineError::Query { .. } | EngineError::Connector { .. })) => {
+                Some(error.clone())
+            }
             _ => None,
         }
     }
@@ -328,10 +336,5 @@ impl Pipeline {
             | Command::Drain { answer, .. }
             | Command::WaitIdle { answer } => drop(answer.send(Err(stopped()))),
         }
-    }
-
-    /// The trigger asks to process what is there and stop.
-    pub(super) fn drains(&self) -> bool {
-        matches!(self.settings.trigger(), Ok(Trigger::Available | Trigger::Once))
     }
 }

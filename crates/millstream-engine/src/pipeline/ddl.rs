@@ -8,7 +8,9 @@ use super::sources::SourceState;
 use super::{Pipeline, StreamRuntime, TableState};
 use crate::catalog::Catalog;
 use crate::catalog::object::{Backfill, ExternalTableDef, Object, ObjectKind, QueryDef, SinkDef, StreamDef, StreamShape, ViewDef};
-use crate::catalog::resolve::{Contents, ContinuousRelations, Placeholder, Resolved, Resolver, fold, object_name, rename_columns, stream_relation};
+use crate::catalog::resolve::{
+    Contents, ContinuousRelations, Placeholder, Resolved, Resolver, fold, object_name, rename_columns, stream_relation,
+};
 use crate::edge::{Edge, EdgeEpoch};
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
@@ -27,8 +29,8 @@ use millstream_connectors::source::SourceContext;
 use millstream_dataflow::{Dataflow, DataflowContext, ViewStore};
 use millstream_plan::explain::{explain, unbounded_nodes};
 use millstream_plan::graph::Graph;
-use millstream_plan::optimize::{optimize, session_state_for_continuous};
 use millstream_plan::graph::Op;
+use millstream_plan::optimize::{optimize, session_state_for_continuous};
 use millstream_plan::relation::{Relation, RelationKind};
 use millstream_plan::{EmitClause, Fallback, PlanOptions};
 use millstream_sql::Statement;
@@ -126,7 +128,8 @@ impl Pipeline {
         self.sinks.retain(|name, _| keep(name));
         self.tables.retain(|name, _| keep(name));
         self.streams.retain(|name, _| keep(name));
-        let gone: Vec<String> = self.sources.as_ref().map_or_else(Vec::new, |sources| sources.order.iter().filter(|name| !keep(name)).cloned().collect());
+        let gone: Vec<String> =
+            self.sources.as_ref().map_or_else(Vec::new, |sources| sources.order.iter().filter(|name| !keep(name)).cloned().collect());
         for name in gone {
             self.remove_source(&name).await;
         }
@@ -176,7 +179,7 @@ impl Pipeline {
         let Some(existing) = self.catalog.get(name) else { return Ok(false) };
         let word = existing.kind.word();
         if if_not_exists {
-            notices.push(Notice::notice(format!("{word} \"{name}\" exists already, skipping"), ""));
+            notices.push(Notice::info(format!("{word} \"{name}\" exists already, skipping"), ""));
             return Ok(true);
         }
         if or_replace {
@@ -204,9 +207,8 @@ impl Pipeline {
                 let (Some(base), None) = (reads.next().cloned(), reads.next()) else {
                     return Err(EngineError::invalid(format!("derived stream \"{name}\" must read exactly one stream"), ""));
                 };
-                let linear = planned.graph.nodes.iter().all(|node| {
-                    matches!(node.op, Op::Input { .. } | Op::Map { .. } | Op::Unnest { .. })
-                });
+                let linear =
+                    planned.graph.nodes.iter().all(|node| matches!(node.op, Op::Input { .. } | Op::Map { .. } | Op::Unnest { .. }));
                 if !linear || !self.catalog.stream(&base).is_ok_and(|base| base.shape == StreamShape::Append) {
                     return Err(EngineError::invalid(
                         format!("derived stream \"{name}\" must be a projection, filter or UNNEST over one append-only stream"),
@@ -319,7 +321,8 @@ impl Pipeline {
             return Ok(notices);
         }
         let def = Arc::new(statements::create_table::define(create, &self.shared.base)?);
-        self.tables.insert(name.clone(), TableState { rows: ViewStore::new(&name, Arc::clone(&def.schema), false, None)?, def: Arc::clone(&def) });
+        self.tables
+            .insert(name.clone(), TableState { rows: ViewStore::new(&name, Arc::clone(&def.schema), false, None)?, def: Arc::clone(&def) });
         self.catalog.put(Object { name, sql, kind: ObjectKind::Table(def) });
         Ok(notices)
     }
@@ -430,7 +433,10 @@ impl Pipeline {
         };
         let query_name = match &insert.query_name {
             Some(ident) => fold(ident),
-            None => (1..).map(|n| format!("{name}_{n}")).find(|candidate| !self.queries.iter().any(|query| query.def.name == *candidate)).unwrap_or_default(),
+            None => (1..)
+                .map(|n| format!("{name}_{n}"))
+                .find(|candidate| !self.queries.iter().any(|query| query.def.name == *candidate))
+                .unwrap_or_default(),
         };
         let mut notices = Vec::new();
         let mut def = def.as_ref().clone();
@@ -469,9 +475,15 @@ impl Pipeline {
                 "Create a second sink.",
             ));
         }
-        if let Some(reserved) = planned.schema.fields().iter().find(|field| sink.mode == SinkMode::Changelog && is_changelog_name(sink, field.name())) {
+        if let Some(reserved) =
+            planned.schema.fields().iter().find(|field| sink.mode == SinkMode::Changelog && is_changelog_name(sink, field.name()))
+        {
             return Err(EngineError::invalid(
-                format!("column \"{}\" of the query is also the name of a column that changelog sink \"{}\" adds", reserved.name(), sink.name),
+                format!(
+                    "column \"{}\" of the query is also the name of a column that changelog sink \"{}\" adds",
+                    reserved.name(),
+                    sink.name
+                ),
                 "Rename it, or set op_name or epoch_name in the sink's options.",
             ));
         }
@@ -497,9 +509,8 @@ impl Pipeline {
             insert_sql,
         });
         let append_only = planned.graph.output_node().properties.append_only;
-        let result = (sink.mode == SinkMode::Complete)
-            .then(|| ViewStore::new(&def.name, Arc::clone(&def.schema), append_only, None))
-            .transpose()?;
+        let result =
+            (sink.mode == SinkMode::Complete).then(|| ViewStore::new(&def.name, Arc::clone(&def.schema), append_only, None)).transpose()?;
         let target = Target::Sink { sink: sink.name.clone(), result };
         self.add_query(Arc::clone(&def), planned, target, initial, notices).await?;
         Ok(def)
@@ -564,14 +575,15 @@ impl Pipeline {
     ) -> Result<()> {
         self.check_state(&def.name, &planned.graph)?;
         if !self.recovering() && self.settings.unbounded_state()? == UnboundedState::Warn {
-            notices.extend(planned.notices.iter().map(|message| Notice::notice(format!("query \"{}\": {message}", def.name), "")));
+            notices.extend(planned.notices.iter().map(|message| Notice::info(format!("query \"{}\": {message}", def.name), "")));
         }
         let dataflow = Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state.clone() })?;
         let clock_dependent = planned.graph.nodes.iter().any(|node| node.properties.clock_dependent || closes_by_clock(node));
         let name = def.name.clone();
         let backfill = def.backfill;
         let reads = planned.reads;
-        let mut query = QueryState { def, graph: planned.graph, dataflow, target, reads: reads.clone(), started: false, failed: None, clock_dependent };
+        let mut query =
+            QueryState { def, graph: planned.graph, dataflow, target, reads: reads.clone(), started: false, failed: None, clock_dependent };
         self.activate(&reads);
         if !self.restore_query(&mut query).await? {
             let changes = self.backfill(&mut query, backfill).await?;
@@ -729,8 +741,13 @@ impl Pipeline {
         let plan = optimize(&plan, &state)?;
         let millstream_plan::Planned { graph, notices } = millstream_plan::plan(&plan, &relations, &state, &options)?;
         let output = graph.output_node();
-        let fields: Vec<_> =
-            output.schema.fields().iter().zip(names).map(|(field, name)| field.as_ref().clone().with_name(name).with_metadata(HashMap::new())).collect();
+        let fields: Vec<_> = output
+            .schema
+            .fields()
+            .iter()
+            .zip(names)
+            .map(|(field, name)| field.as_ref().clone().with_name(name).with_metadata(HashMap::new()))
+            .collect();
         Ok(Planned { schema: Arc::new(Schema::new(fields)), graph: Arc::new(graph), reads: streamed, state, notices })
     }
 
@@ -799,8 +816,12 @@ impl Pipeline {
                 needed.entry(relation).or_default().extend(columns);
             }
         }
-        let reads: BTreeSet<String> =
-            self.queries.iter().flat_map(|query| query.reads.iter().cloned()).chain(self.live.iter().flat_map(|live| live.reads().iter().cloned())).collect();
+        let reads: BTreeSet<String> = self
+            .queries
+            .iter()
+            .flat_map(|query| query.reads.iter().cloned())
+            .chain(self.live.iter().flat_map(|live| live.reads().iter().cloned()))
+            .collect();
         let Some(sources) = &mut self.sources else { return };
         active.extend(super::sources::base_streams(sources, &reads));
         let derived_inputs: Vec<(String, BTreeSet<String>)> = sources
@@ -829,7 +850,7 @@ impl Pipeline {
             let name = object_name(name);
             let Some(object) = self.catalog.get(&name) else {
                 if drop.if_exists {
-                    notices.push(Notice::notice(format!("\"{name}\" does not exist, skipping"), ""));
+                    notices.push(Notice::info(format!("\"{name}\" does not exist, skipping"), ""));
                     continue;
                 }
                 return Err(self.catalog.unknown(&name));
@@ -942,7 +963,9 @@ fn on_close(emit: Emit, name: &str) -> Result<bool> {
     match emit {
         Emit::None | Emit::Changes { limit: None } => Ok(false),
         Emit::OnWindowClose => Ok(true),
-        Emit::Changes { limit: Some(_) } => Err(EngineError::invalid(format!("EMIT CHANGES LIMIT belongs to a SELECT, not to \"{name}\""), "")),
+        Emit::Changes { limit: Some(_) } => {
+            Err(EngineError::invalid(format!("EMIT CHANGES LIMIT belongs to a SELECT, not to \"{name}\""), ""))
+        }
         Emit::Periodic(_) => Err(EngineError::invalid(
             format!("EMIT PERIODIC of \"{name}\" is not in this build"),
             "Leave it out to emit every change, or use EMIT ON WINDOW CLOSE.",
@@ -986,7 +1009,8 @@ fn append_refusal(sink: &SinkDef, planned: &Planned, sql: &str) -> EngineError {
     if bounded {
         hint.push_str(&format!("\n  rows that are final, once each:\n    {};", with_emit(sql)));
     }
-    for (mode, meaning) in [("changelog", "every change, with op and epoch columns"), ("complete", "the whole result, whenever files roll")] {
+    for (mode, meaning) in [("changelog", "every change, with op and epoch columns"), ("complete", "the whole result, whenever files roll")]
+    {
         hint.push_str(&format!("\n  {meaning}:\n    {};", with_mode(sql, mode)));
     }
     if !bounded {

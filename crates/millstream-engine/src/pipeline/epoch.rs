@@ -140,7 +140,8 @@ impl Pipeline {
         let watermarks = self.watermarks();
         let policy = self.settings.on_query_failure()?;
         let mut outputs = BTreeMap::new();
-        let mut failed: BTreeSet<String> = self.queries.iter().filter(|query| query.failed.is_some()).map(|query| query.def.name.clone()).collect();
+        let mut failed: BTreeSet<String> =
+            self.queries.iter().filter(|query| query.failed.is_some()).map(|query| query.def.name.clone()).collect();
         for query in &mut self.queries {
             if query.failed.is_some() {
                 continue;

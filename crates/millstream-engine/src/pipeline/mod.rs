@@ -267,11 +267,7 @@ impl Pipeline {
         let stopped = error.clone();
         // Readers may still look at views after a clean stop or a failure; nothing is processed any more.
         self.shared.committed.send_modify(|committed| committed.stopped = Some(stopped));
-        if let Some(durability) = self.durability.take() {
-            if let Err(error) = durability.log.close() {
-                tracing::warn!(%error, "closing the log failed");
-            }
-        }
+        self.release();
         while let Some(command) = commands.recv().await {
             self.answer_stopped(command, error.as_ref()).await;
         }
@@ -309,6 +305,15 @@ impl Pipeline {
                 () = wake.notified(), if may_run => { self.backlog = true; }
                 () = sleep_opt(due), if due.is_some() => { self.backlog = true; }
             }
+        }
+    }
+
+    /// Closes the log and gives the state directory free.
+    fn release(&mut self) {
+        if let Some(durability) = self.durability.take()
+            && let Err(error) = durability.log.close()
+        {
+            tracing::warn!(%error, "closing the log failed");
         }
     }
 
@@ -407,13 +412,7 @@ impl Pipeline {
     fn assemble_request(&self, draining: bool, unbounded: bool) -> sources::AssembleRequest {
         let ahead = u64::from(self.prefetching());
         let clock = self.next_clock();
-        sources::AssembleRequest {
-            epoch: Epoch(self.epoch.0 + 1 + ahead),
-            clock,
-            draining,
-            unbounded,
-            states: self.checkpoint_due(clock),
-        }
+        sources::AssembleRequest { epoch: Epoch(self.epoch.0 + 1 + ahead), clock, draining, unbounded, states: self.checkpoint_due(clock) }
     }
 
     fn prefetching(&self) -> bool {
@@ -473,7 +472,9 @@ impl Pipeline {
 
     /// A query that depends on the clock alone is due.
     fn clock_due(&self, clock: EventTime) -> bool {
-        if !self.queries.iter().any(|query| query.clock_dependent && query.failed.is_none()) && !self.live.iter().any(LiveQuery::clock_dependent) {
+        if !self.queries.iter().any(|query| query.clock_dependent && query.failed.is_none())
+            && !self.live.iter().any(LiveQuery::clock_dependent)
+        {
             return false;
         }
         let resolution = self.settings.clock_resolution().unwrap_or(Duration::from_secs(1));
@@ -487,7 +488,8 @@ impl Pipeline {
 
     fn earliest_due(&self, source: Option<EventTime>) -> Option<EventTime> {
         let roll = self.sinks.values().filter_map(SinkState::next_roll).min();
-        let clock = self.queries.iter().any(|query| query.clock_dependent && query.failed.is_none()) || self.live.iter().any(LiveQuery::clock_dependent);
+        let clock = self.queries.iter().any(|query| query.clock_dependent && query.failed.is_none())
+            || self.live.iter().any(LiveQuery::clock_dependent);
         let resolution = self.settings.clock_resolution().unwrap_or(Duration::from_secs(1));
         let clock = clock.then(|| self.shared.clock.now().max(self.clock).plus(resolution));
         let idle = self
@@ -512,10 +514,10 @@ impl Pipeline {
             return Ok(Some(table.rows.snapshot()?.iter().cloned().map(DeltaBatch::insertions).collect()));
         }
         for query in &mut self.queries {
-            if query.def.name == name {
-                if let query::Target::View(store) = &mut query.target {
-                    return Ok(Some(store.snapshot()?.iter().cloned().map(DeltaBatch::insertions).collect()));
-                }
+            if query.def.name == name
+                && let query::Target::View(store) = &mut query.target
+            {
+                return Ok(Some(store.snapshot()?.iter().cloned().map(DeltaBatch::insertions).collect()));
             }
         }
         Ok(None)

@@ -13,6 +13,9 @@ use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, delta};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+/// Rows by the name of their segment in a checkpoint.
+pub type Segments = Vec<(String, Vec<RecordBatch>)>;
+
 /// Where a query's changes go.
 #[derive(Debug)]
 pub enum Target {
@@ -90,6 +93,10 @@ impl QueryState {
         }
         let Target::Sink { result: Some(store), .. } = &mut self.target else { return Ok(changes) };
         let rows = store.snapshot()?;
+        if rows.iter().all(|batch| batch.num_rows() == 0) {
+            // An empty list would mean that nothing changed.
+            return Ok(vec![DeltaBatch::insertions(RecordBatch::new_empty(Arc::clone(&self.def.schema)))]);
+        }
         Ok(rows.iter().cloned().map(DeltaBatch::insertions).collect())
     }
 
@@ -97,7 +104,7 @@ impl QueryState {
     ///
     /// # Errors
     /// When state cannot be read.
-    pub fn checkpoint(&mut self) -> Result<(QueryCheckpoint, Vec<(String, Vec<RecordBatch>)>)> {
+    pub fn checkpoint(&mut self) -> Result<(QueryCheckpoint, Segments)> {
         let mut segments = Vec::new();
         let mut operators = Vec::new();
         for (index, state) in self.dataflow.checkpoint()?.into_iter().enumerate() {
@@ -164,14 +171,19 @@ pub fn renamed(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     if batch.schema_ref() == schema {
         return Ok(batch);
     }
-    let columns = batch
-        .columns()
-        .iter()
-        .zip(schema.fields())
-        .map(|(column, field)| {
-            if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { arrow::compute::cast(column, field.data_type()) }
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let columns =
+        batch
+            .columns()
+            .iter()
+            .zip(schema.fields())
+            .map(|(column, field)| {
+                if column.data_type() == field.data_type() {
+                    Ok(Arc::clone(column))
+                } else {
+                    arrow::compute::cast(column, field.data_type())
+                }
+            })
+            .collect::<Result<Vec<_>, _>>()?;
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
 }

@@ -6,10 +6,11 @@
 //!
 //! A crash during recovery changes nothing: it only repeats what committed epochs did.
 
+use super::Pipeline;
 use super::epoch::unweighted;
+use super::query::{QueryState, Segments, Target};
 use super::record::{COMMIT_FRAME, CatalogChange, CheckpointHeader, CommitRecord};
 use super::sources::StreamEpoch;
-use super::{Pipeline, query::QueryState, query::Target};
 use crate::edge::{Accepted, ChangelogState, EdgeEpoch};
 use crate::error::{EngineError, Result};
 use arrow::array::RecordBatch;
@@ -106,7 +107,7 @@ impl Pipeline {
                 .map_err(|error| EngineError::Corrupt(format!("checkpoint of epoch {at} cannot be read: {error}")))?;
             recovery.checkpoint = Some(checkpoint);
         }
-        let mut records: Vec<(CommitRecord, Vec<(String, Vec<RecordBatch>)>)> = Vec::new();
+        let mut records: Vec<(CommitRecord, Segments)> = Vec::new();
         for frame in durability.log.frames()? {
             let frame = frame?;
             if frame.kind != COMMIT_FRAME || frame.epoch <= at {
@@ -164,7 +165,8 @@ impl Pipeline {
         }
         let mut initial = BTreeMap::new();
         for sql in &header.catalog {
-            let statement = parse_statement(sql).map_err(|error| EngineError::Corrupt(format!("a stored statement does not parse: {error}")))?;
+            let statement =
+                parse_statement(sql).map_err(|error| EngineError::Corrupt(format!("a stored statement does not parse: {error}")))?;
             self.define(&statement, &mut initial).await?;
         }
         self.catalog.applied_inserts = header.applied_inserts.iter().copied().collect();
@@ -221,15 +223,15 @@ impl Pipeline {
     }
 
     /// One committed epoch again.
-    async fn replay(&mut self, record: CommitRecord, attachments: Vec<(String, Vec<RecordBatch>)>) -> Result<()> {
+    async fn replay(&mut self, record: CommitRecord, attachments: Segments) -> Result<()> {
         let mut attachments: HashMap<String, Vec<RecordBatch>> = attachments.into_iter().collect();
         self.shared.epoch_clock.set(record.clock);
         let mut initial = BTreeMap::new();
         for change in &record.catalog {
             match change {
                 CatalogChange::Statement { sql } => {
-                    let statement =
-                        parse_statement(sql).map_err(|error| EngineError::Corrupt(format!("a logged statement does not parse: {error}")))?;
+                    let statement = parse_statement(sql)
+                        .map_err(|error| EngineError::Corrupt(format!("a logged statement does not parse: {error}")))?;
                     self.define(&statement, &mut initial).await?;
                 }
                 CatalogChange::FileInsert { position, hash } => {
@@ -258,9 +260,12 @@ impl Pipeline {
             } else if commit.logged {
                 let mut accepted = Accepted::default();
                 if let Some(stream) = sources.streams.get_mut(&name) {
-                    stream.edge.accept_logged(unweighted(logged)?, &mut accepted);
+                    stream.edge.accept_logged(unweighted(logged)?, &mut accepted)?;
                 }
                 accepted
+            } else if sources.streams.get(&name).is_some_and(|stream| !stream.replayable) {
+                // Nothing was accepted, so nothing was logged.
+                Accepted::default()
             } else {
                 sources.replay(&name, epoch, &commit.ranges).await?
             };

@@ -82,7 +82,8 @@ pub enum Content {
 impl Pipeline {
     /// Takes a snapshot after the newest epoch.
     pub(super) fn snapshot(&mut self, request: SnapshotRequest) -> Result<Snapshot> {
-        let mut snapshot = Snapshot { epoch: self.epoch, clock: (self.clock != EventTime::MIN).then_some(self.clock), ..Snapshot::default() };
+        let mut snapshot =
+            Snapshot { epoch: self.epoch, clock: (self.clock != EventTime::MIN).then_some(self.clock), ..Snapshot::default() };
         for name in &request.names {
             let Some(object) = self.catalog.get(name).cloned() else { continue };
             let content = match &object.kind {
@@ -99,7 +100,8 @@ impl Pipeline {
                 }
                 ObjectKind::Stream(_) => {
                     let Some(runtime) = self.streams.get(name) else { continue };
-                    let read = self.queries.iter().any(|query| query.reads.contains(name)) || self.live.iter().any(|live| live.reads().contains(name));
+                    let read = self.queries.iter().any(|query| query.reads.contains(name))
+                        || self.live.iter().any(|live| live.reads().contains(name));
                     let read = read || !runtime.history.is_empty() || !runtime.retained.is_empty() || runtime.def.derived.is_some();
                     let stream = StreamRuntime { history: Vec::new(), ..runtime.clone() };
                     if read || !runtime.replayable {

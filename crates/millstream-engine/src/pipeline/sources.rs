@@ -248,7 +248,13 @@ impl SourceState {
         state.advance(*delay, clock, Some(timeout), None) > self.edge.watermark.current
     }
 
-    async fn take(&mut self, ranges: Vec<PartitionRange>, ceiling: Option<EventTime>, ends: bool, request: AssembleRequest) -> Result<StreamEpoch> {
+    async fn take(
+        &mut self,
+        ranges: Vec<PartitionRange>,
+        ceiling: Option<EventTime>,
+        ends: bool,
+        request: AssembleRequest,
+    ) -> Result<StreamEpoch> {
         let epoch = EdgeEpoch { epoch: request.epoch, clock: request.clock, watermark_start: self.edge.watermark.current };
         let accepted = match &self.reader {
             Some(reader) => read_accepted(&mut self.edge, &Arc::clone(reader), &ranges, epoch).await?,
@@ -328,8 +334,13 @@ impl SourceState {
         if accepted.rows_bad <= limit {
             return Ok(());
         }
-        let reasons: Vec<String> =
-            accepted.dead_letters.iter().filter(|letter| letter.kind == "bad").take(5).map(|letter| format!("{}: {}", letter.row.place, letter.row.reason)).collect();
+        let reasons: Vec<String> = accepted
+            .dead_letters
+            .iter()
+            .filter(|letter| letter.kind == "bad")
+            .take(5)
+            .map(|letter| format!("{}: {}", letter.row.place, letter.row.reason))
+            .collect();
         Err(EngineError::BadRows {
             message: format!(
                 "stream \"{}\": {} of {} rows of one epoch are bad, more than the {limit} allowed; {}",
@@ -370,4 +381,3 @@ pub fn base_streams(sources: &Sources, reads: &BTreeSet<String>) -> BTreeSet<Str
     }
     names
 }
-

@@ -94,7 +94,9 @@ fn column_of(column: &millstream_sql::statement::ColumnDef, connector: &str, own
             };
             (data_type, ColumnOrigin::Physical)
         }
-        ColumnKind::Computed(expr) if is_proctime(expr) => (declared.unwrap_or(DataType::Timestamp(TimeUnit::Microsecond, None)), ColumnOrigin::Proctime),
+        ColumnKind::Computed(expr) if is_proctime(expr) => {
+            (declared.unwrap_or(DataType::Timestamp(TimeUnit::Microsecond, None)), ColumnOrigin::Proctime)
+        }
         ColumnKind::Computed(expr) => (declared.unwrap_or(DataType::Null), ColumnOrigin::Computed(expr.clone())),
         ColumnKind::Metadata(key) => {
             let known = registry::metadata_type(connector, key).map_err(|error| EngineError::connector(owner, error))?;
@@ -145,7 +147,10 @@ fn check(def: &StreamDef) -> Result<()> {
     for column in &def.columns {
         let name = column.field.name();
         if name == EPOCH_COLUMN || name == EPOCH_TIME_COLUMN {
-            return Err(EngineError::invalid(format!("column \"{name}\" of stream \"{}\" is the name of a hidden column", def.name), "Choose another name."));
+            return Err(EngineError::invalid(
+                format!("column \"{name}\" of stream \"{}\" is the name of a hidden column", def.name),
+                "Choose another name.",
+            ));
         }
         if !seen.insert(name) {
             return Err(EngineError::invalid(format!("stream \"{}\" has two columns \"{name}\"", def.name), "Rename one of them."));
@@ -170,10 +175,10 @@ fn check(def: &StreamDef) -> Result<()> {
             ));
         }
     }
-    if let StreamShape::Upsert { key, .. } = &def.shape {
-        if let Some(missing) = key.iter().find(|key| !names().any(|name| name == key.as_str())) {
-            return Err(unknown(missing, "key column"));
-        }
+    if let StreamShape::Upsert { key, .. } = &def.shape
+        && let Some(missing) = key.iter().find(|key| !names().any(|name| name == key.as_str()))
+    {
+        return Err(unknown(missing, "key column"));
     }
     Ok(())
 }

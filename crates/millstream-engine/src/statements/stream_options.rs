@@ -9,8 +9,19 @@ use std::time::Duration;
 
 /// Options the engine takes before the connector sees the rest.
 pub const ENGINE_OPTIONS: &[&str] = &[
-    "idle_timeout", "max_bad_rows", "max_bytes_per_epoch", "max_files_per_epoch", "max_future", "max_rows_per_epoch", "max_rows_per_second",
-    "on_error", "on_future", "on_late", "op_column", "retention", "verify",
+    "idle_timeout",
+    "max_bad_rows",
+    "max_bytes_per_epoch",
+    "max_files_per_epoch",
+    "max_future",
+    "max_rows_per_epoch",
+    "max_rows_per_second",
+    "on_error",
+    "on_future",
+    "on_late",
+    "op_column",
+    "retention",
+    "verify",
 ];
 
 /// Splits the options of a stream: the engine's, its shape, and the connector's.
@@ -47,7 +58,11 @@ pub fn take(
         on_future: options.choice("on_future", &future)?.unwrap_or(RowPolicy::Flow),
         idle_timeout: options.duration("idle_timeout")?,
         max_rows_per_epoch: positive(&mut options, "max_rows_per_epoch", "a number of rows")?,
-        max_bytes_per_epoch: options.bytes("max_bytes_per_epoch")?.unwrap_or(if max_files.is_some() { u64::MAX } else { DEFAULT_EPOCH_BYTES }),
+        max_bytes_per_epoch: options.bytes("max_bytes_per_epoch")?.unwrap_or(if max_files.is_some() {
+            u64::MAX
+        } else {
+            DEFAULT_EPOCH_BYTES
+        }),
         max_files_per_epoch: max_files.unwrap_or(DEFAULT_EPOCH_FILES).max(1),
         max_rows_per_second: positive(&mut options, "max_rows_per_second", "a number of rows per second")?,
         retention_bytes,

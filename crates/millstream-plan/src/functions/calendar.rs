@@ -70,7 +70,8 @@ impl Zone {
         // The end of the gap is found between the two by bisection over whole seconds, the unit of zone changes.
         let before = self.offset_at(naive.saturating_sub(2 * DAY_MICROS))?;
         let after = self.offset_at(naive.saturating_add(2 * DAY_MICROS))?;
-        let (mut low, mut high) = ((naive - after.max(before)).div_euclid(1_000_000), (naive - after.min(before)).div_euclid(1_000_000) + 1);
+        let (mut low, mut high) =
+            ((naive - after.max(before)).div_euclid(1_000_000), (naive - after.min(before)).div_euclid(1_000_000) + 1);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
             if self.to_naive(middle * 1_000_000)? > naive { high = middle } else { low = middle }

@@ -49,7 +49,8 @@ impl Grid {
         if step.months < 0 || step.days < 0 || step.micros < 0 || step == Span::ZERO {
             return exec_err!("the length of a window must be positive");
         }
-        let Some(offset) = offset.days.checked_mul(DAY_MICROS).filter(|_| offset.months == 0).and_then(|days| days.checked_add(offset.micros))
+        let Some(offset) =
+            offset.days.checked_mul(DAY_MICROS).filter(|_| offset.months == 0).and_then(|days| days.checked_add(offset.micros))
         else {
             return exec_err!("the offset of a window must be days or shorter units");
         };

@@ -65,17 +65,23 @@ fn seconds(values: &ArrayRef, result_type: &DataType) -> Result<ArrayRef> {
     let micros: TimestampMicrosecondArray = match values.data_type() {
         DataType::Float16 | DataType::Float32 | DataType::Float64 => {
             let floats = cast_with_options(values, &DataType::Float64, &checked)?;
-            as_float64_array(&floats)?.try_unary::<_, _, DataFusionError>(|value: <Float64Type as arrow::datatypes::ArrowPrimitiveType>::Native| {
-                let micros = (value * 1e6).round();
-                // The bounds are exact powers of two, so the comparison is exact too.
-                if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&micros) { Ok(micros as i64) } else { Err(out_of_range()) }
-            })?
+            as_float64_array(&floats)?.try_unary::<_, _, DataFusionError>(
+                |value: <Float64Type as arrow::datatypes::ArrowPrimitiveType>::Native| {
+                    let micros = (value * 1e6).round();
+                    // The bounds are exact powers of two, so the comparison is exact too.
+                    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&micros) {
+                        Ok(micros as i64)
+                    } else {
+                        Err(out_of_range())
+                    }
+                },
+            )?
         }
         DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
             let decimals = cast_with_options(values, &DataType::Decimal128(38, 6), &checked)?;
-            as_decimal128_array(&decimals)?.try_unary::<_, _, DataFusionError>(|value: <Decimal128Type as arrow::datatypes::ArrowPrimitiveType>::Native| {
-                i64::try_from(value).map_err(|_| out_of_range())
-            })?
+            as_decimal128_array(&decimals)?.try_unary::<_, _, DataFusionError>(
+                |value: <Decimal128Type as arrow::datatypes::ArrowPrimitiveType>::Native| i64::try_from(value).map_err(|_| out_of_range()),
+            )?
         }
         _ => {
             let integers = cast_with_options(values, &DataType::Int64, &checked)?;

@@ -23,9 +23,7 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::cast::as_timestamp_microsecond_array;
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
-use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-};
+use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use std::sync::Arc;
 
 /// A row may not be in more windows than this: a typing error in `slide` should not fill the memory.
@@ -270,56 +268,72 @@ impl Parameters {
                 return too_many_windows();
             }
             let mut values = Vec::with_capacity(time.len() * usize::try_from(size / slide + 1).unwrap_or(1));
-            return lists(time, |ts, values| {
-                let from_origin = ts.wrapping_sub(origin);
-                let last = ts.wrapping_sub(from_origin.rem_euclid(slide));
-                // The window that would end at or before `ts` and is nearest to it; the next one is the first.
-                let before = from_origin.wrapping_sub(size);
-                let mut start = ts.wrapping_sub(size).wrapping_sub(before.rem_euclid(slide)).wrapping_add(slide);
-                while start <= last {
-                    values.push(start);
-                    start += slide;
-                }
-                Ok(())
-            }, &mut values);
+            return lists(
+                time,
+                |ts, values| {
+                    let from_origin = ts.wrapping_sub(origin);
+                    let last = ts.wrapping_sub(from_origin.rem_euclid(slide));
+                    // The window that would end at or before `ts` and is nearest to it; the next one is the first.
+                    let before = from_origin.wrapping_sub(size);
+                    let mut start = ts.wrapping_sub(size).wrapping_sub(before.rem_euclid(slide)).wrapping_add(slide);
+                    while start <= last {
+                        values.push(start);
+                        start += slide;
+                    }
+                    Ok(())
+                },
+                &mut values,
+            );
         }
-        lists(time, |ts, values| {
-            let from = values.len();
-            let mut index = grid.index(ts)?;
-            loop {
-                let start = grid.start(index)?;
-                if end_after(start, size, 1, self.zone)? <= ts {
-                    break;
+        lists(
+            time,
+            |ts, values| {
+                let from = values.len();
+                let mut index = grid.index(ts)?;
+                loop {
+                    let start = grid.start(index)?;
+                    if end_after(start, size, 1, self.zone)? <= ts {
+                        break;
+                    }
+                    values.push(start);
+                    if (values.len() - from) as i64 > WINDOWS_PER_ROW_MAX {
+                        return too_many_windows();
+                    }
+                    index -= 1;
                 }
-                values.push(start);
-                if (values.len() - from) as i64 > WINDOWS_PER_ROW_MAX {
-                    return too_many_windows();
-                }
-                index -= 1;
-            }
-            values[from..].reverse();
-            Ok(())
-        }, &mut Vec::new())
+                values[from..].reverse();
+                Ok(())
+            },
+            &mut Vec::new(),
+        )
     }
 
     fn first_open_hop(&self, time: &TimestampMicrosecondArray) -> Result<ArrayRef> {
         let [slide, size] = self.lengths;
         let grid = self.grid(slide)?;
         if let (Step::Fixed { micros: slide, origin }, Some(size)) = (grid.step(), size.fixed(self.zone)) {
-            return lists(time, |ts, values| {
-                let before = ts.wrapping_sub(size).wrapping_sub(origin);
-                values.push(ts.wrapping_sub(size).wrapping_sub(before.rem_euclid(slide)).wrapping_add(slide));
-                Ok(())
-            }, &mut Vec::new());
+            return lists(
+                time,
+                |ts, values| {
+                    let before = ts.wrapping_sub(size).wrapping_sub(origin);
+                    values.push(ts.wrapping_sub(size).wrapping_sub(before.rem_euclid(slide)).wrapping_add(slide));
+                    Ok(())
+                },
+                &mut Vec::new(),
+            );
         }
-        lists(time, |ts, values| {
-            let mut index = grid.index(ts)? + 1;
-            while end_after(grid.start(index - 1)?, size, 1, self.zone)? > ts {
-                index -= 1;
-            }
-            values.push(grid.start(index)?);
-            Ok(())
-        }, &mut Vec::new())
+        lists(
+            time,
+            |ts, values| {
+                let mut index = grid.index(ts)? + 1;
+                while end_after(grid.start(index - 1)?, size, 1, self.zone)? > ts {
+                    index -= 1;
+                }
+                values.push(grid.start(index)?);
+                Ok(())
+            },
+            &mut Vec::new(),
+        )
     }
 
     fn cumulate_ends(&self, time: &TimestampMicrosecondArray) -> Result<ArrayRef> {
@@ -333,32 +347,40 @@ impl Parameters {
             if size / step > WINDOWS_PER_ROW_MAX {
                 return too_many_windows();
             }
-            return lists(time, |ts, values| {
-                let passed = ts.wrapping_sub(origin).rem_euclid(size);
-                let start = ts.wrapping_sub(passed);
-                let last = start.wrapping_add(size);
-                let mut end = start.wrapping_add((passed / step + 1) * step);
-                while end <= last {
-                    values.push(end);
-                    end += step;
-                }
-                Ok(())
-            }, &mut Vec::new());
+            return lists(
+                time,
+                |ts, values| {
+                    let passed = ts.wrapping_sub(origin).rem_euclid(size);
+                    let start = ts.wrapping_sub(passed);
+                    let last = start.wrapping_add(size);
+                    let mut end = start.wrapping_add((passed / step + 1) * step);
+                    while end <= last {
+                        values.push(end);
+                        end += step;
+                    }
+                    Ok(())
+                },
+                &mut Vec::new(),
+            );
         }
         let mut cache = CachedWindow::new(grid);
-        lists(time, |ts, values| {
-            let (start, last) = cache.find(ts)?;
-            for times in 1..=WINDOWS_PER_ROW_MAX {
-                let end = end_after(start, step, times, self.zone)?.min(last);
-                if end > ts {
-                    values.push(end);
+        lists(
+            time,
+            |ts, values| {
+                let (start, last) = cache.find(ts)?;
+                for times in 1..=WINDOWS_PER_ROW_MAX {
+                    let end = end_after(start, step, times, self.zone)?.min(last);
+                    if end > ts {
+                        values.push(end);
+                    }
+                    if end >= last {
+                        return Ok(());
+                    }
                 }
-                if end >= last {
-                    return Ok(());
-                }
-            }
-            too_many_windows()
-        }, &mut Vec::new())
+                too_many_windows()
+            },
+            &mut Vec::new(),
+        )
     }
 }
 

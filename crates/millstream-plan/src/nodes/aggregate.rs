@@ -148,8 +148,7 @@ impl Translator<'_> {
         let per_epoch = bucket.as_ref().is_some_and(|bucket| bucket.bound.is_epoch());
         let append_only = emit == Emit::OnClose || per_epoch || (aggregates.is_empty() && !retracting && !group.is_empty());
         bounds.resize(df_schema.fields().len(), None);
-        let properties =
-            Properties { append_only, bounds, keys: vec![(0..group.len()).collect()], clock_dependent: false, nondeterminism };
+        let properties = Properties { append_only, bounds, keys: vec![(0..group.len()).collect()], clock_dependent: false, nondeterminism };
         let schema = &below.df_schema;
         let (group_text, call_text) = (canonical_texts(&group, schema)?, canonical_texts(&aggregates, schema)?);
         let text = format!("group {group_text} aggregate {call_text} retracting {retracting} emit {emit:?}");

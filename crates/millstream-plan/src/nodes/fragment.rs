@@ -70,7 +70,7 @@ impl Translator<'_> {
             })?
             .data;
         result.plan = rebuilt;
-        Ok(Part::Fragment(result))
+        Ok(Part::Fragment(Box::new(result)))
     }
 
     /// The plan that reads a part, which joins the fragment `into`.
@@ -81,6 +81,7 @@ impl Translator<'_> {
                 InputLeaf { index: node.0, schema, fingerprint: self.get(node).fingerprint }.into_plan()
             }
             Part::Fragment(fragment) => {
+                let fragment = *fragment;
                 into.inputs.extend(fragment.inputs);
                 into.open.extend(fragment.open);
                 into.clock_dependent |= fragment.clock_dependent;
@@ -183,7 +184,9 @@ fn depends_on_ties(expr: &Expr) -> bool {
     match expr {
         Expr::Alias(alias) => depends_on_ties(&alias.expr),
         Expr::WindowFunction(call) => match &call.fun {
-            WindowFunctionDefinition::WindowUDF(function) => !matches!(function.name(), "rank" | "dense_rank" | "percent_rank" | "cume_dist"),
+            WindowFunctionDefinition::WindowUDF(function) => {
+                !matches!(function.name(), "rank" | "dense_rank" | "percent_rank" | "cume_dist")
+            }
             WindowFunctionDefinition::AggregateUDF(_) => {
                 call.params.window_frame.units == datafusion::logical_expr::WindowFrameUnits::Rows
                     && !(call.params.window_frame.start_bound.is_unbounded() && call.params.window_frame.end_bound.is_unbounded())

@@ -48,7 +48,7 @@ impl Translator<'_> {
         }
         let (changing, constant) = (self.node(changing)?, self.node(constant)?);
         let on = join.on.iter().map(|(left, right)| if mirrored { (right, left) } else { (left, right) }).collect();
-        let sides = Sides { changing, constant, changing_plan, constant_plan };
+        let sides = Sides { changing, constant, changing_plan, constant_plan, mirrored };
         let node = self.static_join(join, join_type, on, &sides)?;
         Ok(Part::Node(if mirrored { self.restore_order(join, join_type, node)? } else { node }))
     }
@@ -58,7 +58,9 @@ impl Translator<'_> {
         let (left_schema, right_schema) = (Arc::clone(&left.df_schema), Arc::clone(&right.df_schema));
         let on = on
             .into_iter()
-            .map(|(l, r)| Ok((rebase(l, sides.changing_plan.schema(), &left_schema)?, rebase(r, sides.constant_plan.schema(), &right_schema)?)))
+            .map(|(l, r)| {
+                Ok((rebase(l, sides.changing_plan.schema(), &left_schema)?, rebase(r, sides.constant_plan.schema(), &right_schema)?))
+            })
             .collect::<Result<Vec<_>>>()?;
         let filter_schema = Arc::new(side_by_side(&left_schema, &right_schema)?);
         let filter = join
@@ -71,14 +73,15 @@ impl Translator<'_> {
                         let place = sides.constant_plan.schema().maybe_index_of_column(column)?;
                         Some(left_schema.fields().len() + place)
                     });
-                    let place = place.ok_or_else(|| PlanError::internal(format!("join condition reads {column}, which neither side has")))?;
+                    let place =
+                        place.ok_or_else(|| PlanError::internal(format!("join condition reads {column}, which neither side has")))?;
                     Ok(column_at(&filter_schema, place))
                 })
             })
             .transpose()?;
-        let df_schema = match join_type == join.join_type {
-            true => Arc::clone(&join.schema),
-            false => Arc::new(build_join_schema(sides.changing_plan.schema(), sides.constant_plan.schema(), &join_type)?),
+        let df_schema = match sides.mirrored {
+            false => Arc::clone(&join.schema),
+            true => Arc::new(build_join_schema(sides.changing_plan.schema(), sides.constant_plan.schema(), &join_type)?),
         };
         let mut bounds = left.properties.bounds.clone();
         bounds.resize(df_schema.fields().len(), None);
@@ -134,6 +137,8 @@ struct Sides<'p> {
     constant: NodeId,
     changing_plan: &'p LogicalPlan,
     constant_plan: &'p LogicalPlan,
+    /// Whether the changing side is the right one of the query.
+    mirrored: bool,
 }
 
 /// Columns of the left, then of the right, under names that are unique even when both sides are the same node.

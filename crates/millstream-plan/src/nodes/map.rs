@@ -166,9 +166,7 @@ fn count_uses(expr: &Expr, index: usize, schema: &DFSchema) -> usize {
 
 fn substitute(expr: &Expr, schema: &DFSchema, replacements: &[Expr]) -> Result<Expr> {
     let replaced = expr.clone().transform_up(|node| match &node {
-        Expr::Column(column) => {
-            Ok(Transformed::yes(replacements[schema.index_of_column(column)?].clone()))
-        }
+        Expr::Column(column) => Ok(Transformed::yes(replacements[schema.index_of_column(column)?].clone())),
         _ => Ok(Transformed::no(node)),
     });
     Ok(replaced.data()?)

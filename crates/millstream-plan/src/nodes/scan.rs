@@ -45,9 +45,11 @@ impl Translator<'_> {
             .filters
             .iter()
             .map(|filter| {
-                crate::canonical::rebase_with(filter, |column: &Column| match to.fields().iter().position(|field| field.name() == &column.name) {
-                    Some(index) => Ok(column_at(&to, index)),
-                    None => Err(PlanError::UnknownColumn { relation: relation.name.clone(), column: column.name.clone() }),
+                crate::canonical::rebase_with(filter, |column: &Column| {
+                    match to.fields().iter().position(|field| field.name() == &column.name) {
+                        Some(index) => Ok(column_at(&to, index)),
+                        None => Err(PlanError::UnknownColumn { relation: relation.name.clone(), column: column.name.clone() }),
+                    }
                 })
             })
             .collect::<Result<Vec<_>>>()?;

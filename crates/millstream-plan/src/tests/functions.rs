@@ -20,7 +20,8 @@ async fn fails(sql: &str) -> String {
 
 #[tokio::test]
 async fn sums_of_all_types() {
-    let sql = "SELECT sum(i) AS i, avg(i) AS a, sum(d::DECIMAL(5,1)) AS d, avg(d::DECIMAL(5,1)) AS ad, sum(f) AS f, arrow_typeof(sum(i)) AS t
+    let sql =
+        "SELECT sum(i) AS i, avg(i) AS a, sum(d::DECIMAL(5,1)) AS d, avg(d::DECIMAL(5,1)) AS ad, sum(f) AS f, arrow_typeof(sum(i)) AS t
         FROM (VALUES (1, '1.5', 0.5::DOUBLE), (2, '2.5', 'NaN'::DOUBLE), (NULL, NULL, NULL)) AS v(i, d, f)";
     assert_eq!(
         run(sql).await,

@@ -53,10 +53,7 @@ impl Relations for Catalog {
                 )
             },
             "clicks" => kind(RelationKind::Stream, &[("page", Utf8View), ("at", time())]),
-            "stock" => Relation {
-                keys: vec![vec!["item".into()]],
-                ..kind(RelationKind::Table, &[("item", Int64), ("amount", Int64)])
-            },
+            "stock" => Relation { keys: vec![vec!["item".into()]], ..kind(RelationKind::Table, &[("item", Int64), ("amount", Int64)]) },
             "items" => kind(RelationKind::AtRest, &[("id", Int64), ("name", Utf8View)]),
             "edges" => kind(RelationKind::Stream, &[("a", Int64), ("b", Int64)]),
             _ => return None,

@@ -17,7 +17,7 @@ impl StatementParser<'_> {
         }
         self.expect(&["into"])?;
         // A table could be called `table`.
-        if self.is("table") && !self.tokens.get(self.parser.index() + 1).is_some_and(|token| token.token == Token::LParen) {
+        if self.is("table") && self.tokens.get(self.parser.index() + 1).is_none_or(|token| token.token != Token::LParen) {
             self.parser.advance_token();
         }
         let target = self.name()?;

@@ -45,11 +45,11 @@ fn tumble() {
     );
     assert!(
         rewrite("SELECT 1 FROM TUMBLE(bids, ts, INTERVAL '1 hour', INTERVAL '75 minutes')")
-            .contains("date_bin(INTERVAL '1 hour', ts, '1970-01-01T00:15:00Z')")
+            .contains("tumble_start(ts, INTERVAL '1 hour', INTERVAL '15 minutes', 'UTC')")
     );
     assert!(
         rewrite("SELECT 1 FROM TUMBLE(bids, ts, INTERVAL '1 day', TIMESTAMP '2000-01-01 06:00:00')")
-            .contains("date_bin(INTERVAL '1 day', ts, '1970-01-01T06:00:00Z')")
+            .contains("tumble_start(ts, INTERVAL '1 day', INTERVAL '6 hours', 'UTC')")
     );
     let monthly = rewrite("SELECT 1 FROM TUMBLE(bids, ts, INTERVAL '1 month')");
     assert!(monthly.contains("tumble_start(ts, INTERVAL '1 month', INTERVAL '0 seconds', 'UTC') AS window_start"), "{monthly}");

@@ -1,14 +1,14 @@
 //! What the window functions have in common: how long, from where, in which time zone.
 //!
-//! A window of fixed length in UTC is `date_bin`, which the optimizer knows. Months, and days in a time zone, follow the
-//! calendar and need functions of ours. An origin is an offset from 1970-01-01.
+//! A window of fixed length in UTC is `date_bin`, which the optimizer knows. Months, days in a time zone, and offsets need
+//! functions of ours. An origin is an offset from 1970-01-01.
 
 use sqlparser::ast::{Expr, Ident, Spanned, TableFactor, TypedString, Value, ValueWithSpan};
 use sqlparser::tokenizer::Span;
 
 use super::{derived, template, template_expr};
 use crate::error::{Result, SqlError};
-use crate::literal::{WindowLength, format_timestamp, parse_interval, parse_timestamp};
+use crate::literal::{WindowLength, parse_interval, parse_timestamp};
 
 /// The kinds of windows that become plain SQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,14 +98,16 @@ impl Window {
     /// The start of the TUMBLE window of `size` that `time` is in.
     fn tumble_start(&self, time: &str) -> String {
         let size = self.size.to_sql();
-        let fixed = if self.is_fixed() { self.size.fixed_micros().zip(self.offset.fixed_micros()) } else { None };
-        match fixed {
-            Some((size_micros, offset)) => match offset.rem_euclid(size_micros) {
-                0 => format!("date_bin({size}, {time})"),
-                origin => format!("date_bin({size}, {time}, '{}')", format_timestamp(origin)),
-            },
-            None => format!("tumble_start({time}, {size}, {}, {})", self.offset.to_sql(), self.zone_sql()),
+        let offset = match self.size.fixed_micros().zip(self.offset.fixed_micros()).filter(|_| self.is_fixed()) {
+            // Offsets that differ by whole windows are the same.
+            Some((size, offset)) => WindowLength { micros: offset.rem_euclid(size), ..WindowLength::default() },
+            None => self.offset,
+        };
+        // With an origin `date_bin` would turn the time into nanoseconds.
+        if self.is_fixed() && offset == WindowLength::default() {
+            return format!("date_bin({size}, {time})");
         }
+        format!("tumble_start({time}, {size}, {}, {})", offset.to_sql(), self.zone_sql())
     }
 
     fn end_of(&self, start: &str) -> String {

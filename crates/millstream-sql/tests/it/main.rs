@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, ListBuilder, TimestampMicrosecondBuilder};
+use datafusion::arrow::array::{ArrayRef, AsArray, ListBuilder, TimestampMicrosecondBuilder};
 use datafusion::arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit, TimestampMicrosecondType};
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::prelude::SessionContext;
@@ -59,7 +59,7 @@ async fn rows(sql: &str) -> Vec<String> {
         .lines()
         .filter(|line| line.starts_with('|'))
         .skip(1)
-        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(" "))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(" ").trim_end().to_owned())
         .collect();
     rows.sort();
     rows
@@ -76,8 +76,12 @@ async fn tumble_runs() {
         ]
     );
     assert_eq!(
-        rows("SELECT bids.auction, arrow_typeof(window_time) FROM TABLE(TUMBLE(TABLE bids, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '5' SECOND)) WHERE window_start = TIMESTAMP '2020-01-01 00:00:05'").await,
-        ["2 Timestamp(µs)"]
+        rows(
+            "SELECT bids.auction, arrow_typeof(window_start), arrow_typeof(window_time) \
+             FROM TABLE(TUMBLE(TABLE bids, DESCRIPTOR(ts), INTERVAL '10' SECOND)) WHERE auction = 2",
+        )
+        .await,
+        ["2 Timestamp(µs) Timestamp(µs)"]
     );
 }
 
@@ -102,7 +106,11 @@ async fn hop_and_cumulate_run() {
 #[tokio::test]
 async fn group_windows_run() {
     assert_eq!(
-        rows("SELECT TUMBLE_END(b.ts, '10 seconds') AS e, count(*) FROM bids AS b WHERE b.auction < 3 GROUP BY TUMBLE(b.ts, '10 seconds') HAVING TUMBLE_START(b.ts, '10 seconds') IS NOT NULL").await,
+        rows(
+            "SELECT TUMBLE_END(b.ts, '10 seconds') AS e, count(*) FROM bids AS b WHERE b.auction < 3 \
+             GROUP BY TUMBLE(b.ts, '10 seconds') HAVING TUMBLE_START(b.ts, '10 seconds') IS NOT NULL",
+        )
+        .await,
         ["2020-01-01T00:00:10 2"]
     );
     assert_eq!(

@@ -22,7 +22,7 @@ fn batch(values: impl IntoIterator<Item = i64>) -> RecordBatch {
 fn write(state: &StateDir, epoch: u64) -> CheckpointReader {
     let mut writer = CheckpointWriter::begin(state, Epoch(epoch)).unwrap();
     let rows = batch(0..epoch as i64);
-    writer.write_segment("view \"v\"/0", &rows.schema(), &[rows.clone()]).unwrap();
+    writer.write_segment("view \"v\"/0", &rows.schema(), std::slice::from_ref(&rows)).unwrap();
     writer.write_segment("empty", &rows.schema(), &[]).unwrap();
     writer.finish(serde_json::json!({ "clock": epoch })).unwrap()
 }

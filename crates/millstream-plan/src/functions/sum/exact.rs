@@ -101,9 +101,10 @@ impl Output {
     /// The output of `avg` or `sum` of this argument.
     pub(super) fn new(avg: bool, argument: &DataType, result: &DataType) -> Result<Self> {
         let scale = |data_type: &DataType| match data_type {
-            DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) => {
-                *scale
-            }
+            DataType::Decimal32(_, scale)
+            | DataType::Decimal64(_, scale)
+            | DataType::Decimal128(_, scale)
+            | DataType::Decimal256(_, scale) => *scale,
             _ => 0,
         };
         if !avg {

@@ -93,7 +93,7 @@ fn state_is_additive() {
             let state = |values: &[Option<i64>]| {
                 let values = arrow::compute::cast(&longs(values), &argument).unwrap();
                 let mut groups = call.create_groups_accumulator().unwrap();
-                groups.update_batch(&[values], &vec![0; 4], None, 1).unwrap();
+                groups.update_batch(&[values], &[0; 4], None, 1).unwrap();
                 groups.state(EmitTo::All).unwrap()
             };
             let all = state(&[Some(7), Some(-3), None, Some(11)]);
