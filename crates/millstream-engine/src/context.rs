@@ -51,6 +51,11 @@ pub fn base_state(epoch_clock: &Arc<EpochClock>, adopted: Option<&SessionContext
     options.catalog.information_schema = true;
     options.execution.collect_statistics = false;
     options.execution.parquet.pushdown_filters = false;
+    // DataFusion 55.2 pushes the filter of ORDER BY ... LIMIT below outer joins, where it turns matches into padded rows.
+    options.optimizer.enable_dynamic_filter_pushdown = false;
+    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+    options.optimizer.enable_join_dynamic_filter_pushdown = false;
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     let config = SessionConfig::from(options);
     let mut state = SessionStateBuilder::new()
         .with_config(config)

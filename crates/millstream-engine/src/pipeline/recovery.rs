@@ -269,7 +269,8 @@ impl Pipeline {
             } else {
                 sources.replay(&name, epoch, &commit.ranges).await?
             };
-            if !commit.logged && accepted.rows_used != commit.rows_used {
+            let replayable = sources.streams.get(&name).is_some_and(|stream| stream.replayable);
+            if replayable && accepted.rows_used != commit.rows_used {
                 return Err(EngineError::Corrupt(format!(
                     "stream \"{name}\" gave {} rows for epoch {} where the log says {}; its input has changed",
                     accepted.rows_used, record.epoch, commit.rows_used

@@ -59,7 +59,7 @@ pub async fn define(
             .map(|field| StreamColumn { field: field.as_ref().clone(), origin: ColumnOrigin::Physical })
             .collect();
         columns.splice(0..0, from_query);
-    } else if !columns.iter().any(|column| column.origin == ColumnOrigin::Physical) {
+    } else if !columns.iter().any(|column| column.origin == ColumnOrigin::Physical) && (columns.is_empty() || infers(&connector)) {
         let inferred = registry::infer_schema(&connector, &Options::new(&owner, connector_options.clone()))
             .await
             .map_err(|error| EngineError::connector(&owner, error))?;
@@ -82,6 +82,11 @@ pub async fn define(
     type_computed_columns(&mut def, state)?;
     check(&def)?;
     Ok(def)
+}
+
+/// Whether the connector can tell the columns of its input.
+fn infers(connector: &str) -> bool {
+    registry::source_kind(connector).is_ok_and(|kind| kind.infer.is_some())
 }
 
 fn column_of(column: &millstream_sql::statement::ColumnDef, connector: &str, owner: &str, state: &SessionState) -> Result<StreamColumn> {

@@ -9,7 +9,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema};
 use datafusion::logical_expr::expr::Sort as SortExpr;
-use datafusion::logical_expr::{Expr, Limit, LogicalPlan, Sort, lit};
+use datafusion::logical_expr::{Expr, FetchType, Limit, LogicalPlan, SkipType, Sort, lit};
 use std::sync::Arc;
 
 const REASON: &str = "LIMIT is recomputed";
@@ -19,13 +19,13 @@ impl Translator<'_> {
     pub(crate) fn ordered(&mut self, plan: &LogicalPlan) -> Result<Part> {
         match plan {
             LogicalPlan::Limit(limit) => {
-                let (input, complete) = totally_ordered(&limit.input)?;
+                let (input, complete) = totally_ordered(&limit.input, rows_needed(limit)?)?;
                 let child = self.keep_order(&input)?;
                 let limit = LogicalPlan::Limit(Limit { input: Arc::new(input), ..limit.clone() });
                 self.chosen(&limit, child, complete)
             }
             _ => {
-                let (sort, complete) = totally_ordered(plan)?;
+                let (sort, complete) = totally_ordered(plan, None)?;
                 let child = match &sort {
                     LogicalPlan::Sort(sort) => self.translate(&sort.input, None)?,
                     other => self.translate(other, None)?,
@@ -58,13 +58,22 @@ impl Translator<'_> {
     }
 }
 
-/// The plan with a total order, and whether the order is total.
-fn totally_ordered(plan: &LogicalPlan) -> Result<(LogicalPlan, bool)> {
+/// How many rows of its ordered input a limit looks at, where that is known.
+fn rows_needed(limit: &Limit) -> Result<Option<usize>> {
+    Ok(match (limit.get_skip_type()?, limit.get_fetch_type()?) {
+        (SkipType::Literal(skip), FetchType::Literal(Some(fetch))) => skip.checked_add(fetch),
+        _ => None,
+    })
+}
+
+/// The plan with a total order, and whether the order is total. The sort is told how many rows are needed: DataFusion removes a
+/// sort whose order nobody but a limit above an unordered parent asks for, unless the sort itself cuts.
+fn totally_ordered(plan: &LogicalPlan, needed: Option<usize>) -> Result<(LogicalPlan, bool)> {
     match plan {
         LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) if contains_sort(plan) => {
             let mut complete = true;
             let ordered = plan.clone().map_children(|child| {
-                let (child, total) = totally_ordered(&child)?;
+                let (child, total) = totally_ordered(&child, needed)?;
                 complete &= total;
                 Ok(Transformed::yes(child))
             })?;
@@ -72,11 +81,15 @@ fn totally_ordered(plan: &LogicalPlan) -> Result<(LogicalPlan, bool)> {
         }
         LogicalPlan::Sort(sort) => {
             let (expr, complete) = total_keys(sort.expr.clone(), sort.input.schema());
-            Ok((LogicalPlan::Sort(Sort { expr, ..sort.clone() }), complete))
+            let fetch = match (sort.fetch, needed) {
+                (Some(own), Some(needed)) => Some(own.min(needed)),
+                (own, needed) => own.or(needed),
+            };
+            Ok((LogicalPlan::Sort(Sort { expr, fetch, input: Arc::clone(&sort.input) }), complete))
         }
         other => {
             let (expr, complete) = total_keys(vec![], other.schema());
-            let sorted = LogicalPlan::Sort(Sort { expr, input: Arc::new(other.clone()), fetch: None });
+            let sorted = LogicalPlan::Sort(Sort { expr, input: Arc::new(other.clone()), fetch: needed });
             Ok((if matches!(&sorted, LogicalPlan::Sort(sort) if sort.expr.is_empty()) { other.clone() } else { sorted }, complete))
         }
     }
