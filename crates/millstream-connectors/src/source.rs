@@ -37,7 +37,8 @@ pub struct SourceContext {
     /// The columns to decode, in order and with their exact types: the declared physical columns (and the op column of a
     /// changelog stream). Computed, metadata and ingest columns are not among them. Strings are `Utf8View`, timestamps microseconds.
     pub schema: SchemaRef,
-    /// Metadata columns to add after the decoded ones: (key such as `path`, column name). Types from [`SourceKind::metadata`](crate::registry::SourceKind).
+    /// Metadata columns to add after the decoded ones: (key such as `path`, column name). Types from
+    /// [`SourceKind::metadata`](crate::registry::SourceKind).
     pub metadata: Vec<(String, String)>,
     /// Name of the event-time column, where one of `schema` is declared so.
     pub event_time: Option<String>,

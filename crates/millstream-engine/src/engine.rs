@@ -241,7 +241,8 @@ impl Engine {
     }
 
     /// Carries out a pipeline file. Its statements are declarative: what the catalog has already, word for word, is skipped;
-    /// what is new is added, all of it in one epoch; what differs is refused. `INSERT ... VALUES` runs once in the life of a state directory.
+    /// what is new is added, all of it in one epoch; what differs is refused. `INSERT ... VALUES` runs once in the life
+    /// of a state directory.
     /// SELECT, COPY and SHOW statements are handed back, to be run after the input has been processed.
     ///
     /// # Errors

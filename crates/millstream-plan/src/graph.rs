@@ -135,7 +135,8 @@ pub enum Op {
         bucket: Option<Bucket>,
     },
     /// Join of a changing left input (0) with a right input (1) that is [`Op::Constant`].
-    /// Linear: Inner, Left, LeftSemi, LeftAnti, LeftMark; a plan with the constant on the left is mirrored by the planner with a `Map` above that restores column order.
+    /// Linear: Inner, Left, LeftSemi, LeftAnti, LeftMark; a plan with the constant on the left is mirrored by the planner
+    /// with a `Map` above that restores column order.
     StaticJoin {
         /// Kind; the changing side is the left one.
         join_type: JoinType,

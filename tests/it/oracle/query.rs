@@ -340,7 +340,9 @@ impl<'a> Grammar<'a> {
         let mut items = Vec::new();
         for column in columns {
             let direction = self.pick(&["", " DESC", " NULLS FIRST"]);
-            items.push(format!("{}{direction}", column.name));
+            // Minus zero plus zero is zero: the two are one value, and which one came first must not decide.
+            let zero = if matches!(column.kind, Type::Float | Type::Quotient) { " + CAST('0' AS DOUBLE)" } else { "" };
+            items.push(format!("{}{zero}{direction}", column.name));
         }
         items.join(", ")
     }

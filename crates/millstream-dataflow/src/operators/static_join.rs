@@ -12,7 +12,8 @@
 //!
 //! **In**: 0 the changing input, 1 the constant. **Out**: left columns, then right columns (inner, left), left columns (semi, anti), or
 //! left columns and the mark. Left rows without a match follow the matches of their batch. **Changelog**: linear in the left input, weights
-//! pass. **State**: the right side, computed again after a restart; nothing is saved. **Null-aware anti join** (`NOT IN`): a left row passes
+//! pass. **State**: the right side, computed again after a restart; nothing is saved. **Null-aware anti join** (`NOT IN`): a
+//! left row passes
 //! if no right row that meets the residual condition has its key or NULL, and, for a left key of NULL, if there is no such row at all.
 
 use crate::columns::{Narrowed, evaluate, make_batch, owned, take_rows};

@@ -1,7 +1,8 @@
 //! Recovery: the newest checkpoint, then every later epoch of the log again, with the same ranges, clock and watermarks.
 //!
 //! ```text
-//!   newest valid checkpoint ─► catalog, state, positions ─► replay epochs after it (outputs are known to the record) ─► remove orphans ─► go on
+//!   newest valid checkpoint ─► catalog, state, positions ─► replay epochs after it (outputs are known to the record) ─►
+//!   remove orphans ─► go on
 //! ```
 //!
 //! A crash during recovery changes nothing: it only repeats what committed epochs did.

@@ -15,7 +15,9 @@
 //! row from the first epoch on, which never vanishes. DISTINCT is an aggregate without functions.
 //! **Changelog** (`Emit::Changes`): the old row of a group goes, the new one comes, if they differ. **Append-only output**
 //! (`Emit::OnClose`): a group's row goes out once, when the bound of the bucket column has passed it, in the order of the buckets.
-//! **State**: per group one row: key columns, then with retractions the row count (`Int64`), then the state columns of each function. **Dropped**: whole buckets below the bound; groups that are final in the epoch that brings them are never stored.
+//! **State**: per group one row: key columns, then with retractions the row count (`Int64`), then the state columns of each
+//! function. **Dropped**: whole buckets below the bound; groups that are final in the epoch that brings them are never
+//! stored.
 //! Rows that come below the bound of an earlier epoch are counted as dropped. **Errors**: what arguments report; a negative row count.
 
 mod additive;

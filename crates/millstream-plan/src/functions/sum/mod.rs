@@ -133,7 +133,9 @@ macro_rules! with_types {
             DataType::Duration(TimeUnit::Nanosecond) => $generic::<DurationNanosecondType, Decimal128Type>($($arg),*),
             DataType::Decimal32(..) => $generic::<Decimal32Type, Decimal128Type>($($arg),*),
             DataType::Decimal64(..) => $generic::<Decimal64Type, Decimal128Type>($($arg),*),
-            DataType::Decimal128(precision, _) if *precision <= NARROW_PRECISION_MAX => $generic::<Decimal128Type, Decimal128Type>($($arg),*),
+            DataType::Decimal128(precision, _) if *precision <= NARROW_PRECISION_MAX => {
+                $generic::<Decimal128Type, Decimal128Type>($($arg),*)
+            }
             DataType::Decimal128(..) => $generic::<Decimal128Type, Decimal256Type>($($arg),*),
             DataType::Decimal256(..) => $generic::<Decimal256Type, Decimal256Type>($($arg),*),
             other => exec_err!("sum and avg of {other} are not supported"),
