@@ -9,6 +9,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast;
 use millstream_plan::compile::CheckedArithmetic;
 use millstream_plan::functions::{EpochClock, all_aggregate_functions, all_scalar_functions};
+use millstream_plan::optimize::mended_rules;
 use std::sync::Arc;
 
 /// `TIMESTAMP` is microseconds, everywhere; `TIMESTAMP(0|3|6|9)` are exact.
@@ -51,11 +52,6 @@ pub fn base_state(epoch_clock: &Arc<EpochClock>, adopted: Option<&SessionContext
     options.catalog.information_schema = true;
     options.execution.collect_statistics = false;
     options.execution.parquet.pushdown_filters = false;
-    // DataFusion 55.2 pushes the filter of ORDER BY ... LIMIT below outer joins, where it turns matches into padded rows.
-    options.optimizer.enable_dynamic_filter_pushdown = false;
-    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
-    options.optimizer.enable_join_dynamic_filter_pushdown = false;
-    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     let config = SessionConfig::from(options);
     let mut state = SessionStateBuilder::new()
         .with_config(config)
@@ -63,6 +59,8 @@ pub fn base_state(epoch_clock: &Arc<EpochClock>, adopted: Option<&SessionContext
         .with_type_planner(Arc::new(MicrosecondTimestamps))
         .with_physical_optimizer_rule(Arc::new(CheckedArithmetic))
         .build();
+    let rules = mended_rules(state.optimizers());
+    state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules).build();
     datafusion_functions_json::register_all(&mut state)?;
     if let Some(context) = adopted {
         let other = context.state();

@@ -5,7 +5,8 @@
 //! - no query start time, so that `now()` stays in the plan and reads the epoch clock;
 //! - `filter_null_join_keys` on: rows that can never match do not enter join state;
 //! - `push_down_limit` off: it moves "any n rows" into scans and below joins, where each run would choose others;
-//! - `single_distinct_aggregation_to_group_by` not beside `min` and `max`: it puts them over an aggregate whose rows are taken back;
+//! - `single_distinct_aggregation_to_group_by` not beside `min` and `max`, which it puts over an aggregate whose rows are taken back,
+//!   and not beside sums of decimals, whose type it widens twice (a batch session needs that too: [`mended_rules`]);
 //! - constants are folded with overflow checks ([`CheckedConstants`]).
 
 use crate::compile::with_checked_arithmetic;
@@ -16,12 +17,14 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_plan::ColumnarValue;
 use std::sync::Arc;
+
+const SINGLE_DISTINCT: &str = "single_distinct_aggregation_to_group_by";
 
 /// The session under which continuous queries are analyzed, optimized and compiled: `base` with the curated rules, without a start
 /// time, with a fresh alias generator, so that the same statement always gives the same plan.
@@ -35,11 +38,22 @@ pub fn session_state_for_continuous(base: &SessionState) -> SessionState {
     for rule in base.optimizers() {
         match rule.name() {
             "push_down_limit" | CheckedConstants::NAME => {}
-            "single_distinct_aggregation_to_group_by" => rules.push(Arc::new(DistinctToGroupBy(Arc::clone(rule)))),
+            SINGLE_DISTINCT => rules.push(Arc::new(DistinctToGroupBy(Arc::clone(rule)))),
             _ => rules.push(Arc::clone(rule)),
         }
     }
     SessionStateBuilder::new_from_existing(base.clone()).with_config(config).with_execution_props(props).with_optimizer_rules(rules).build()
+}
+
+/// DataFusion's optimizer rules for a batch session, less what makes valid queries fail.
+pub fn mended_rules(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let mend = |rule: &Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
+        match rule.name() {
+            SINGLE_DISTINCT => Arc::new(DistinctToGroupBy(Arc::clone(rule))),
+            _ => Arc::clone(rule),
+        }
+    };
+    rules.iter().map(mend).collect()
 }
 
 /// Analyzes and optimizes a plan for continuous execution.
@@ -83,12 +97,20 @@ impl OptimizerRule for DistinctToGroupBy {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> datafusion::common::Result<Transformed<LogicalPlan>> {
-        let extreme = |expr: &Expr| matches!(expr, Expr::AggregateFunction(call) if !call.params.distinct && matches!(call.func.name(), "min" | "max"));
         match &plan {
-            LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.iter().any(extreme) => Ok(Transformed::no(plan)),
+            LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.iter().any(|expr| stays_whole(expr, aggregate.input.schema())) => {
+                Ok(Transformed::no(plan))
+            }
             _ => self.0.rewrite(plan, config),
         }
     }
+}
+
+/// `min` and `max` would stand over rows that are taken back; a sum of decimals would widen its type twice.
+fn stays_whole(expr: &Expr, input: &DFSchema) -> bool {
+    let Expr::AggregateFunction(call) = expr else { return false };
+    let widens = || expr.get_type(input).is_ok_and(|data_type| data_type.is_decimal());
+    !call.params.distinct && (matches!(call.func.name(), "min" | "max") || widens())
 }
 
 /// Folds integer arithmetic of literals with overflow checks, before DataFusion folds it without.

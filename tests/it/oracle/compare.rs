@@ -61,7 +61,9 @@ impl std::fmt::Display for Cell {
             Cell::Null => f.write_str("NULL"),
             Cell::Text(text) if text.is_empty() => f.write_str("(empty)"),
             Cell::Text(text) => f.write_str(text),
-            Cell::Float(value) => write!(f, "{value:?}"),
+            Cell::Float(value) if value.is_nan() => f.write_str("NaN"),
+            // One zero.
+            Cell::Float(value) => write!(f, "{:?}", value + 0.0),
         }
     }
 }
