@@ -29,6 +29,7 @@ fn connectors() {
                 page += &format!("## {heading}\n\n{}\n", module_documentation(&module));
             }
         }
+        page += "\nOptions of all streams, of files and of formats: [file-options.md](../file-options.md).\n";
         check(&format!("docs/reference/connectors/{name}.md"), &page);
         let cell = |text: Option<&str>| text.unwrap_or("none").to_string();
         let (source, sink) = (cell(source.map(|kind| kind.description)), cell(sink.map(|kind| kind.description)));
@@ -56,9 +57,14 @@ fn module_documentation(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let lines = text.lines().map_while(|line| line.strip_prefix("//!")).map(|line| line.strip_prefix(' ').unwrap_or(line));
     let mut page = String::new();
+    let mut in_file_table = false;
     for line in lines.filter(|line| !line.starts_with("# ") && *line != "#") {
-        page += &unlink(line);
-        page.push('\n');
+        // Which file of the folder does what is for readers of the code.
+        in_file_table = line.starts_with("| file |") || (in_file_table && line.starts_with('|'));
+        if !in_file_table {
+            page += &unlink(line);
+            page.push('\n');
+        }
     }
     page
 }

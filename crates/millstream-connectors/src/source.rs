@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A source has partitions; a partition has an ordered offset space. The epoch loop calls [`Source::plan`] to cut the
-//! next epoch's ranges, then [`Source::read`] for each range, one or more times, and [`Source::acknowledge`] after the commit of the
+//! next epoch's ranges, then [`Reader::read`] for each range, one or more times, and [`Source::acknowledge`] after the commit of the
 //! epoch is durable. All calls come from one task, in this order; `read` may run while a later `plan` happens, so what it
 //! needs is in the range and in the [`Reader`] handle. A replayable source yields the same rows for a logged range
 //! also after a restart; for any other the engine stores the accepted rows itself, and a range is readable until it is
