@@ -42,8 +42,8 @@ const NOT_REACHED: &[(&str, &str)] = &[
 fn definitions(dir: &Path) -> Vec<String> {
     let dir = dir.display();
     vec![
-        // The clock moves by a millisecond per epoch: a checkpoint every third one leaves some to replay.
-        "SET checkpoint_interval = '3 ms'".to_string(),
+        // The clock moves by a millisecond per epoch: a checkpoint every other one leaves some to replay.
+        "SET checkpoint_interval = '2 ms'".to_string(),
         format!(
             "CREATE STREAM events (id BIGINT, k VARCHAR, v BIGINT, ts TIMESTAMP NOT NULL, \
              WATERMARK FOR ts AS ts - INTERVAL '2 seconds') WITH (connector = 'files', path = '{dir}/in/', format = 'csv', \

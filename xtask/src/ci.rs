@@ -15,7 +15,7 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     step("test");
     process::cargo(root, &["test", "--locked", "--workspace"])?;
     step("docs");
-    process::cargo(root, &["doc", "--locked", "--workspace", "--no-deps"])?;
+    process::cargo_with(root, &["doc", "--locked", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     step("nothing changed");
     if changes(root)? != before {
         process::git(root, &["status", "--short"]).map(|status| print!("{status}"))?;
