@@ -5,16 +5,18 @@
 //! cargo xtask tidy     the rules that no compiler checks (see `tidy.rs`)
 //! cargo xtask bless    run the scripts under tests/slt and rewrite what they expect
 //! cargo xtask docs     rewrite the generated lists of docs/reference
+//! cargo xtask soak     kill pipelines at random times (100 times each) and compare with uninterrupted runs
 //! ```
 
 mod ci;
 mod process;
+mod soak;
 mod tidy;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask ci | tidy | bless [SCRIPT] | docs";
+const USAGE: &str = "usage: cargo xtask ci | tidy | bless [SCRIPT] | docs | soak [KILLS [SEED]]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,6 +28,9 @@ fn main() -> ExitCode {
         ["bless"] => bless(root, ""),
         ["bless", script] => bless(root, script),
         ["docs"] => docs(root),
+        ["soak"] => soak::run(root, 100, 1),
+        ["soak", kills] => number(kills).and_then(|kills| soak::run(root, kills, 1)),
+        ["soak", kills, seed] => number(kills).and_then(|kills| soak::run(root, kills, number(seed)?)),
         _ => Err(USAGE.to_string()),
     };
     match result {
@@ -35,6 +40,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("\"{text}\" is not a whole number\n{USAGE}"))
 }
 
 /// Runs the scripts whose path contains `script` in the mode that rewrites their expectations.

@@ -257,6 +257,19 @@ pub(crate) struct BenchArgs {
 pub(crate) enum Benchmark {
     /// Each Nexmark query incrementally and as one batch over the same Parquet files.
     Nexmark(NexmarkArgs),
+    /// What an epoch of one row costs, in memory and durable, at the beginning and after many epochs.
+    Epoch(EpochArgs),
+}
+
+/// `millstream bench epoch`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EpochArgs {
+    /// Epochs of each pipeline.
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = count)]
+    pub(crate) epochs: u64,
+    /// Keep state and files under this directory while it runs, to measure the disk it is on.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// `millstream bench nexmark`.

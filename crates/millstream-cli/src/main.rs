@@ -87,6 +87,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::State(args) => state::state(&args.action),
         Command::Bench(args) => match args.benchmark {
             Benchmark::Nexmark(args) => bench::nexmark(args, &settings).await,
+            Benchmark::Epoch(args) => bench::epoch(args, &settings).await,
         },
         Command::Config(args) => config_command::run(args.action, &settings).await,
         Command::Completions { shell } => {

@@ -1,6 +1,7 @@
 //! Checkpoints: all state after an epoch, so that recovery replays only what came later.
 
 use super::epoch::weighted_batches;
+use super::history;
 use super::record::{CheckpointHeader, StreamCheckpoint};
 use super::sources::EdgeState;
 use super::{Pipeline, query::Target};
@@ -9,7 +10,7 @@ use crate::error::{EngineError, Result};
 use crate::stopwatch::Stopwatch;
 use arrow::array::RecordBatch;
 use millstream_state::checkpoint::remove_older_than;
-use millstream_state::{CheckpointWriter, failpoint};
+use millstream_state::{CheckpointReader, CheckpointWriter, failpoint};
 use millstream_types::EventTime;
 use std::collections::BTreeMap;
 
@@ -47,10 +48,17 @@ impl Pipeline {
         }
         failpoint::hit("checkpoint.before")?;
         let mut segments: Vec<(String, Vec<RecordBatch>)> = Vec::new();
+        let unchanged = self.history_segments(&mut segments)?;
         let header = self.checkpoint_header(states, &mut segments)?;
         let Some(durability) = &mut self.durability else { return Ok(()) };
         let mut writer = CheckpointWriter::begin(&durability.dir, self.epoch)?;
         let mut bytes = 0;
+        if let Some(earlier) = durability.checkpoints.back().filter(|_| !unchanged.is_empty()) {
+            let earlier = CheckpointReader::open(&durability.dir.checkpoint_path().join(earlier.to_string()))?;
+            for name in &unchanged {
+                writer.reuse_segment(name, &earlier)?;
+            }
+        }
         for (name, batches) in &segments {
             if let Some(first) = batches.first() {
                 writer.write_segment(name, &first.schema(), batches)?;
@@ -68,11 +76,27 @@ impl Pipeline {
         }
         durability.last_checkpoint = self.clock;
         durability.bytes_since = 0;
+        for stream in self.streams.values_mut() {
+            stream.history_segments_kept = stream.history.len() / history::SEGMENT_ENTRIES;
+        }
         if let Some(oldest) = remove_older_than(&durability.dir.checkpoint_path(), GENERATIONS, durability.dir.writer())? {
             durability.log.drop_before(oldest.next())?;
         }
         self.shared.progress.checkpoint(self.epoch, bytes, watch.elapsed());
         Ok(())
+    }
+
+    /// Adds what is new of the streams' history to `segments`; gives the names of those that the checkpoint before holds already.
+    fn history_segments(&self, segments: &mut Vec<(String, Vec<RecordBatch>)>) -> Result<Vec<String>> {
+        let mut unchanged = Vec::new();
+        for (name, stream) in &self.streams {
+            let kept = stream.history_segments_kept;
+            unchanged.extend((0..kept).map(|index| history::segment_name(name, index)));
+            for (index, entries) in stream.history.chunks(history::SEGMENT_ENTRIES).enumerate().skip(kept) {
+                segments.push((history::segment_name(name, index), vec![history::encode(entries)?]));
+            }
+        }
+        Ok(unchanged)
     }
 
     fn checkpoint_header(
@@ -89,7 +113,6 @@ impl Pipeline {
             ..CheckpointHeader::default()
         };
         for (name, stream) in &self.streams {
-            let history = stream.history.iter().map(|entry| entry.as_ref().clone()).collect();
             let Some(state) = states.remove(name) else { continue };
             if let Some(state) = state.changelog {
                 segments.push((format!("stream/{name}/changelog"), vec![state.rows]));
@@ -103,7 +126,7 @@ impl Pipeline {
                 StreamCheckpoint {
                     position: state.position,
                     watermark: state.watermark,
-                    history,
+                    history: stream.history.len(),
                     retained: stream.retained.len(),
                     retention_cut: stream.retention_cut,
                 },

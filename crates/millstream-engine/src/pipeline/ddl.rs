@@ -270,6 +270,7 @@ impl Pipeline {
             reader: state.reader.clone(),
             replayable: state.replayable,
             history: Vec::new(),
+            history_segments_kept: 0,
             retained: Default::default(),
             retained_bytes: 0,
             retention_cut: false,

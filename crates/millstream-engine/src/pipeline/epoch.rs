@@ -44,11 +44,7 @@ impl Pipeline {
         failpoint::hit("epoch.before_begin")?;
         let epoch = self.epoch.next();
         let mut assembled = work.assembled.take().unwrap_or_default();
-        let clock = match assembled.clock {
-            Some(clock) if self.clock == EventTime::MIN => clock,
-            Some(clock) => clock.max(EventTime(self.clock.0 + 1_000)),
-            None => self.next_clock(),
-        };
+        let clock = self.clock_of(assembled.clock);
         self.shared.epoch_clock.set(clock);
         phases.plan = assembled.plan_time;
         phases.read = assembled.read_time;

@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod command;
 pub mod ddl;
 pub mod epoch;
+pub mod history;
 pub mod live;
 pub mod query;
 pub mod record;
@@ -92,6 +93,8 @@ pub struct StreamRuntime {
     pub replayable: bool,
     /// Epochs whose ranges can be read again.
     pub history: Vec<Arc<HistoryEntry>>,
+    /// Full segments of it that the newest checkpoint holds.
+    pub history_segments_kept: usize,
     /// Rows of a source that cannot replay, newest last: (epoch, clock, accepted rows).
     pub retained: VecDeque<(Epoch, EventTime, Delta)>,
     /// Bytes they take.
@@ -403,7 +406,7 @@ impl Pipeline {
             return Ok(None);
         }
         if assembled.more && !self.manual && !unbounded {
-            self.start_prefetch(draining);
+            self.start_prefetch(draining, self.clock_of(assembled.clock));
         }
         let work = epoch::EpochWork { assembled: Some(assembled), ..epoch::EpochWork::default() };
         self.run_epoch_with(work).await.map(Some)
@@ -425,13 +428,22 @@ impl Pipeline {
         if self.clock == EventTime::MIN { now } else { now.max(EventTime(self.clock.0 + 1_000)) }
     }
 
-    /// Assembles the next epoch in a task of its own.
-    fn start_prefetch(&mut self, draining: bool) {
+    /// The clock that the next epoch commits with, given the one it was assembled under.
+    fn clock_of(&self, assembled: Option<EventTime>) -> EventTime {
+        match assembled {
+            Some(clock) if self.clock == EventTime::MIN => clock,
+            Some(clock) => clock.max(EventTime(self.clock.0 + 1_000)),
+            None => self.next_clock(),
+        }
+    }
+
+    /// Assembles the epoch after the one that is about to run with this clock, in a task of its own.
+    fn start_prefetch(&mut self, draining: bool, running: EventTime) {
         let Some(mut sources) = self.sources.take() else { return };
         let mut request = self.assemble_request(draining, false);
-        // The epoch that is about to run takes the next number and clock.
         request.epoch = Epoch(self.epoch.0 + 2);
-        request.clock = EventTime(request.clock.0 + 1_000);
+        // Rows carry this clock: it must be the one that the epoch is committed with.
+        request.clock = request.clock.max(EventTime(running.0 + 1_000));
         self.prefetch = Some(tokio::spawn(async move {
             let assembled = sources.assemble(request).await;
             (sources, assembled)
@@ -450,13 +462,15 @@ impl Pipeline {
 
     async fn take_ready(&mut self) -> Result<Option<Assembled>> {
         self.join_prefetch().await?;
-        let Some(mut assembled) = self.ready.take() else { return Ok(None) };
+        let Some(assembled) = self.ready.take() else { return Ok(None) };
         if assembled.is_empty() {
             self.backlog |= assembled.more;
             return Ok(None);
         }
-        // Epochs without input may have run in between: the number is taken now; ingest columns carry the one it was read under.
-        assembled.epoch = self.epoch.next();
+        // Whoever runs an epoch of its own settles what was read ahead first, so that rows carry the number they are committed under.
+        if assembled.epoch != self.epoch.next() {
+            return Err(EngineError::Internal(format!("rows of epoch {} were read ahead of epoch {}", assembled.epoch, self.epoch.next())));
+        }
         Ok(Some(assembled))
     }
 

@@ -109,8 +109,8 @@ pub struct StreamCheckpoint {
     pub position: serde_json::Value,
     /// Watermark and partitions.
     pub watermark: WatermarkState,
-    /// Epochs whose ranges can be read again.
-    pub history: Vec<HistoryEntry>,
+    /// Number of epochs whose ranges can be read again; they are in segments.
+    pub history: usize,
     /// Number of epochs whose rows are in segments, for a source that cannot replay.
     pub retained: usize,
     /// Older rows have been dropped.

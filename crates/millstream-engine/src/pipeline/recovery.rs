@@ -9,6 +9,7 @@
 
 use super::Pipeline;
 use super::epoch::unweighted;
+use super::history;
 use super::query::{QueryState, Segments, Target};
 use super::record::{COMMIT_FRAME, CatalogChange, CheckpointHeader, CommitRecord};
 use super::sources::StreamEpoch;
@@ -182,8 +183,17 @@ impl Pipeline {
                 retained.push((epoch, clock, unweighted(self.recovered_segment(&segment)?)?));
             }
             retained.sort_by_key(|(epoch, _, _)| *epoch);
+            let mut entries = Vec::with_capacity(checkpoint.history);
+            for index in 0..checkpoint.history.div_ceil(history::SEGMENT_ENTRIES) {
+                entries.extend(history::decode(&self.recovered_segment(&history::segment_name(name, index))?)?);
+            }
+            if entries.len() != checkpoint.history {
+                let problem = format!("{} of {} epochs of the history of \"{name}\" are there", entries.len(), checkpoint.history);
+                return Err(EngineError::Corrupt(format!("checkpoint of epoch {at}: {problem}")));
+            }
             let Some(runtime) = self.streams.get_mut(name) else { continue };
-            runtime.history = checkpoint.history.iter().cloned().map(Arc::new).collect();
+            runtime.history_segments_kept = entries.len() / history::SEGMENT_ENTRIES;
+            runtime.history = entries;
             runtime.totals = header.totals.get(name).copied().unwrap_or_default();
             runtime.watermark = (checkpoint.watermark.current, checkpoint.watermark.closed);
             runtime.retention_cut = checkpoint.retention_cut;

@@ -210,7 +210,7 @@ impl Encoder {
     pub(crate) fn new(encoding: Arc<dyn Encoding>, layout: Arc<Layout>, scratch: Option<PathBuf>) -> Encoder {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         // One part per core is being encoded and one waits, so that no core does.
-        let permits = Arc::new(Semaphore::new(2 * threads));
+        let permits = Arc::new(Semaphore::new(threads + 1));
         Encoder { encoding, layout, scratch, next: AtomicU64::new(0), permits }
     }
 

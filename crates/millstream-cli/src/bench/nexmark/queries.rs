@@ -19,7 +19,7 @@ pub(crate) enum OutputMode {
 /// A query of the benchmark.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Query {
-    /// `q0` and so on.
+    /// `q0` and so on; `tumble` and `hop` are plain windowed counts beside them.
     pub(crate) name: &'static str,
     /// The file: comments, then the query.
     pub(crate) text: &'static str,
@@ -33,7 +33,7 @@ macro_rules! queries {
     ($($name:literal: $output:ident),* $(,)?) => {
         &[$(Query {
             name: $name,
-            text: include_str!(concat!("nexmark/", $name, ".sql")),
+            text: include_str!(concat!("queries/", $name, ".sql")),
             output: OutputMode::$output,
             has_batch_form: !matches!($name.as_bytes(), b"q12"),
         }),*]
@@ -44,7 +44,7 @@ macro_rules! queries {
 pub(crate) const ALL: &[Query] = queries! {
     "q0": Append, "q1": Append, "q2": Append, "q3": Append, "q4": Changelog, "q5": Final, "q6": Changelog, "q7": Final, "q8": Append,
     "q9": Changelog, "q10": Append, "q11": Final, "q12": Final, "q13": Append, "q14": Append, "q15": Changelog, "q16": Changelog,
-    "q17": Changelog, "q18": Changelog, "q19": Changelog, "q20": Append, "q21": Append, "q22": Append,
+    "q17": Changelog, "q18": Changelog, "q19": Changelog, "q20": Append, "q21": Append, "q22": Append, "tumble": Final, "hop": Final,
 };
 
 /// The queries with these names; all of them for none.
@@ -59,8 +59,7 @@ pub(crate) fn chosen(names: &[String]) -> Result<Vec<&'static Query>, Failure> {
         let found = ALL.iter().find(|query| query.name.eq_ignore_ascii_case(name.trim()));
         found.ok_or_else(|| {
             let near = nearest(name, ALL.iter().map(|query| query.name));
-            let hint =
-                near.map_or("The queries are q0 to q22.".to_string(), |near| format!("Did you mean {near}? The queries are q0 to q22."));
+            let hint = near.map_or("The queries are q0 to q22, tumble and hop.".to_string(), |near| format!("Did you mean {near}?"));
             Failure::usage(format!("unknown query \"{name}\"\nhint: {hint}"))
         })
     };
