@@ -1,9 +1,11 @@
 //! Physical expressions: the one way from a logical expression of a plan to something that evaluates batches.
 //!
 //! Integer, decimal and timestamp arithmetic is checked: an overflow is an error, not a wrapped value. DataFusion's planner never
-//! asks for that, so [`compile`] and, for whole plans, the rule [`CheckedArithmetic`] rewrite the expressions it made.
+//! asks for that, so [`compile`] and, for whole plans, the rule [`CheckedArithmetic`] rewrite the expressions it made. Rounding and
+//! shifting timestamps by fixed lengths gets a quick form on the way ([`crate::fast_time`]).
 
 use crate::error::Result;
+use crate::fast_time;
 use arrow::array::{ArrayRef, BooleanArray};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::DFSchema;
@@ -78,8 +80,9 @@ fn checked(expr: Arc<dyn PhysicalExpr>) -> datafusion::common::Result<Transforme
             }
             _ => None,
         };
-        Ok(match rewritten {
-            Some(checked) => Transformed::yes(checked),
+        let quick = fast_time::quick(rewritten.as_ref().unwrap_or(&node));
+        Ok(match quick.or(rewritten) {
+            Some(rewritten) => Transformed::yes(rewritten),
             None => Transformed::no(node),
         })
     })

@@ -19,6 +19,7 @@ pub mod compile;
 mod emit;
 pub mod error;
 pub mod explain;
+mod fast_time;
 pub mod functions;
 pub mod graph;
 pub mod leaf;

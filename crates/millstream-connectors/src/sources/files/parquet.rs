@@ -1,4 +1,5 @@
-//! Parquet files: the footer is read once when an epoch is planned, and row groups are decoded with the declared projection.
+//! Parquet files: the footer is read once when an epoch is planned, and row groups are decoded with the declared projection, the
+//! columns of a large one by several threads.
 
 use super::columnar::ColumnarFile;
 use super::inspect::Group;
@@ -7,19 +8,27 @@ use super::slice::FileSlice;
 use super::storage::{FoundFile, Storage, quoted};
 use crate::error::{ConnectorError, Result};
 use crate::source::ReadRequest;
-use ::arrow::array::{Array, AsArray};
+use ::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use ::arrow::datatypes::{DataType, FieldRef, Fields, Schema, TimeUnit, TimestampMicrosecondType};
+use ::arrow::error::ArrowError;
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::statistics::StatisticsConverter;
-use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use ::parquet::errors::ParquetError;
-use ::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use ::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use ::parquet::file::reader::ChunkReader;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 const MAGIC: &[u8; 4] = b"PAR1";
 /// Magic, footer length and magic: less is no Parquet file.
 const SMALLEST_FILE: u64 = 12;
+
+/// A further thread decodes columns of a row group for each of so many compressed bytes: about a millisecond of work.
+const LANE_BYTES: u64 = 256 * 1024;
+
+/// A batch as the file stores it.
+type Stored = Result<RecordBatch, ArrowError>;
 
 /// Why a file is no Parquet file (yet).
 #[derive(Debug)]
@@ -131,6 +140,90 @@ pub(crate) fn min_timestamp(metadata: &Arc<ParquetMetaData>, column: &str) -> Op
     Some(micros.as_primitive::<TimestampMicrosecondType>().iter().flatten().min().unwrap_or(i64::MAX))
 }
 
+fn stored_error(path: &str, error: ArrowError) -> ConnectorError {
+    match error {
+        ArrowError::ExternalError(source) => ConnectorError::unavailable("reading file", quoted(path), source),
+        other => ConnectorError::Data { place: quoted(path), problem: format!("cannot be read as Parquet: {other}"), hint: None },
+    }
+}
+
+/// Columns of a row group that one thread decodes.
+#[derive(Debug, Default)]
+struct Lane {
+    /// Indices of the stored columns, ascending: the reader hands them out in file order.
+    columns: Vec<usize>,
+    compressed_bytes: u64,
+}
+
+impl Lane {
+    /// Divides columns among as many threads as are worth their start, about evenly by compressed size. At least one lane.
+    fn divide(group: &RowGroupMetaData, metadata: &ArrowReaderMetadata, stored: &[usize]) -> Vec<Lane> {
+        let mut sizes: Vec<(u64, usize)> = stored.iter().map(|column| (0, *column)).collect();
+        for (leaf, column) in group.columns().iter().enumerate() {
+            let root = metadata.parquet_schema().get_column_root_idx(leaf);
+            if let Some((bytes, _)) = sizes.iter_mut().find(|(_, column)| *column == root) {
+                *bytes += column.compressed_size().max(0) as u64;
+            }
+        }
+        let total: u64 = sizes.iter().map(|(bytes, _)| bytes).sum();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let worthwhile = usize::try_from(total / LANE_BYTES).unwrap_or(usize::MAX);
+        let count = threads.min(worthwhile).min(stored.len()).max(1);
+        let mut lanes: Vec<Lane> = std::iter::repeat_with(Lane::default).take(count).collect();
+        sizes.sort_unstable_by(|left, right| right.cmp(left));
+        for (bytes, column) in sizes {
+            if let Some(lightest) = lanes.iter_mut().min_by_key(|lane| lane.compressed_bytes) {
+                lightest.columns.push(column);
+                lightest.compressed_bytes += bytes;
+            }
+        }
+        lanes.retain(|lane| !lane.columns.is_empty() || stored.is_empty());
+        lanes.iter_mut().for_each(|lane| lane.columns.sort_unstable());
+        lanes
+    }
+
+    /// A stored column among the batches of all lanes.
+    fn column_of(lanes: &[Lane], batches: &[RecordBatch], column: usize) -> ArrayRef {
+        let found = lanes.iter().zip(batches).find_map(|(lane, batch)| Some((batch, lane.columns.binary_search(&column).ok()?)));
+        let (batch, position) = found.expect("every stored column is in one lane");
+        Arc::clone(batch.column(position))
+    }
+}
+
+/// Runs readers of different columns of the same rows side by side, the first on this thread, and hands out their batches together.
+/// `false` when `take` did not want more.
+fn decode(readers: Vec<ParquetRecordBatchReader>, mut take: impl FnMut(Vec<Stored>) -> Result<bool>) -> Result<bool> {
+    let mut readers = readers.into_iter();
+    let Some(first) = readers.next() else { return Ok(true) };
+    std::thread::scope(|scope| {
+        let others: Vec<Receiver<Stored>> = readers
+            .map(|reader| {
+                let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+                scope.spawn(move || {
+                    for batch in reader {
+                        // Nobody listens any more when the reading was given up.
+                        if sender.send(batch).is_err() {
+                            break;
+                        }
+                    }
+                });
+                receiver
+            })
+            .collect();
+        for batch in first {
+            let mut batches = vec![batch];
+            for other in &others {
+                let ended = || ArrowError::ParquetError("one column has fewer rows than another".into());
+                batches.push(other.recv().unwrap_or_else(|_| Err(ended())));
+            }
+            if !take(batches)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
+}
+
 /// Reads a slice and hands out its batches.
 pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, emit: &mut Emit<'_>) -> Result<()> {
     let storage = &shared.config.location.storage;
@@ -148,10 +241,6 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
     let reader_metadata = arrow_metadata(&slice.path, &metadata)?;
     let columnar = ColumnarFile::new(shared, slice, request, reader_metadata.schema())?;
     let mask = ProjectionMask::roots(reader_metadata.parquet_schema(), columnar.stored.iter().copied());
-    // The reader hands columns out in file order.
-    let mut file_order: Vec<usize> = columnar.stored.clone();
-    file_order.sort_unstable();
-    let positions: Vec<usize> = columnar.stored.iter().filter_map(|index| file_order.binary_search(index).ok()).collect();
 
     let wanted = slice.start_row..slice.end_row.unwrap_or(u64::MAX);
     let mut group_row = 0;
@@ -167,32 +256,30 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
             }
             let bytes_per_row = group.compressed_size().max(0) as u64 / rows.max(1);
             let failed = |error: ParquetError| parquet_error(&slice.path, error);
-            let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(blob, reader_metadata.clone())
-                .with_row_groups(vec![index])
-                .with_projection(mask.clone())
-                .with_batch_size(request.batch_size.max(1))
-                .with_offset((from - group_row) as usize)
-                .with_limit((to - from) as usize)
-                .build()
-                .map_err(failed)?;
+            let lanes = Lane::divide(group, &reader_metadata, &columnar.stored);
+            let readers = lanes.iter().map(|lane| {
+                ParquetRecordBatchReaderBuilder::new_with_metadata(blob.clone(), reader_metadata.clone())
+                    .with_row_groups(vec![index])
+                    .with_projection(ProjectionMask::roots(reader_metadata.parquet_schema(), lane.columns.iter().copied()))
+                    .with_batch_size(request.batch_size.max(1))
+                    .with_offset((from - group_row) as usize)
+                    .with_limit((to - from) as usize)
+                    .build()
+                    .map_err(failed)
+            });
+            let readers = readers.collect::<Result<Vec<_>>>()?;
             let mut row = from;
-            for batch in reader {
-                let batch = batch.map_err(|error| match error {
-                    ::arrow::error::ArrowError::ExternalError(source) => {
-                        ConnectorError::unavailable("reading file", quoted(&slice.path), source)
-                    }
-                    other => ConnectorError::Data {
-                        place: quoted(&slice.path),
-                        problem: format!("cannot be read as Parquet: {other}"),
-                        hint: None,
-                    },
-                })?;
-                let arrays: Vec<_> = positions.iter().map(|position| Arc::clone(batch.column(*position))).collect();
-                let converted = columnar.convert(&arrays, batch.num_rows(), row, bytes_per_row * batch.num_rows() as u64)?;
-                row += batch.num_rows() as u64;
-                if !emit(Ok(converted)) {
-                    return Ok(());
-                }
+            let whole = decode(readers, |batches| {
+                let batches = batches.into_iter().map(|batch| batch.map_err(|error| stored_error(&slice.path, error)));
+                let batches = batches.collect::<Result<Vec<_>>>()?;
+                let rows = batches[0].num_rows();
+                let arrays: Vec<_> = columnar.stored.iter().map(|column| Lane::column_of(&lanes, &batches, *column)).collect();
+                let converted = columnar.convert(&arrays, rows, row, bytes_per_row * rows as u64)?;
+                row += rows as u64;
+                Ok(emit(Ok(converted)))
+            })?;
+            if !whole {
+                return Ok(());
             }
             if row != to {
                 let problem = format!("has {} rows in row group {index}, its footer says {rows}", row - group_row);

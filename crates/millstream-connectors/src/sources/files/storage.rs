@@ -292,6 +292,22 @@ impl Blob {
     }
 }
 
+/// Reads a local file from a position of its own: several threads decode columns of one open file.
+#[derive(Debug)]
+struct LocalReader {
+    file: Arc<File>,
+    position: u64,
+}
+
+impl Read for LocalReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        use std::os::unix::fs::FileExt;
+        let read = self.file.read_at(buffer, self.position)?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
 impl Length for Blob {
     fn len(&self) -> u64 {
         self.size
@@ -303,11 +319,7 @@ impl ChunkReader for Blob {
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
         match &self.kind {
-            BlobKind::Local(file) => {
-                let mut file = file.try_clone()?;
-                file.seek(SeekFrom::Start(start))?;
-                Ok(Box::new(BufReader::new(file)))
-            }
+            BlobKind::Local(file) => Ok(Box::new(BufReader::new(LocalReader { file: Arc::clone(file), position: start }))),
             BlobKind::Object { store, path, .. } => {
                 let reader =
                     ObjectReader { store: Arc::clone(store), path: path.clone(), size: self.size, position: start, chunk: Bytes::new() };
