@@ -2,17 +2,19 @@
 //!
 //! The result at an epoch is the rows of the batch answer whose deciding column lies below its bound. The column is the first of
 //! `window_end`, `window_start` and all others in order that has a bound. Where an aggregate groups by it, possibly below
-//! projections and unions, the aggregate hands out closed groups only, and everything above it is append-only. Otherwise an
-//! [`Op::WindowClose`] on top holds the rows back.
+//! projections, unions and joins on that column, the aggregate hands out closed groups only, and everything above it is append-only.
+//! Otherwise an [`Op::WindowClose`] on top holds the rows back; above an outer join it holds back the rows without a match, too.
 
+use crate::canonical::as_column;
 use crate::error::{PlanError, Result};
-use crate::graph::{Bucket, Emit, NodeId, Op, Properties, Strategy};
+use crate::graph::{Bucket, Emit, Node, NodeId, Op, Properties, Strategy};
 use crate::nodes::passed_through;
 use crate::relation::{Relation, RelationKind};
 use crate::translate::{NewNode, Part, Translator};
 use arrow::datatypes::DataType;
+use datafusion::common::JoinType;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -83,8 +85,29 @@ pub(crate) fn is_final(translator: &Translator, node: NodeId, column: usize) -> 
         Op::StaticJoin { .. } => {
             column < translator.get(node.inputs[0]).schema.fields().len() && is_final(translator, node.inputs[0], column)
         }
+        Op::Join { join_type, on, .. } => join_is_final(translator, node, *join_type, on, column),
         Op::Aggregate { .. } | Op::Input { .. } | Op::Recompute { .. } => false,
     }
+}
+
+/// A pair comes out when the later of its rows comes in. So the column of an equal key is final if it is on both sides, or on one
+/// side while the bound of the other side's column is the same.
+fn join_is_final(translator: &Translator, node: &Node, join_type: JoinType, on: &[(Expr, Expr)], column: usize) -> bool {
+    let (left, right) = (translator.get(node.inputs[0]), translator.get(node.inputs[1]));
+    let width = left.schema.fields().len();
+    let wanted = |l: usize, r: usize| match join_type {
+        JoinType::Inner => l == column || r + width == column,
+        JoinType::LeftSemi => l == column,
+        JoinType::RightSemi => r == column,
+        _ => false,
+    };
+    on.iter().any(|(l, r)| {
+        let (Some(l), Some(r)) = (as_column(l, &left.df_schema), as_column(r, &right.df_schema)) else { return false };
+        let bound = |side: &Node, column: usize| side.properties.bounds[column].as_ref().map(|bound| bound.canonical());
+        let (l_final, r_final) = (is_final(translator, left.id, l), is_final(translator, right.id, r));
+        let same_bound = bound(left, l).is_some() && bound(left, l) == bound(right, r);
+        node.properties.append_only && wanted(l, r) && (l_final && r_final || (l_final || r_final) && same_bound)
+    })
 }
 
 fn window_close(translator: &mut Translator, input: NodeId, bucket: Bucket) -> NodeId {
