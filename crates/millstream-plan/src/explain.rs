@@ -147,6 +147,8 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
         Op::Join { keep, shared, .. } => {
             let kept = |side: usize| match &keep[side] {
                 Keep::Never => None,
+                Keep::Unmatched if side_is_unbounded(graph, node, side) => Some("without a match, UNBOUNDED".into()),
+                Keep::Unmatched => Some("without a match, as large as its input".into()),
                 Keep::Until { value, bound } => Some(format!("bounded by {} on {}", bound.describe(), show(value))),
                 Keep::Forever if matches!(graph.node(node.inputs[side]).op, Op::Constant { .. }) => Some("the input at rest".into()),
                 Keep::Forever if side_is_unbounded(graph, node, side) => Some("UNBOUNDED".into()),
@@ -155,15 +157,20 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
             Some(match (kept(0), kept(1)) {
                 (Some(rows), _) if *shared => format!("rows, once for both sides, {rows}"),
                 (Some(left), Some(right)) if left == right => format!("rows of both sides, {left}"),
-                (Some(left), Some(right)) => format!("left rows, {left}; right rows, {right}"),
-                (Some(left), None) => format!("left rows, {left}"),
-                (None, right) => format!("right rows, {}", right.unwrap_or_default()),
+                (Some(left), Some(right)) => format!("left rows{}; right rows{}", joined(&left), joined(&right)),
+                (Some(left), None) => format!("left rows{}", joined(&left)),
+                (None, right) => format!("right rows{}", joined(&right.unwrap_or_default())),
             })
         }
         Op::Recompute { .. } => Some(format!("all inputs and the result, {}", size())),
         Op::WindowClose { bucket } => Some(format!("waiting rows, {}", bounded(&bucket.bound, bucket.column))),
         Op::Input { .. } | Op::Constant { .. } | Op::Map { .. } | Op::Unnest { .. } | Op::Union => None,
     }
+}
+
+/// What is kept of rows, after the word "rows".
+fn joined(kept: &str) -> String {
+    if kept.starts_with("without") { format!(" {kept}") } else { format!(", {kept}") }
 }
 
 /// Whether state grows as long as rows arrive. State over tables and views is as large as they are.
@@ -180,7 +187,7 @@ fn is_unbounded(graph: &Graph, node: &Node) -> bool {
 /// Whether a join keeps the rows of a side as long as they arrive.
 fn side_is_unbounded(graph: &Graph, node: &Node, side: usize) -> bool {
     let Op::Join { keep, .. } = &node.op else { return false };
-    matches!(keep[side], Keep::Forever) && !growing_inputs(graph, &node.inputs[side..=side]).is_empty()
+    matches!(keep[side], Keep::Forever | Keep::Unmatched) && !growing_inputs(graph, &node.inputs[side..=side]).is_empty()
 }
 
 /// The append-only relations from which the rows of nodes come. Rows that a final aggregate or a window close hands out count too.

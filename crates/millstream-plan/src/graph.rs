@@ -97,6 +97,8 @@ pub enum Keep {
     Forever,
     /// Not at all: no later row of the other side can come.
     Never,
+    /// Until they have a match, which stays: the join asks for no more.
+    Unmatched,
     /// While `value`, an expression over the side's own columns, is not below `bound`: every pair with a later row of the other side has
     /// at least that value.
     Until {
@@ -183,7 +185,7 @@ pub enum Op {
         /// `NOT IN`: as in [`Op::StaticJoin`]. There is one key.
         null_aware: bool,
         /// How long the rows of the left and of the right side are kept.
-        keep: [Keep; 2],
+        keep: Box<[Keep; 2]>,
         /// Both inputs are the same node under the same key, and one copy of its rows serves both sides.
         shared: bool,
     },

@@ -6,7 +6,8 @@
 //!   l.window_end = r.window_end        l.ts >= r.ts - INTERVAL '5 minutes'
 //! ```
 //! says that every pair with a *later* right row has at least that bound on the left. So left rows below it are dropped, and if the left
-//! column has a bound of its own too, the smaller of the two bounds the column of the result.
+//! column has a bound of its own too, the smaller of the two bounds the column of the result. Where equal keys come in the same epoch on
+//! both sides, nothing is ever corrected, and even an outer join is append-only.
 //!
 //! **Existence.** A semi, anti or mark join without a further condition asks only whether a key is there, so the side that is asked goes
 //! through a DISTINCT first: a key with many rows then costs as much as one with a single row.
@@ -15,15 +16,18 @@ use crate::bound::Bound;
 use crate::canonical::{
     as_column, canonical_text, column_at, columns_of, has_subquery, is_volatile, reads_clock, rebase, rebase_with, unique_fields,
 };
+use crate::emit::come_at_once;
 use crate::error::{PlanError, Result};
 use crate::graph::{Keep, NodeId, Op, Properties, Strategy};
 use crate::translate::{NewNode, Part, Translator};
 use crate::watermark::expression_bound;
+use arrow::datatypes::FieldRef;
 use datafusion::common::{Column, DFSchema, DFSchemaRef, JoinType, NullEquality};
 use datafusion::logical_expr::expr::Between;
 use datafusion::logical_expr::logical_plan::builder::build_join_schema;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Join, LogicalPlan, Operator};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 impl Translator<'_> {
@@ -165,11 +169,16 @@ impl Translator<'_> {
             true => [vec![], vec![]],
             false => self.lower_bounds(&sides, &conditions)?,
         };
+        let asks_for_existence = match join_type {
+            JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => [right.properties.append_only, false],
+            JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => [false, left.properties.append_only],
+            JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => [false, false],
+        };
         let keep = |own: usize| match (constant[1 - own], lower[own].first()) {
             (true, _) => Keep::Never,
-            (false, _) if constant[own] => Keep::Forever,
-            (false, Some(Lower { value, bound })) => Keep::Until { value: value.clone(), bound: Arc::clone(bound) },
-            (false, None) => Keep::Forever,
+            (false, Some(Lower { value, bound })) if !constant[own] => Keep::Until { value: value.clone(), bound: Arc::clone(bound) },
+            (false, _) if asks_for_existence[own] => Keep::Unmatched,
+            (false, _) => Keep::Forever,
         };
         let keep = [keep(0), keep(1)];
         // The bound of a side's column in the result. Rows of a constant side never change by themselves.
@@ -208,7 +217,8 @@ impl Translator<'_> {
             JoinType::Full => vec![],
         };
         let monotone = matches!(join_type, JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi);
-        let append_only = monotone && left.properties.append_only && right.properties.append_only;
+        let at_once = || !conditions.null_aware && come_at_once(self, sides.left, sides.right, &conditions.on);
+        let append_only = left.properties.append_only && right.properties.append_only && (monotone || at_once());
         let properties = Properties { append_only, bounds, keys, clock_dependent: false, nondeterminism: None };
         let mut shared = join_type == JoinType::Inner && sides.left == sides.right && conditions.same_keys(&left.df_schema)?;
         shared &= match &keep {
@@ -221,7 +231,7 @@ impl Translator<'_> {
         let text = format!("{join_type} {}", conditions.text(self, &sides)?);
         let Conditions { on, filter, filter_schema, null_equals_null, null_aware } = conditions;
         Ok(self.push(NewNode {
-            op: Op::Join { join_type, on, filter, filter_schema, null_equals_null, null_aware, keep, shared },
+            op: Op::Join { join_type, on, filter, filter_schema, null_equals_null, null_aware, keep: Box::new(keep), shared },
             inputs: vec![sides.left, sides.right],
             df_schema: Arc::clone(&join.schema),
             properties,
@@ -405,5 +415,15 @@ fn least(a: Arc<Bound>, b: Arc<Bound>) -> Arc<Bound> {
 
 /// Columns of the left, then of the right, under names that are unique even when both sides are the same node.
 fn side_by_side(left: &DFSchemaRef, right: &DFSchemaRef) -> Result<DFSchema> {
-    Ok(DFSchema::new_with_metadata(unique_fields(left.fields().iter().chain(right.fields())), Default::default())?)
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    left.fields().iter().chain(right.fields()).for_each(|field| *counts.entry(field.name()).or_insert(0) += 1);
+    let fields = [("left", left), ("right", right)].into_iter().flat_map(|(side, schema)| {
+        let named = |field: &FieldRef| match counts[field.name().as_str()] {
+            1 => Arc::clone(field),
+            _ => Arc::new(field.as_ref().clone().with_name(format!("{side}.{}", field.name()))),
+        };
+        schema.fields().iter().map(named).collect::<Vec<_>>()
+    });
+    let fields: Vec<FieldRef> = fields.collect();
+    Ok(DFSchema::new_with_metadata(unique_fields(fields.iter()), Default::default())?)
 }

@@ -352,7 +352,7 @@ async fn existence_asks_for_distinct_keys() {
 Map: price
     T1 delta, append-only
   Join: LeftSemi on bidder = page
-      T1 delta, append-only; state: rows of both sides, UNBOUNDED
+      T1 delta, append-only; state: left rows without a match, UNBOUNDED; right rows, UNBOUNDED
     Map: where bidder IS NOT NULL
         T1 delta, append-only
       Input: bids (bidder, price)
@@ -377,7 +377,7 @@ async fn band_join_drops_both_sides() {
         "\
 Map: price, price AS p2
     T1 delta, append-only
-  Join: Inner on auction = auction where ts#5 >= ts#2 - INTERVAL '60 seconds' AND ts#5 <= ts#2 + INTERVAL '60 seconds'
+  Join: Inner on auction = auction where right.ts >= left.ts - INTERVAL '60 seconds' AND right.ts <= left.ts + INTERVAL '60 seconds'
       T1 delta, append-only; state: left rows, bounded by watermark of bids on ts + INTERVAL '60 seconds'; right rows, bounded by watermark of bids on ts
     Map (node 1): where auction IS NOT NULL
         T1 delta, append-only
@@ -470,27 +470,25 @@ async fn outer_join_of_windows_on_window_close() {
     assert_eq!(
         explained_final(&sql).await,
         "\
-WindowClose: window_end
-    T1 delta, append-only, on window close; state: waiting rows, bounded by watermark of bids on window_end
-  Map: window_end, auction, price
-      T1 delta, retracting
-    Join: Left on window_end = window_end and price = auction
-        T1 delta, retracting; state: rows of both sides, bounded by watermark of bids on window_end
-      Map: auction, max(bids.price) AS price, window_end
-          T1 delta, append-only
-        Aggregate: by auction, window_end: max(price)
-            T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
-          Map: auction, price, window_end(tumble_start(ts, INTERVAL '10 seconds'), INTERVAL '10 seconds') AS window_end
+Map: window_end, auction, price
+    T1 delta, append-only
+  Join: Left on window_end = window_end and price = auction
+      T1 delta, append-only; state: rows of both sides, bounded by watermark of bids on window_end
+    Map: auction, max(bids.price) AS price, window_end
+        T1 delta, append-only
+      Aggregate: by auction, window_end: max(price)
+          T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
+        Map: auction, price, window_end(tumble_start(ts, INTERVAL '10 seconds'), INTERVAL '10 seconds') AS window_end
+            T1 delta, append-only
+          Input (node 0): bids (auction, price, ts)
               T1 delta, append-only
-            Input (node 0): bids (auction, price, ts)
-                T1 delta, append-only
-      Map: auction, max(bids.price) AS price, window_end
-          T1 delta, append-only
-        Aggregate: by auction, window_end: max(price)
-            T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
-          Map: auction, price, window_end(tumble_start(ts, INTERVAL '10 seconds'), INTERVAL '10 seconds') AS window_end where auction IS NOT NULL
-              T1 delta, append-only
-            node 0 again
+    Map: auction, max(bids.price) AS price, window_end
+        T1 delta, append-only
+      Aggregate: by auction, window_end: max(price)
+          T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
+        Map: auction, price, window_end(tumble_start(ts, INTERVAL '10 seconds'), INTERVAL '10 seconds') AS window_end where auction IS NOT NULL
+            T1 delta, append-only
+          node 0 again
 "
     );
 }

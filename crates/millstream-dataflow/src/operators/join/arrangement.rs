@@ -49,6 +49,8 @@ struct Chain {
 pub(super) enum Kept {
     Forever,
     Never,
+    /// Until they have a match.
+    Unmatched,
     /// While the value is not below the column's bound.
     Until {
         value: Arc<dyn PhysicalExpr>,
@@ -130,10 +132,11 @@ impl Kept {
         Ok(Some(keys))
     }
 
-    /// Whether a row of this bucket meets no later row of the other side.
-    fn passed(&self, bucket: Option<&BucketKey>) -> bool {
+    /// Whether no later row of the other side makes a difference to a row of this bucket with these matches.
+    fn passed(&self, bucket: Option<&BucketKey>, matches: i64) -> bool {
         match (self, bucket) {
             (Kept::Never, _) => true,
+            (Kept::Unmatched, _) => matches > 0,
             (Kept::Until { null_matches_nothing, .. }, Some(BucketKey::Null)) if *null_matches_nothing => true,
             (Kept::Until { column, .. }, Some(bucket)) => column.floor.passed(bucket),
             _ => false,
@@ -231,10 +234,11 @@ impl Arrangement {
         }
     }
 
-    /// Whether a row of a change stays out of the state, because no later row of the other side can match it.
+    /// Whether a row of a change stays out of the state, because no later row of the other side makes a difference to it.
     fn stays_out(&self, part: &Part, row: usize, nulls_match: bool) -> bool {
         let bucket = part.buckets.as_ref().map(|buckets| &buckets[row]);
-        (!nulls_match && part.keys.is_null(row)) || self.kept.passed(bucket)
+        let matches = part.matches.get(row).copied().unwrap_or(0);
+        (!nulls_match && part.keys.is_null(row)) || self.kept.passed(bucket, matches)
     }
 
     /// Adds a part of the side's change. Returns the rows that stayed out of the state.
@@ -351,18 +355,22 @@ impl Arrangement {
 
     /// Ends the epoch: forgets the rows that have left, and those below the bound.
     pub(super) fn settle(&mut self, context: &BoundContext) -> Result<()> {
-        for Before { slot, .. } in std::mem::take(&mut self.touched) {
-            self.is_touched[slot as usize] = false;
-        }
         let mut gone = std::mem::take(&mut self.leaving);
+        for Before { slot, .. } in std::mem::take(&mut self.touched) {
+            let at = slot as usize;
+            self.is_touched[at] = false;
+            if matches!(self.kept, Kept::Unmatched) && self.weights[at] != 0 && self.matches[at] > 0 {
+                self.weights[at] = 0;
+                self.unlink(slot);
+                gone.push(slot);
+            }
+        }
         if let Kept::Until { column, buckets, .. } = &mut self.kept {
             let floor = column.read(context)?;
-            let left = gone.len();
-            gone.extend(buckets.pop_passed(&floor).into_iter().flat_map(|(_, slots)| slots));
+            let dropped: Vec<u32> = buckets.pop_passed(&floor).into_iter().flat_map(|(_, slots)| slots).collect();
             column.floor = floor;
-            for at in left..gone.len() {
-                self.unlink(gone[at]);
-            }
+            dropped.iter().for_each(|slot| self.unlink(*slot));
+            gone.extend(dropped);
         }
         if gone.is_empty() {
             return Ok(());
@@ -384,7 +392,7 @@ impl Arrangement {
     pub(super) fn floor(&self) -> Floor {
         match &self.kept {
             Kept::Until { column, .. } => column.floor.clone(),
-            Kept::Forever | Kept::Never => Floor::Unknown,
+            Kept::Forever | Kept::Never | Kept::Unmatched => Floor::Unknown,
         }
     }
 
@@ -450,7 +458,7 @@ impl Arrangement {
     pub(super) fn bytes(&self) -> usize {
         let buckets = match &self.kept {
             Kept::Until { buckets, .. } => buckets.bytes(),
-            Kept::Forever | Kept::Never => 0,
+            Kept::Forever | Kept::Never | Kept::Unmatched => 0,
         };
         let by_slot = size_of::<Link>() * self.links.capacity()
             + 8 * (self.weights.capacity() + self.matches.capacity())

@@ -22,7 +22,8 @@
 //!
 //! **State**: per side its rows with weights and sums of matches (`left`, `right`: columns, `__matches`, `__weight`). **Dropped**: a row
 //! whose value is below the bound of the other side ([`Keep::Until`]), as no later row can match it. If such a row is taken back later,
-//! its matches are looked up again. Nothing is kept of a side whose other side does not change. **Memory** beyond that: pairs come in
+//! its matches are looked up again. Nothing is kept of a side whose other side does not change, and a semi, anti or mark join whose
+//! other side is append-only keeps rows until they have a match. **Memory** beyond that: pairs come in
 //! batches of at most 65536 rows. **Errors**: a row that is taken back without being there; what the conditions report.
 
 mod arrangement;
@@ -134,6 +135,7 @@ impl Join {
             let kept = match &keep[side] {
                 Keep::Forever => Kept::Forever,
                 Keep::Never => Kept::Never,
+                Keep::Unmatched => Kept::Unmatched,
                 Keep::Until { value, bound } => {
                     let value = compile(value, &input.df_schema, context.state)?;
                     let data_type = value.data_type(&input.schema)?;
