@@ -15,7 +15,6 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{filter_record_batch, interleave, take};
 use arrow::datatypes::SchemaRef;
 use std::collections::HashMap;
-use std::ops::Range;
 
 /// How many chunks of a tier are merged; also the ratio between tiers.
 const FAN: usize = 8;
@@ -124,7 +123,8 @@ impl RowLog {
     }
 
     /// Columns `columns` of the rows of `slots`, in their order.
-    pub(crate) fn gather(&self, slots: &[u32], columns: Range<usize>) -> Result<Vec<ArrayRef>> {
+    pub(crate) fn gather(&self, slots: &[u32], columns: impl IntoIterator<Item = usize>) -> Result<Vec<ArrayRef>> {
+        let columns = columns.into_iter();
         let mut dense: HashMap<u32, usize> = HashMap::new();
         let mut used: Vec<&RecordBatch> = Vec::new();
         let mut rows: Vec<(usize, usize)> = Vec::with_capacity(slots.len());
@@ -143,7 +143,7 @@ impl RowLog {
             rows.push((last.1, location.row as usize));
         }
         match used.as_slice() {
-            [] => Ok(self.schema.fields()[columns].iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect()),
+            [] => Ok(columns.map(|column| arrow::array::new_empty_array(self.schema.field(column).data_type())).collect()),
             [only] => {
                 let indices = UInt32Array::from_iter_values(rows.iter().map(|(_, row)| *row as u32));
                 columns.map(|column| Ok(take(only.column(column), &indices, None)?)).collect()

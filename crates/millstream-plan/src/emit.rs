@@ -2,17 +2,19 @@
 //!
 //! The result at an epoch is the rows of the batch answer whose deciding column lies below its bound. The column is the first of
 //! `window_end`, `window_start` and all others in order that has a bound. Where an aggregate groups by it, possibly below
-//! projections and unions, the aggregate hands out closed groups only, and everything above it is append-only. Otherwise an
-//! [`Op::WindowClose`] on top holds the rows back.
+//! projections, unions and joins on that column, the aggregate hands out closed groups only, and everything above it is append-only.
+//! Otherwise an [`Op::WindowClose`] on top holds the rows back, among them those of an outer join that have no match yet.
 
+use crate::canonical::as_column;
 use crate::error::{PlanError, Result};
-use crate::graph::{Bucket, Emit, NodeId, Op, Properties, Strategy};
+use crate::graph::{Bucket, Emit, Node, NodeId, Op, Properties, Strategy};
 use crate::nodes::passed_through;
 use crate::relation::{Relation, RelationKind};
 use crate::translate::{NewNode, Part, Translator};
 use arrow::datatypes::DataType;
+use datafusion::common::JoinType;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -83,8 +85,54 @@ pub(crate) fn is_final(translator: &Translator, node: NodeId, column: usize) -> 
         Op::StaticJoin { .. } => {
             column < translator.get(node.inputs[0]).schema.fields().len() && is_final(translator, node.inputs[0], column)
         }
+        Op::Join { join_type, on, .. } => join_is_final(translator, node, *join_type, on, column),
         Op::Aggregate { .. } | Op::Input { .. } | Op::Recompute { .. } => false,
     }
+}
+
+/// A pair comes out when the later of its rows comes in. So the column of an equal key is final if it is on both sides, or on one
+/// side while the bound of the other side's column is the same. A row without a match is final when it comes only if its
+/// matches would have come with it.
+fn join_is_final(translator: &Translator, node: &Node, join_type: JoinType, on: &[(Expr, Expr)], column: usize) -> bool {
+    let (left, right) = (translator.get(node.inputs[0]), translator.get(node.inputs[1]));
+    let width = left.schema.fields().len();
+    let of_left = matches!(join_type, JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark);
+    let of_right = matches!(join_type, JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark);
+    let wanted = |l: usize, r: usize| match join_type {
+        JoinType::Inner => l == column || r + width == column,
+        JoinType::Right => r + width == column,
+        _ => (of_left && l == column) || (of_right && r == column),
+    };
+    let pairs_only = matches!(join_type, JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi);
+    key_columns(left, right, on).any(|(l, r)| {
+        let (l_final, r_final) = (is_final(translator, left.id, l), is_final(translator, right.id, r));
+        let finals = l_final && r_final || (l_final || r_final) && same_bound(left, l, right, r);
+        node.properties.append_only && wanted(l, r) && ((pairs_only && finals) || comes_at_once(translator, left, l, right, r))
+    })
+}
+
+/// Whether rows of two nodes that are equal in a key come in one and the same epoch.
+pub(crate) fn come_at_once(translator: &Translator, left: NodeId, right: NodeId, on: &[(Expr, Expr)]) -> bool {
+    let (left, right) = (translator.get(left), translator.get(right));
+    key_columns(left, right, on).any(|(l, r)| comes_at_once(translator, left, l, right, r))
+}
+
+fn comes_at_once(translator: &Translator, left: &Node, l: usize, right: &Node, r: usize) -> bool {
+    let of_epoch = |node: &Node, column: usize| {
+        node.properties.append_only && node.properties.bounds[column].as_ref().is_some_and(|bound| bound.is_epoch())
+    };
+    let finals = || is_final(translator, left.id, l) && is_final(translator, right.id, r);
+    (of_epoch(left, l) && of_epoch(right, r)) || (same_bound(left, l, right, r) && finals())
+}
+
+fn same_bound(left: &Node, l: usize, right: &Node, r: usize) -> bool {
+    let bound = |node: &Node, column: usize| node.properties.bounds[column].as_ref().map(|bound| bound.canonical());
+    bound(left, l).is_some() && bound(left, l) == bound(right, r)
+}
+
+/// Equal keys that are columns on both sides.
+fn key_columns<'k>(left: &'k Node, right: &'k Node, on: &'k [(Expr, Expr)]) -> impl Iterator<Item = (usize, usize)> {
+    on.iter().filter_map(|(l, r)| Some((as_column(l, &left.df_schema)?, as_column(r, &right.df_schema)?)))
 }
 
 fn window_close(translator: &mut Translator, input: NodeId, bucket: Bucket) -> NodeId {

@@ -10,7 +10,7 @@
 //! ```
 
 use crate::bound::Bound;
-use crate::graph::{Emit, Graph, Node, NodeId, Op, Strategy};
+use crate::graph::{Emit, Graph, Keep, Node, NodeId, Op, Strategy};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -95,7 +95,7 @@ fn details(node: &Node, inputs: &[&Node]) -> String {
             let by = if group.is_empty() { "all rows".to_string() } else { format!("by {}", named(group, node)) };
             if aggregates.is_empty() { by } else { format!("{by}: {}", list(aggregates, ", ")) }
         }
-        Op::StaticJoin { join_type, on, filter, null_aware, .. } => {
+        Op::StaticJoin { join_type, on, filter, null_aware, .. } | Op::Join { join_type, on, filter, null_aware, .. } => {
             let mut parts = vec![if *null_aware { "NOT IN".to_string() } else { join_type.to_string() }];
             if !on.is_empty() {
                 let pairs: Vec<String> = on.iter().map(|(left, right)| format!("{} = {}", show(left), show(right))).collect();
@@ -144,26 +144,56 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
         Op::Aggregate { bucket: Some(bucket), .. } => Some(format!("a row per group, {}", bounded(&bucket.bound, bucket.column))),
         Op::Aggregate { .. } => Some(format!("a row per group, {}", size())),
         Op::StaticJoin { .. } => Some("the input at rest".into()),
+        Op::Join { keep, shared, .. } => {
+            let kept = |side: usize| match &keep[side] {
+                Keep::Never => None,
+                Keep::Unmatched if side_is_unbounded(graph, node, side) => Some("without a match, UNBOUNDED".into()),
+                Keep::Unmatched => Some("without a match, as large as its input".into()),
+                Keep::Until { value, bound } => Some(format!("bounded by {} on {}", bound.describe(), show(value))),
+                Keep::Forever if matches!(graph.node(node.inputs[side]).op, Op::Constant { .. }) => Some("the input at rest".into()),
+                Keep::Forever if side_is_unbounded(graph, node, side) => Some("UNBOUNDED".into()),
+                Keep::Forever => Some("as large as its input".into()),
+            };
+            Some(match (kept(0), kept(1)) {
+                (Some(rows), _) if *shared => format!("rows, once for both sides, {rows}"),
+                (Some(left), Some(right)) if left == right => format!("rows of both sides, {left}"),
+                (Some(left), Some(right)) => format!("left rows{}; right rows{}", joined(&left), joined(&right)),
+                (Some(left), None) => format!("left rows{}", joined(&left)),
+                (None, right) => format!("right rows{}", joined(&right.unwrap_or_default())),
+            })
+        }
         Op::Recompute { .. } => Some(format!("all inputs and the result, {}", size())),
         Op::WindowClose { bucket } => Some(format!("waiting rows, {}", bounded(&bucket.bound, bucket.column))),
         Op::Input { .. } | Op::Constant { .. } | Op::Map { .. } | Op::Unnest { .. } | Op::Union => None,
     }
 }
 
+/// What is kept of rows, after the word "rows".
+fn joined(kept: &str) -> String {
+    if kept.starts_with("without") { format!(" {kept}") } else { format!(", {kept}") }
+}
+
 /// Whether state grows as long as rows arrive. State over tables and views is as large as they are.
 fn is_unbounded(graph: &Graph, node: &Node) -> bool {
     let grows = match &node.op {
         Op::Aggregate { group, bucket, .. } => !group.is_empty() && bucket.is_none(),
+        Op::Join { .. } => return [0, 1].into_iter().any(|side| side_is_unbounded(graph, node, side)),
         Op::Recompute { .. } => true,
         _ => false,
     };
-    grows && !growing_inputs(graph, node).is_empty()
+    grows && !growing_inputs(graph, &node.inputs).is_empty()
 }
 
-/// The append-only relations from which a node's rows come. Rows that a final aggregate or a window close hands out count too.
-fn growing_inputs<'g>(graph: &'g Graph, node: &Node) -> Vec<&'g Node> {
+/// Whether a join keeps the rows of a side as long as they arrive.
+fn side_is_unbounded(graph: &Graph, node: &Node, side: usize) -> bool {
+    let Op::Join { keep, .. } = &node.op else { return false };
+    matches!(keep[side], Keep::Forever | Keep::Unmatched) && !growing_inputs(graph, &node.inputs[side..=side]).is_empty()
+}
+
+/// The append-only relations from which the rows of nodes come. Rows that a final aggregate or a window close hands out count too.
+fn growing_inputs<'g>(graph: &'g Graph, nodes: &[NodeId]) -> Vec<&'g Node> {
     let mut found: Vec<&Node> = vec![];
-    let mut open: Vec<NodeId> = node.inputs.clone();
+    let mut open: Vec<NodeId> = nodes.to_vec();
     let mut seen = HashSet::new();
     while let Some(id) = open.pop() {
         if !seen.insert(id) {
@@ -180,16 +210,34 @@ fn growing_inputs<'g>(graph: &'g Graph, node: &Node) -> Vec<&'g Node> {
 }
 
 fn unbounded_sentence(graph: &Graph, node: &Node) -> String {
-    let remedies: Vec<String> = growing_inputs(graph, node).into_iter().filter_map(remedy).collect();
-    let remedies = if remedies.is_empty() { String::new() } else { format!(" {}", remedies.join(" ")) };
+    let remedies = |nodes: &[NodeId], remedy: fn(&Node) -> Option<String>| -> String {
+        growing_inputs(graph, nodes).into_iter().filter_map(remedy).map(|remedy| format!(" {remedy}")).collect()
+    };
     match &node.op {
+        Op::Join { .. } => {
+            let sides: Vec<usize> = [0, 1].into_iter().filter(|side| side_is_unbounded(graph, node, *side)).collect();
+            let (whose, others): (_, Vec<NodeId>) = match sides.as_slice() {
+                [0] => ("its left input", vec![node.inputs[1]]),
+                [1] => ("its right input", vec![node.inputs[0]]),
+                _ => ("both inputs", node.inputs.clone()),
+            };
+            format!("{} keeps the rows of {whose} forever.{}", node_label(node), remedies(&others, join_remedy))
+        }
         Op::Recompute { .. } => format!(
             "{} keeps all its input and is run again in every epoch ({}).",
             node_label(node),
             node.fallback_reason.as_deref().unwrap_or("it has no incremental form")
         ),
-        _ => format!("{} keeps a row per group forever.{remedies}", node_label(node)),
+        _ => format!("{} keeps a row per group forever.{}", node_label(node), remedies(&node.inputs, remedy)),
     }
+}
+
+/// What would let a join drop the rows of one side: a condition on the event time of the other.
+fn join_remedy(other: &Node) -> Option<String> {
+    let Op::Input { relation, columns } = &other.op else { return None };
+    let timed = other.properties.bounds.iter().position(|bound| bound.as_ref().is_some_and(|bound| !bound.is_epoch()));
+    let time = timed.map_or("the event time (WATERMARK)".to_string(), |column| format!("\"{}\"", columns[column]));
+    Some(format!("Join also on equal windows, or on a range of times around {time} of \"{relation}\", to bound it."))
 }
 
 fn remedy(input: &Node) -> Option<String> {

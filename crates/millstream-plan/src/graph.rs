@@ -90,6 +90,25 @@ pub struct Bucket {
     pub bound: Arc<Bound>,
 }
 
+/// How long one side of a [`Op::Join`] keeps its rows.
+#[derive(Clone, Debug)]
+pub enum Keep {
+    /// Until they are taken back.
+    Forever,
+    /// Not at all: no later row of the other side can come.
+    Never,
+    /// Until they have a match, which stays: the join asks for no more.
+    Unmatched,
+    /// While `value`, an expression over the side's own columns, is not below `bound`: every pair with a later row of the other side has
+    /// at least that value.
+    Until {
+        /// What is compared with the bound.
+        value: Expr,
+        /// A bound of the other side.
+        bound: Arc<Bound>,
+    },
+}
+
 /// What a node does.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -151,6 +170,25 @@ pub enum Op {
         /// `NOT IN`: a NULL on the right keeps nothing, an empty right keeps all.
         null_aware: bool,
     },
+    /// Join of two changing inputs, the left (0) and the right (1) one. Both may be the same node.
+    Join {
+        /// Kind.
+        join_type: JoinType,
+        /// Equi keys: (left expression, right expression).
+        on: Vec<(Expr, Expr)>,
+        /// Residual condition over left columns, then right columns.
+        filter: Option<Expr>,
+        /// Schema `filter` is resolved against.
+        filter_schema: DFSchemaRef,
+        /// NULL keys match each other (set operations).
+        null_equals_null: bool,
+        /// `NOT IN`: as in [`Op::StaticJoin`]. There is one key.
+        null_aware: bool,
+        /// How long the rows of the left and of the right side are kept.
+        keep: Box<[Keep; 2]>,
+        /// Both inputs are the same node under the same key, and one copy of its rows serves both sides.
+        shared: bool,
+    },
     /// Any plan: inputs are kept, the plan is run again when one changed, the difference is handed out.
     /// Leaves are [`InputLeaf`](crate::leaf::InputLeaf)s numbered as `inputs`.
     Recompute {
@@ -176,6 +214,7 @@ impl Op {
             Op::Aggregate { aggregates, .. } if aggregates.is_empty() => "Distinct",
             Op::Aggregate { .. } => "Aggregate",
             Op::StaticJoin { .. } => "StaticJoin",
+            Op::Join { .. } => "Join",
             Op::Recompute { .. } => "Recompute",
             Op::WindowClose { .. } => "WindowClose",
         }

@@ -2,7 +2,7 @@
 
 use super::changes::{Change, Live, Table};
 use super::compare::{self, Cells};
-use super::query::{Grammar, Query};
+use super::query::{Closing, Grammar, Query};
 use super::values::{self, BASE_MICROS};
 use crate::support::instance::Instance;
 use crate::support::{output, scratch_dir};
@@ -238,12 +238,14 @@ async fn batch_rows(tables: &[Table], live: &[Live], query: &Query) -> datafusio
         context.register_table(table.name.as_str(), Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))?;
     }
     let mut sql = query.batch_sql.clone();
-    if let Some((table, column)) = &query.closes {
-        sql = match live[*table].watermark() {
+    if let Some(Closing { watermarks, column, inclusive }) = &query.closes {
+        let passed = watermarks.iter().map(|(table, seconds)| Some(live[*table].watermark()? + seconds * 1_000_000));
+        sql = match passed.collect::<Option<Vec<i64>>>().and_then(|passed| passed.into_iter().min()) {
             Some(watermark) => {
                 let seconds = (watermark - BASE_MICROS) / 1_000_000;
                 let bound = format!("CAST('2000-01-01T00:00:00' AS TIMESTAMP) + INTERVAL '{seconds} seconds'");
-                format!("SELECT * FROM ({sql}) AS q WHERE {column} <= {bound}")
+                let reached = if *inclusive { "<=" } else { "<" };
+                format!("SELECT * FROM ({sql}) AS q WHERE {column} {reached} {bound}")
             }
             None => format!("SELECT * FROM ({sql}) AS q WHERE false"),
         };

@@ -3,6 +3,7 @@
 mod aggregate;
 mod constant;
 mod input;
+mod join;
 mod map;
 mod recompute;
 pub(crate) mod registry;

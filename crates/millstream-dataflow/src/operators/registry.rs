@@ -5,6 +5,7 @@ use crate::operator::Operator;
 use crate::operators::aggregate::Aggregate;
 use crate::operators::constant::Constant;
 use crate::operators::input::Input;
+use crate::operators::join::Join;
 use crate::operators::map::Map;
 use crate::operators::recompute::Recompute;
 use crate::operators::static_join::StaticJoin;
@@ -37,6 +38,7 @@ pub(crate) fn build(node: &Node, context: &BuildContext<'_>) -> Result<Box<dyn O
         Op::Aggregate { .. } => Box::new(Aggregate::new(node, context)?),
         Op::Constant { plan, .. } => Box::new(Constant::new(node, plan, context)),
         Op::Input { relation, columns } => Box::new(Input::new(node, relation, columns)),
+        Op::Join { .. } => Box::new(Join::new(node, context)?),
         Op::Map { predicates, exprs } => Box::new(Map::new(node, predicates, exprs.as_deref(), context)?),
         Op::Recompute { plan } => Box::new(Recompute::new(node, plan, context)?),
         Op::StaticJoin { .. } => Box::new(StaticJoin::new(node, context)?),

@@ -16,38 +16,33 @@
 //! left row passes
 //! if no right row that meets the residual condition has its key or NULL, and, for a left key of NULL, if there is no such row at all.
 
-use crate::columns::{Narrowed, evaluate, make_batch, owned, take_rows};
+use crate::columns::{make_batch, owned, take_rows};
 use crate::error::{DataflowError, Result};
 use crate::key_index::{EncodedKeys, KeyIndex};
 use crate::operator::{Operator, StateStats, StepContext};
+use crate::operators::join::PAIRS;
+use crate::operators::join::keys::JoinKeys;
+use crate::operators::join::residual::{Residual, retain};
 use crate::operators::registry::BuildContext;
 use crate::zset::expand;
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{cast, concat_batches, take};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::array::{BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take};
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::common::JoinType;
-use datafusion::common::cast::as_boolean_array;
-use datafusion::physical_plan::PhysicalExpr;
-use millstream_plan::compile::compile;
 use millstream_plan::graph::{Node, Op};
 use millstream_types::delta::{Delta, DeltaBatch};
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Most pairs of rows that are looked at together.
-const PAIRS: usize = 64 * 1024;
 
 /// The operator.
 pub(crate) struct StaticJoin {
     schema: SchemaRef,
     right_schema: SchemaRef,
     kind: Kind,
-    left_keys: Vec<Arc<dyn PhysicalExpr>>,
-    right_keys: Vec<Arc<dyn PhysicalExpr>>,
-    key_types: Vec<DataType>,
-    filter: Option<Filter>,
-    null_equals_null: bool,
+    left_keys: JoinKeys,
+    right_keys: JoinKeys,
+    residual: Option<Residual>,
     right: Right,
     touched_keys: u64,
 }
@@ -60,14 +55,6 @@ enum Kind {
     Anti,
     NullAwareAnti,
     Mark,
-}
-
-/// The residual condition over the columns it reads: of the left side, then of the right side.
-struct Filter {
-    narrowed: Narrowed,
-    /// How many of the narrowed columns are left ones.
-    left: usize,
-    left_width: usize,
 }
 
 /// The constant side.
@@ -103,57 +90,25 @@ impl StaticJoin {
             other => return Err(DataflowError::internal(format!("a {other} join cannot have its right side constant"))),
         };
         let (left, right) = (context.input(node, 0), context.input(node, 1));
-        let left_keys = on.iter().map(|(key, _)| Ok(compile(key, &left.df_schema, context.state)?)).collect::<Result<Vec<_>>>()?;
-        let right_keys = on.iter().map(|(_, key)| Ok(compile(key, &right.df_schema, context.state)?)).collect::<Result<Vec<_>>>()?;
-        let key_types: Vec<DataType> =
-            right_keys.iter().map(|key| key.data_type(&right.schema)).collect::<datafusion::common::Result<_>>()?;
-        let filter = match filter {
-            None => None,
-            Some(filter) => {
-                let fields = left.schema.fields().iter().chain(right.schema.fields()).cloned().collect::<Vec<_>>();
-                let wide = Arc::new(Schema::new(fields));
-                if filter_schema.fields().len() != wide.fields().len() {
-                    return Err(DataflowError::internal("the join condition has other columns than the inputs"));
-                }
-                let narrowed = Narrowed::new(&[compile(filter, filter_schema, context.state)?], &wide)?;
-                let left_width = left.schema.fields().len();
-                Some(Filter { left: narrowed.columns.partition_point(|column| *column < left_width), left_width, narrowed })
-            }
-        };
+        let [left_keys, right_keys] = JoinKeys::of_both(on, left, right, *null_equals_null, context.state)?;
+        let residual = filter.as_ref().map(|filter| Residual::new(filter, filter_schema, left, right, context.state));
         let right_schema = Arc::clone(&right.schema);
         Ok(Self {
             schema: Arc::clone(&node.schema),
             kind,
-            left_keys,
-            right_keys,
-            filter,
-            null_equals_null: *null_equals_null,
             right: Right {
                 batch: RecordBatch::new_empty(Arc::clone(&right_schema)),
-                index: KeyIndex::new(&key_types)?,
+                index: KeyIndex::new(right_keys.types())?,
                 starts: vec![0],
                 nulls: 0,
                 bytes: 0,
             },
-            key_types,
+            left_keys,
+            right_keys,
+            residual: residual.transpose()?,
             right_schema,
             touched_keys: 0,
         })
-    }
-
-    /// Key columns of one side, cast to the right side's types, and which rows have a NULL among them.
-    fn keys(&self, exprs: &[Arc<dyn PhysicalExpr>], batch: &RecordBatch) -> Result<(Vec<ArrayRef>, Option<BooleanArray>)> {
-        let mut columns = Vec::with_capacity(exprs.len());
-        for (expr, data_type) in exprs.iter().zip(&self.key_types) {
-            let column = evaluate(expr, batch)?;
-            columns.push(if column.data_type() == data_type { column } else { cast(&column, data_type)? });
-        }
-        if self.null_equals_null || columns.iter().all(|column| column.logical_null_count() == 0) {
-            return Ok((columns, None));
-        }
-        let nulls: Vec<_> = columns.iter().filter_map(|column| column.logical_nulls()).collect();
-        let mask = (0..batch.num_rows()).map(|row| Some(nulls.iter().any(|nulls| nulls.is_null(row))));
-        Ok((columns, Some(BooleanArray::from_iter(mask))))
     }
 
     /// Loads the constant side, all at once.
@@ -166,13 +121,12 @@ impl StaticJoin {
         }
         let parts = delta.iter().map(|part| expand(&self.right_schema, part)).collect::<Result<Vec<_>>>()?;
         let all = concat_batches(&self.right_schema, &parts)?;
-        let (columns, nulls) = self.keys(&self.right_keys, &all)?;
-        let mut index = KeyIndex::new(&self.key_types)?;
-        let encoded = index.encode(&columns)?;
-        let is_null = |row: usize| nulls.as_ref().is_some_and(|nulls| nulls.value(row));
+        let keys = self.right_keys.evaluate(&all)?;
+        let mut index = KeyIndex::new(self.right_keys.types())?;
+        let encoded = index.encode(&keys.columns)?;
         let mut slots = Vec::with_capacity(all.num_rows());
         for row in 0..all.num_rows() {
-            slots.push(match is_null(row) {
+            slots.push(match keys.is_null(row) {
                 true => u32::MAX,
                 false => index.find(&encoded, row).unwrap_or_else(|| index.insert(&encoded, row)),
             });
@@ -203,11 +157,11 @@ impl StaticJoin {
 
     /// Candidates of each left row: up to two ranges of right rows.
     fn candidates(&self, batch: &RecordBatch) -> Result<Vec<[Range<u32>; 2]>> {
-        let (columns, nulls) = self.keys(&self.left_keys, batch)?;
-        let encoded = if batch.num_rows() == 0 { EncodedKeys::Unit } else { self.right.index.encode(&columns)? };
+        let keys = self.left_keys.evaluate(batch)?;
+        let encoded = if batch.num_rows() == 0 { EncodedKeys::Unit } else { self.right.index.encode(&keys.columns)? };
         let rows = self.right.batch.num_rows() as u32;
         let range = |row: usize| {
-            let is_null = nulls.as_ref().is_some_and(|nulls| nulls.value(row));
+            let is_null = keys.is_null(row);
             let of_nulls = self.right.nulls..rows;
             match self.kind {
                 Kind::NullAwareAnti if is_null => [0..rows, 0..0],
@@ -221,29 +175,19 @@ impl StaticJoin {
 
     /// Pairs that meet the residual condition.
     fn filtered(&self, batch: &RecordBatch, mut pairs: Pairs) -> Result<Pairs> {
-        let Some(filter) = &self.filter else { return Ok(pairs) };
+        let Some(residual) = &self.residual else { return Ok(pairs) };
         if pairs.left.is_empty() {
             return Ok(pairs);
         }
-        let (left, right) = (UInt32Array::from(pairs.left.clone()), UInt32Array::from(pairs.right.clone()));
-        let columns = filter.narrowed.columns.iter().enumerate().map(|(place, column)| match place < filter.left {
-            true => take(batch.column(*column), &left, None),
-            false => take(self.right.batch.column(*column - filter.left_width), &right, None),
-        });
-        let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
-        let candidates = make_batch(&filter.narrowed.schema, columns, left.len())?;
-        let mask = evaluate(&filter.narrowed.exprs[0], &candidates)?;
-        let mask = as_boolean_array(&mask)?;
-        let passes = |row: usize| mask.is_valid(row) && mask.value(row);
-        let (mut row, mut other) = (0, 0);
-        pairs.left.retain(|_| {
-            row += 1;
-            passes(row - 1)
-        });
-        pairs.right.retain(|_| {
-            other += 1;
-            passes(other - 1)
-        });
+        let columns = |batch: &RecordBatch, rows: &[u32], side: usize| {
+            let rows = UInt32Array::from(rows.to_vec());
+            let columns = residual.columns(side).iter().map(|column| take(batch.column(*column), &rows, None));
+            columns.collect::<std::result::Result<Vec<_>, _>>()
+        };
+        let (left, right) = (columns(batch, &pairs.left, 0)?, columns(&self.right.batch, &pairs.right, 1)?);
+        let mask = residual.mask(left, right, pairs.left.len())?;
+        retain(&mut pairs.left, &mask);
+        retain(&mut pairs.right, &mask);
         Ok(pairs)
     }
 
@@ -253,7 +197,7 @@ impl StaticJoin {
         self.touched_keys += rows as u64;
         let pairwise = matches!(self.kind, Kind::Inner | Kind::Left);
         let mut matched = vec![false; rows];
-        if !pairwise && self.filter.is_none() {
+        if !pairwise && self.residual.is_none() {
             for (matched, ranges) in matched.iter_mut().zip(&candidates) {
                 *matched = ranges.iter().any(|range| !range.is_empty());
             }

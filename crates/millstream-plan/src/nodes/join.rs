@@ -1,13 +1,33 @@
-//! Joins. With a side that does not change, a join is linear in the other: every row is looked up, no state is kept. Joins of two
-//! changing sides are recomputed.
+//! Joins. With a side that does not change, a join is linear in the other: every row is looked up, no state is kept
+//! ([`Op::StaticJoin`]). A join of two changing sides keeps the rows of both ([`Op::Join`]).
+//!
+//! **What watermarks do.** A condition that holds a column of one side against a bounded expression of the other,
+//! ```text
+//!   l.window_end = r.window_end        l.ts >= r.ts - INTERVAL '5 minutes'
+//! ```
+//! says that every pair with a *later* right row has at least that bound on the left. So left rows below it are dropped, and if the left
+//! column has a bound of its own too, the smaller of the two bounds the column of the result. Where equal keys come in the same epoch on
+//! both sides, nothing is ever corrected, and even an outer join is append-only.
+//!
+//! **Existence.** A semi, anti or mark join without a further condition asks only whether a key is there, so the side that is asked goes
+//! through a DISTINCT first: a key with many rows then costs as much as one with a single row.
 
-use crate::canonical::{canonical_text, column_at, columns_of, has_subquery, reads_clock, rebase, rebase_with, unique_fields};
+use crate::bound::Bound;
+use crate::canonical::{
+    as_column, canonical_text, column_at, columns_of, has_subquery, is_volatile, reads_clock, rebase, rebase_with, unique_fields,
+};
+use crate::emit::come_at_once;
 use crate::error::{PlanError, Result};
-use crate::graph::{NodeId, Op, Properties, Strategy};
+use crate::graph::{Keep, NodeId, Op, Properties, Strategy};
 use crate::translate::{NewNode, Part, Translator};
+use crate::watermark::expression_bound;
+use arrow::datatypes::FieldRef;
 use datafusion::common::{Column, DFSchema, DFSchemaRef, JoinType, NullEquality};
+use datafusion::logical_expr::expr::Between;
 use datafusion::logical_expr::logical_plan::builder::build_join_schema;
-use datafusion::logical_expr::{Expr, Join, LogicalPlan};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Join, LogicalPlan, Operator};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 impl Translator<'_> {
@@ -28,12 +48,7 @@ impl Translator<'_> {
             JoinType::Right | JoinType::Full | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => false,
         };
         if !linear || !(left_constant || right_constant) || (mirrored && join.null_aware) {
-            let reason = if left_constant || right_constant {
-                format!("{} join that depends on all rows of an input at rest", join.join_type)
-            } else {
-                "joins of changing inputs are recomputed".to_string()
-            };
-            return self.fallback(plan, &reason);
+            return self.changing_join(plan, join, [left_constant, right_constant], demand);
         }
         let (changing_plan, constant_plan) = if mirrored { (&join.right, &join.left) } else { (&join.left, &join.right) };
         let both_sides = matches!(join_type, JoinType::Inner | JoinType::Left);
@@ -48,41 +63,19 @@ impl Translator<'_> {
         }
         let (changing, constant) = (self.node(changing)?, self.node(constant)?);
         let on = join.on.iter().map(|(left, right)| if mirrored { (right, left) } else { (left, right) }).collect();
-        let sides = Sides { changing, constant, changing_plan, constant_plan, mirrored };
-        let node = self.static_join(join, join_type, on, &sides)?;
+        let sides = Sides { left: changing, right: constant, left_plan: changing_plan, right_plan: constant_plan };
+        let node = self.static_join(join, join_type, on, &sides, mirrored)?;
         Ok(Part::Node(if mirrored { self.restore_order(join, join_type, node)? } else { node }))
     }
 
-    fn static_join(&mut self, join: &Join, join_type: JoinType, on: Vec<(&Expr, &Expr)>, sides: &Sides) -> Result<NodeId> {
-        let (left, right) = (self.get(sides.changing), self.get(sides.constant));
-        let (left_schema, right_schema) = (Arc::clone(&left.df_schema), Arc::clone(&right.df_schema));
-        let on = on
-            .into_iter()
-            .map(|(l, r)| {
-                Ok((rebase(l, sides.changing_plan.schema(), &left_schema)?, rebase(r, sides.constant_plan.schema(), &right_schema)?))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let filter_schema = Arc::new(side_by_side(&left_schema, &right_schema)?);
-        let filter = join
-            .filter
-            .as_ref()
-            .map(|filter| {
-                rebase_with(filter, |column: &Column| {
-                    let place = sides.changing_plan.schema().maybe_index_of_column(column);
-                    let place = place.or_else(|| {
-                        let place = sides.constant_plan.schema().maybe_index_of_column(column)?;
-                        Some(left_schema.fields().len() + place)
-                    });
-                    let place =
-                        place.ok_or_else(|| PlanError::internal(format!("join condition reads {column}, which neither side has")))?;
-                    Ok(column_at(&filter_schema, place))
-                })
-            })
-            .transpose()?;
-        let df_schema = match sides.mirrored {
+    fn static_join(&mut self, join: &Join, join_type: JoinType, on: Vec<(&Expr, &Expr)>, sides: &Sides, mirrored: bool) -> Result<NodeId> {
+        let conditions = self.conditions(join, on, sides)?;
+        let text = format!("{join_type} {}", conditions.text(self, sides)?);
+        let df_schema = match mirrored {
             false => Arc::clone(&join.schema),
-            true => Arc::new(build_join_schema(sides.changing_plan.schema(), sides.constant_plan.schema(), &join_type)?),
+            true => Arc::new(build_join_schema(sides.left_plan.schema(), sides.right_plan.schema(), &join_type)?),
         };
+        let left = self.get(sides.left);
         let mut bounds = left.properties.bounds.clone();
         bounds.resize(df_schema.fields().len(), None);
         let one_row_each = matches!(join_type, JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark);
@@ -93,24 +86,10 @@ impl Translator<'_> {
             clock_dependent: false,
             nondeterminism: None,
         };
-        let mut text = format!("{join_type} nulls {:?} null aware {}", join.null_equality, join.null_aware);
-        for (l, r) in &on {
-            text.push_str(&format!(" on {} = {}", canonical_text(l, &left_schema)?, canonical_text(r, &right_schema)?));
-        }
-        if let Some(filter) = &filter {
-            text.push_str(&format!(" where {}", canonical_text(filter, &filter_schema)?));
-            debug_assert!(columns_of(filter, &filter_schema).is_ok(), "the condition was moved to the schema of both sides");
-        }
+        let Conditions { on, filter, filter_schema, null_equals_null, null_aware } = conditions;
         Ok(self.push(NewNode {
-            op: Op::StaticJoin {
-                join_type,
-                on,
-                filter,
-                filter_schema,
-                null_equals_null: join.null_equality == NullEquality::NullEqualsNull,
-                null_aware: join.null_aware,
-            },
-            inputs: vec![sides.changing, sides.constant],
+            op: Op::StaticJoin { join_type, on, filter, filter_schema, null_equals_null, null_aware },
+            inputs: vec![sides.left, sides.right],
             df_schema,
             properties,
             strategy: Strategy::Delta,
@@ -129,19 +108,322 @@ impl Translator<'_> {
         let exprs = (changing..changing + constant).chain(0..changing).map(|index| column_at(&schema, index)).collect();
         self.map(node, vec![], Some(exprs), &join.schema)
     }
+
+    /// A join whose sides both keep their rows.
+    fn changing_join(&mut self, plan: &LogicalPlan, join: &Join, constant: [bool; 2], demand: Option<usize>) -> Result<Part> {
+        if join.null_aware && (join.on.len() != 1 || join.join_type != JoinType::LeftAnti) {
+            return self.fallback(plan, "NOT IN with further conditions");
+        }
+        if let Some(expr) = join.on.iter().flat_map(|(l, r)| [l, r]).chain(&join.filter).find(|expr| is_volatile(expr)) {
+            return Err(PlanError::VolatileOverRetractions { expression: expr.to_string() });
+        }
+        let (left_demand, right_demand) = if join.null_aware { (None, None) } else { demands(join, demand) };
+        let left = self.translate(&join.left, left_demand)?;
+        let right = self.translate(&join.right, right_demand)?;
+        if left.is_open() || right.is_open() {
+            return self.fragment(plan, vec![left, right], None);
+        }
+        let (left, right) = (self.node(left)?, self.node(right)?);
+        let mut sides = Sides { left, right, left_plan: &join.left, right_plan: &join.right };
+        let on = join.on.iter().map(|(left, right)| (left, right)).collect();
+        let mut conditions = self.conditions(join, on, &sides)?;
+        match join.join_type {
+            JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark if !constant[1] => {
+                let keys = conditions.on.iter().map(|(_, key)| key.clone()).collect();
+                if let Some(distinct) = self.distinct_keys(sides.right, keys, &conditions)? {
+                    sides.right = distinct;
+                    let schema = Arc::clone(&self.get(distinct).df_schema);
+                    conditions.on.iter_mut().enumerate().for_each(|(index, (_, key))| *key = column_at(&schema, index));
+                }
+            }
+            JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark if !constant[0] => {
+                let keys = conditions.on.iter().map(|(key, _)| key.clone()).collect();
+                if let Some(distinct) = self.distinct_keys(sides.left, keys, &conditions)? {
+                    sides.left = distinct;
+                    let schema = Arc::clone(&self.get(distinct).df_schema);
+                    conditions.on.iter_mut().enumerate().for_each(|(index, (key, _))| *key = column_at(&schema, index));
+                }
+            }
+            _ => {}
+        }
+        Ok(Part::Node(self.join_node(join, sides, conditions, constant)?))
+    }
+
+    /// The distinct values of `keys`, where the join asks for nothing else and rows may share them.
+    fn distinct_keys(&mut self, input: NodeId, keys: Vec<Expr>, conditions: &Conditions) -> Result<Option<NodeId>> {
+        let node = self.get(input);
+        let columns: Vec<Option<usize>> = keys.iter().map(|key| as_column(key, &node.df_schema)).collect();
+        let identified = node.properties.keys.iter().any(|key| key.iter().all(|column| columns.contains(&Some(*column))));
+        if conditions.filter.is_some() || keys.is_empty() || identified {
+            return Ok(None);
+        }
+        let fields = keys.iter().map(|key| Ok(key.to_field(&node.df_schema)?.1)).collect::<Result<Vec<_>>>()?;
+        let schema = Arc::new(DFSchema::new_with_metadata(unique_fields(fields.iter()), Default::default())?);
+        self.aggregate_node(input, keys, vec![], &schema, None, None).map(Some)
+    }
+
+    fn join_node(&mut self, join: &Join, sides: Sides, conditions: Conditions, constant: [bool; 2]) -> Result<NodeId> {
+        let join_type = join.join_type;
+        let (left, right) = (self.get(sides.left), self.get(sides.right));
+        let lower = match conditions.null_aware {
+            true => [vec![], vec![]],
+            false => self.lower_bounds(&sides, &conditions)?,
+        };
+        let asks_for_existence = match join_type {
+            JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => [right.properties.append_only, false],
+            JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => [false, left.properties.append_only],
+            JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => [false, false],
+        };
+        let keep = |own: usize| match (constant[1 - own], lower[own].first()) {
+            (true, _) => Keep::Never,
+            (false, Some(Lower { value, bound })) if !constant[own] => Keep::Until { value: value.clone(), bound: Arc::clone(bound) },
+            (false, _) if asks_for_existence[own] => Keep::Unmatched,
+            (false, _) => Keep::Forever,
+        };
+        let keep = [keep(0), keep(1)];
+        // The bound of a side's column in the result. Rows of a constant side never change by themselves.
+        let bound_of = |own: usize, column: usize| -> Option<Arc<Bound>> {
+            let node = if own == 0 { left } else { right };
+            let own_bound = node.properties.bounds[column].clone();
+            let by_other = lower[own].iter().find(|lower| as_column(&lower.value, &node.df_schema) == Some(column));
+            let by_other = by_other.map(|lower| Arc::clone(&lower.bound));
+            match constant {
+                _ if constant[own] => by_other,
+                _ if constant[1 - own] => own_bound,
+                _ => Some(least(own_bound?, by_other?)),
+            }
+        };
+        let side = |own: usize| {
+            let columns = if own == 0 { left.schema.fields().len() } else { right.schema.fields().len() };
+            (0..columns).map(move |column| (own, column))
+        };
+        let mut bounds: Vec<Option<Arc<Bound>>> = match join_type {
+            JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => {
+                side(0).chain(side(1)).map(|(own, column)| bound_of(own, column)).collect()
+            }
+            JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => side(0).map(|(own, column)| bound_of(own, column)).collect(),
+            JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => side(1).map(|(own, column)| bound_of(own, column)).collect(),
+        };
+        bounds.resize(join.schema.fields().len(), None);
+        let (left_keys, right_keys) = (&left.properties.keys, &right.properties.keys);
+        let width = left.schema.fields().len();
+        let keys = match join_type {
+            JoinType::Inner | JoinType::Left | JoinType::Right => left_keys
+                .iter()
+                .flat_map(|l| right_keys.iter().map(|r| l.iter().copied().chain(r.iter().map(|column| column + width)).collect()))
+                .collect(),
+            JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => left_keys.clone(),
+            JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => right_keys.clone(),
+            JoinType::Full => vec![],
+        };
+        let monotone = matches!(join_type, JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi);
+        let at_once = || !conditions.null_aware && come_at_once(self, sides.left, sides.right, &conditions.on);
+        let append_only = left.properties.append_only && right.properties.append_only && (monotone || at_once());
+        let properties = Properties { append_only, bounds, keys, clock_dependent: false, nondeterminism: None };
+        let mut shared = join_type == JoinType::Inner && sides.left == sides.right && conditions.same_keys(&left.df_schema)?;
+        shared &= match &keep {
+            [Keep::Forever, Keep::Forever] => true,
+            [Keep::Until { value: l, bound: l_bound }, Keep::Until { value: r, bound: r_bound }] => {
+                canonical_text(l, &left.df_schema)? == canonical_text(r, &right.df_schema)? && l_bound.canonical() == r_bound.canonical()
+            }
+            _ => false,
+        };
+        let text = format!("{join_type} {}", conditions.text(self, &sides)?);
+        let Conditions { on, filter, filter_schema, null_equals_null, null_aware } = conditions;
+        Ok(self.push(NewNode {
+            op: Op::Join { join_type, on, filter, filter_schema, null_equals_null, null_aware, keep: Box::new(keep), shared },
+            inputs: vec![sides.left, sides.right],
+            df_schema: Arc::clone(&join.schema),
+            properties,
+            strategy: Strategy::Delta,
+            fallback_reason: None,
+            text,
+        }))
+    }
+
+    /// The conditions of a join over the nodes of its sides.
+    fn conditions(&self, join: &Join, on: Vec<(&Expr, &Expr)>, sides: &Sides) -> Result<Conditions> {
+        let (left_schema, right_schema) = (&self.get(sides.left).df_schema, &self.get(sides.right).df_schema);
+        let on = on
+            .into_iter()
+            .map(|(l, r)| Ok((rebase(l, sides.left_plan.schema(), left_schema)?, rebase(r, sides.right_plan.schema(), right_schema)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let filter_schema = Arc::new(side_by_side(left_schema, right_schema)?);
+        let filter = join
+            .filter
+            .as_ref()
+            .map(|filter| {
+                rebase_with(filter, |column: &Column| {
+                    let place = sides.left_plan.schema().maybe_index_of_column(column);
+                    let place = place.or_else(|| {
+                        let place = sides.right_plan.schema().maybe_index_of_column(column)?;
+                        Some(left_schema.fields().len() + place)
+                    });
+                    let place =
+                        place.ok_or_else(|| PlanError::internal(format!("join condition reads {column}, which neither side has")))?;
+                    Ok(column_at(&filter_schema, place))
+                })
+            })
+            .transpose()?;
+        let null_equals_null = join.null_equality == NullEquality::NullEqualsNull;
+        Ok(Conditions { on, filter, filter_schema, null_equals_null, null_aware: join.null_aware })
+    }
+
+    /// Per side: expressions over its columns that have at least a bound of the other side in all pairs with later rows of that.
+    /// Equal keys come first.
+    fn lower_bounds(&self, sides: &Sides, conditions: &Conditions) -> Result<[Vec<Lower>; 2]> {
+        let nodes = [self.get(sides.left), self.get(sides.right)];
+        let mut result = [vec![], vec![]];
+        let mut add = |own: usize, mut value: Expr, mut least: Expr| loop {
+            if let Some(bound) = expression_bound(&least, nodes[1 - own], self.state) {
+                result[own].push(Lower { value: value.clone(), bound });
+            }
+            // value + c >= least is value >= least - c.
+            let Expr::BinaryExpr(BinaryExpr { left, op, right }) = value else { break };
+            let inverse = match (op, right.as_ref()) {
+                (Operator::Plus, Expr::Literal(..)) => Operator::Minus,
+                (Operator::Minus, Expr::Literal(..)) => Operator::Plus,
+                _ => break,
+            };
+            least = Expr::BinaryExpr(BinaryExpr { left: Box::new(least), op: inverse, right });
+            value = *left;
+        };
+        for (left, right) in &conditions.on {
+            add(0, left.clone(), right.clone());
+            add(1, right.clone(), left.clone());
+        }
+        for (greater, least) in conditions.filter.iter().flat_map(order_conditions) {
+            if let (Some((own, value)), Some((other, least))) =
+                (one_sided(&greater, conditions, &nodes)?, one_sided(&least, conditions, &nodes)?)
+                && own != other
+            {
+                add(own, value, least);
+            }
+        }
+        Ok(result)
+    }
 }
 
-/// The inputs of a join, the changing one first.
+/// The inputs of a join.
 struct Sides<'p> {
-    changing: NodeId,
-    constant: NodeId,
-    changing_plan: &'p LogicalPlan,
-    constant_plan: &'p LogicalPlan,
-    /// Whether the changing side is the right one of the query.
-    mirrored: bool,
+    left: NodeId,
+    right: NodeId,
+    left_plan: &'p LogicalPlan,
+    right_plan: &'p LogicalPlan,
+}
+
+/// The conditions of a join over the columns of its inputs' nodes.
+struct Conditions {
+    on: Vec<(Expr, Expr)>,
+    filter: Option<Expr>,
+    filter_schema: DFSchemaRef,
+    null_equals_null: bool,
+    null_aware: bool,
+}
+
+/// In all pairs with later rows of the other side, `value` is not below `bound`.
+struct Lower {
+    value: Expr,
+    bound: Arc<Bound>,
+}
+
+impl Conditions {
+    /// Equal for equal conditions whatever the columns are called.
+    fn text(&self, translator: &Translator, sides: &Sides) -> Result<String> {
+        let (left, right) = (&translator.get(sides.left).df_schema, &translator.get(sides.right).df_schema);
+        let nulls = if self.null_equals_null { NullEquality::NullEqualsNull } else { NullEquality::NullEqualsNothing };
+        let mut text = format!("nulls {nulls:?} null aware {}", self.null_aware);
+        for (l, r) in &self.on {
+            text.push_str(&format!(" on {} = {}", canonical_text(l, left)?, canonical_text(r, right)?));
+        }
+        if let Some(filter) = &self.filter {
+            text.push_str(&format!(" where {}", canonical_text(filter, &self.filter_schema)?));
+            debug_assert!(columns_of(filter, &self.filter_schema).is_ok(), "the condition was moved to the schema of both sides");
+        }
+        Ok(text)
+    }
+
+    /// Whether the keys of both sides are the same expressions over the one node.
+    fn same_keys(&self, schema: &DFSchema) -> Result<bool> {
+        for (left, right) in &self.on {
+            if canonical_text(left, schema)? != canonical_text(right, schema)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The sides' columns by which a demanded column of the result is final: those of an equal key.
+fn demands(join: &Join, demand: Option<usize>) -> (Option<usize>, Option<usize>) {
+    let Some(demand) = demand else { return (None, None) };
+    let (left, right) = (join.left.schema(), join.right.schema());
+    let width = left.fields().len();
+    let pairs = matches!(join.join_type, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full);
+    let of_right = matches!(join.join_type, JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark);
+    let columns = join.on.iter().filter_map(|(l, r)| Some((as_column(l, left)?, as_column(r, right)?)));
+    let found = columns.into_iter().find(|(l, r)| match (pairs, of_right) {
+        (true, _) => *l == demand || *r + width == demand,
+        (false, false) => *l == demand,
+        (false, true) => *r == demand,
+    });
+    found.map_or((None, None), |(l, r)| (Some(l), Some(r)))
+}
+
+/// The conjuncts of a condition that order two expressions, as (greater or equal, least).
+fn order_conditions(filter: &Expr) -> Vec<(Expr, Expr)> {
+    let mut result = vec![];
+    for conjunct in split_conjunction(filter) {
+        match conjunct {
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+                let (left, right) = (left.as_ref().clone(), right.as_ref().clone());
+                match op {
+                    Operator::GtEq | Operator::Gt => result.push((left, right)),
+                    Operator::LtEq | Operator::Lt => result.push((right, left)),
+                    Operator::Eq => result.extend([(left.clone(), right.clone()), (right, left)]),
+                    _ => {}
+                }
+            }
+            Expr::Between(Between { expr, negated: false, low, high }) => {
+                let expr = expr.as_ref().clone();
+                result.extend([(expr.clone(), low.as_ref().clone()), (high.as_ref().clone(), expr)]);
+            }
+            _ => {}
+        }
+    }
+    result
+}
+
+/// The side whose columns alone a part of the condition reads, and the expression over that side's node.
+fn one_sided(expr: &Expr, conditions: &Conditions, nodes: &[&crate::graph::Node; 2]) -> Result<Option<(usize, Expr)>> {
+    let schema = &conditions.filter_schema;
+    let width = nodes[0].schema.fields().len();
+    let columns = columns_of(expr, schema)?;
+    let own = match (columns.first(), columns.last()) {
+        (Some(_), Some(last)) if *last < width => 0,
+        (Some(first), Some(_)) if *first >= width => 1,
+        _ => return Ok(None),
+    };
+    let offset = own * width;
+    let moved = rebase_with(expr, |column| Ok(column_at(&nodes[own].df_schema, schema.index_of_column(column)? - offset)))?;
+    Ok(Some((own, moved)))
+}
+
+fn least(a: Arc<Bound>, b: Arc<Bound>) -> Arc<Bound> {
+    if a.canonical() == b.canonical() { a } else { Arc::new(Bound::Min(vec![a, b])) }
 }
 
 /// Columns of the left, then of the right, under names that are unique even when both sides are the same node.
 fn side_by_side(left: &DFSchemaRef, right: &DFSchemaRef) -> Result<DFSchema> {
-    Ok(DFSchema::new_with_metadata(unique_fields(left.fields().iter().chain(right.fields())), Default::default())?)
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    left.fields().iter().chain(right.fields()).for_each(|field| *counts.entry(field.name()).or_insert(0) += 1);
+    let fields = [("left", left), ("right", right)].into_iter().flat_map(|(side, schema)| {
+        let named = |field: &FieldRef| match counts[field.name().as_str()] {
+            1 => Arc::clone(field),
+            _ => Arc::new(field.as_ref().clone().with_name(format!("{side}.{}", field.name()))),
+        };
+        schema.fields().iter().map(named).collect::<Vec<_>>()
+    });
+    let fields: Vec<FieldRef> = fields.collect();
+    Ok(DFSchema::new_with_metadata(unique_fields(fields.iter()), Default::default())?)
 }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::PlanError;
 use crate::bound::{BoundContext, BoundValue};
-use crate::compile::compile_all;
-use crate::graph::{Graph, Node, Op};
+use crate::compile::{compile, compile_all};
+use crate::graph::{Graph, Keep, Node, Op};
 use crate::leaf::{LeafSlot, physical_plan};
 use crate::translate::Fallback;
 use arrow::array::{AsArray, Int64Array, RecordBatch};
@@ -250,15 +250,16 @@ async fn join_that_keeps_the_table_at_rest() {
     assert_eq!(
         explained(sql).await,
         "\
-Recompute: Projection of Left join
-    T3 recompute, retracting; state: all inputs and the result, UNBOUNDED
-    because Left join that depends on all rows of an input at rest
-  Constant: items
-      T1 delta, append-only
-  Map: where auction IS NOT NULL
-      T1 delta, append-only
-    Input: bids (auction, price)
+Map: price, name
+    T1 delta, retracting
+  Join: Left on id = auction
+      T1 delta, retracting; state: left rows, the input at rest
+    Constant: items
         T1 delta, append-only
+    Map: where auction IS NOT NULL
+        T1 delta, append-only
+      Input: bids (auction, price)
+          T1 delta, append-only
 "
     );
 }
@@ -287,17 +288,18 @@ async fn join_of_streams() {
     assert_eq!(
         explained(sql).await,
         "\
-Recompute: Projection of Inner join
-    T3 recompute, retracting; state: all inputs and the result, UNBOUNDED
-    because joins of changing inputs are recomputed
-  Map: where bidder IS NOT NULL AND price > 3
-      T1 delta, append-only
-    Input: bids (bidder, price)
+Map: price, page
+    T1 delta, append-only
+  Join: Inner on bidder = page
+      T1 delta, append-only; state: rows of both sides, UNBOUNDED
+    Map: where bidder IS NOT NULL AND price > 3
         T1 delta, append-only
-  Map: where page IS NOT NULL
-      T1 delta, append-only
-    Input: clicks (page)
+      Input: bids (bidder, price)
+          T1 delta, append-only
+    Map: where page IS NOT NULL
         T1 delta, append-only
+      Input: clicks (page)
+          T1 delta, append-only
 "
     );
 }
@@ -308,13 +310,185 @@ async fn self_join_keeps_one_copy() {
     assert_eq!(
         explained(sql).await,
         "\
-Recompute: Projection of Inner join
-    T3 recompute, retracting; state: all inputs and the result, UNBOUNDED
-    because joins of changing inputs are recomputed
-  Map: where auction IS NOT NULL
-      T1 delta, append-only
-    Input: bids (auction, price)
+Map: price, price AS p2
+    T1 delta, append-only
+  Join: Inner on auction = auction
+      T1 delta, append-only; state: rows, once for both sides, UNBOUNDED
+    Map (node 1): where auction IS NOT NULL
         T1 delta, append-only
+      Input: bids (auction, price)
+          T1 delta, append-only
+    node 1 again
+"
+    );
+}
+
+#[tokio::test]
+async fn outer_join_with_a_condition() {
+    let sql = "SELECT b.price, c.page FROM bids b LEFT JOIN clicks c ON b.bidder = c.page AND b.ts < c.at";
+    assert_eq!(
+        explained(sql).await,
+        "\
+Map: price, page
+    T1 delta, retracting
+  Join: Left on bidder = page where ts < at
+      T1 delta, retracting; state: left rows, UNBOUNDED; right rows, bounded by watermark of bids on at
+    Input: bids (bidder, price, ts)
+        T1 delta, append-only
+    Map: where page IS NOT NULL
+        T1 delta, append-only
+      Input: clicks (page, at)
+          T1 delta, append-only
+"
+    );
+}
+
+#[tokio::test]
+async fn existence_asks_for_distinct_keys() {
+    let sql = "SELECT price FROM bids WHERE bidder IN (SELECT page FROM clicks)";
+    assert_eq!(
+        explained(sql).await,
+        "\
+Map: price
+    T1 delta, append-only
+  Join: LeftSemi on bidder = page
+      T1 delta, append-only; state: left rows without a match, UNBOUNDED; right rows, UNBOUNDED
+    Map: where bidder IS NOT NULL
+        T1 delta, append-only
+      Input: bids (bidder, price)
+          T1 delta, append-only
+    Distinct: by page
+        T1 delta, append-only; state: a row per group, UNBOUNDED
+      Map: where page IS NOT NULL
+          T1 delta, append-only
+        Input: clicks (page)
+            T1 delta, append-only
+"
+    );
+}
+
+/// The newer of two rows comes at most a minute after the older one, whichever that is.
+#[tokio::test]
+async fn band_join_drops_both_sides() {
+    let sql = "SELECT l.price, r.price AS p2 FROM bids l JOIN bids r ON l.auction = r.auction
+        AND r.ts BETWEEN l.ts - INTERVAL '1 minute' AND l.ts + INTERVAL '1 minute'";
+    assert_eq!(
+        explained(sql).await,
+        "\
+Map: price, price AS p2
+    T1 delta, append-only
+  Join: Inner on auction = auction where right.ts >= left.ts - INTERVAL '60 seconds' AND right.ts <= left.ts + INTERVAL '60 seconds'
+      T1 delta, append-only; state: left rows, bounded by watermark of bids on ts + INTERVAL '60 seconds'; right rows, bounded by watermark of bids on ts
+    Map (node 1): where auction IS NOT NULL
+        T1 delta, append-only
+      Input: bids (auction, price, ts)
+          T1 delta, append-only
+    node 1 again
+"
+    );
+}
+
+/// Nexmark q5: a join of an aggregate over windows with its maximum per window.
+#[tokio::test]
+async fn join_of_windows_on_window_close() {
+    let counts = format!("SELECT auction, count(*) AS n, window_start, window_end FROM {HOP} GROUP BY auction, window_start, window_end");
+    let sql = format!(
+        "SELECT c.auction, c.n, c.window_end FROM ({counts}) c
+         JOIN (SELECT max(n) AS n, window_start, window_end FROM ({counts}) GROUP BY window_start, window_end) m
+         ON c.window_start = m.window_start AND c.window_end = m.window_end AND c.n = m.n"
+    );
+    assert_eq!(
+        explained_final(&sql).await,
+        "\
+Map: auction, n, window_end
+    T1 delta, append-only
+  Join: LeftSemi on window_start = window_start and window_end = window_end and n = n
+      T1 delta, append-only; state: rows of both sides, bounded by watermark of bids on window_end
+    Map: auction, count(*) AS n, window_start, window_end
+        T1 delta, append-only
+      Aggregate (node 4): by auction, window_start, window_end: count(*)
+          T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
+        Map: auction, unnest hop_starts(..) AS window_start, window_end(unnest hop_starts(..), INTERVAL '10 seconds') AS window_end where unnest hop_starts(..) IS NOT NULL AND window_end(unnest hop_starts(..), INTERVAL '10 seconds') IS NOT NULL
+            T1 delta, append-only
+          Unnest: unnest hop_starts(..)
+              T1 delta, append-only
+            Map: auction, hop_starts(ts, INTERVAL '5 seconds', INTERVAL '10 seconds') AS unnest hop_starts(..)
+                T1 delta, append-only
+              Input: bids (auction, ts)
+                  T1 delta, append-only
+    Map: max(n) AS n, window_start, window_end where max(n) IS NOT NULL
+        T1 delta, append-only
+      Aggregate: by window_start, window_end: max(n)
+          T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
+        Map: count(*) AS n, window_start, window_end
+            T1 delta, append-only
+          node 4 again
+"
+    );
+}
+
+/// Nexmark q7: rows with the largest of their window.
+#[tokio::test]
+async fn join_of_rows_with_their_window() {
+    let sql = format!(
+        "SELECT b.auction, b.price, b.window_start, b.window_end FROM {TUMBLE} b
+         JOIN (SELECT max(price) AS price, window_start, window_end FROM {TUMBLE} GROUP BY window_start, window_end) m
+         ON b.window_start = m.window_start AND b.window_end = m.window_end AND b.price = m.price"
+    );
+    assert_eq!(
+        explained_final(&sql).await,
+        "\
+Join: LeftSemi on window_start = window_start and window_end = window_end and price = price
+    T1 delta, append-only; state: left rows, bounded by watermark of bids on window_end; right rows, bounded by watermark of bids on window_start
+  Map: auction, price, window_start, window_end(window_start, INTERVAL '10 seconds') AS window_end
+      T1 delta, append-only
+    Map: auction, price, tumble_start(ts, INTERVAL '10 seconds') AS window_start where price IS NOT NULL
+        T1 delta, append-only
+      Input: bids (auction, price, ts)
+          T1 delta, append-only
+  Map: max(bids.price) AS price, window_start, window_end where max(bids.price) IS NOT NULL
+      T1 delta, append-only
+    Aggregate: by window_start, window_end: max(price)
+        T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
+      Map: price, window_start, window_end(window_start, INTERVAL '10 seconds') AS window_end
+          T1 delta, append-only
+        Map: price, tumble_start(ts, INTERVAL '10 seconds') AS window_start
+            T1 delta, append-only
+          Input: bids (price, ts)
+              T1 delta, append-only
+"
+    );
+}
+
+#[tokio::test]
+async fn outer_join_of_windows_on_window_close() {
+    let windows = format!("SELECT auction, max(price) AS price, window_end FROM {TUMBLE} GROUP BY auction, window_end");
+    let sql = format!(
+        "SELECT l.window_end, l.auction, r.price FROM ({windows}) l
+         LEFT JOIN ({windows}) r ON l.window_end = r.window_end AND l.price = r.auction"
+    );
+    assert_eq!(
+        explained_final(&sql).await,
+        "\
+Map: window_end, auction, price
+    T1 delta, append-only
+  Join: Left on window_end = window_end and price = auction
+      T1 delta, append-only; state: rows of both sides, bounded by watermark of bids on window_end
+    Map: auction, max(bids.price) AS price, window_end
+        T1 delta, append-only
+      Aggregate: by auction, window_end: max(price)
+          T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
+        Map: auction, price, window_end(tumble_start(ts, INTERVAL '10 seconds'), INTERVAL '10 seconds') AS window_end
+            T1 delta, append-only
+          Input (node 0): bids (auction, price, ts)
+              T1 delta, append-only
+    Map: auction, max(bids.price) AS price, window_end
+        T1 delta, append-only
+      Aggregate: by auction, window_end: max(price)
+          T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
+        Map: auction, price, window_end(tumble_start(ts, INTERVAL '10 seconds'), INTERVAL '10 seconds') AS window_end where auction IS NOT NULL
+            T1 delta, append-only
+          node 0 again
 "
     );
 }
@@ -441,7 +615,7 @@ async fn recursive() {
         "\
 Recompute: Recursive r of Projection of Inner join of Filter of r
     T3 recompute, retracting; state: all inputs and the result, UNBOUNDED
-    because joins of changing inputs are recomputed; recursive queries are recomputed
+    because recursive queries are recomputed
   Input (node 0): edges (a, b)
       T1 delta, append-only
   Map: where a IS NOT NULL
@@ -559,6 +733,13 @@ async fn graphs_are_complete() {
         "SELECT b.price, i.name FROM items i RIGHT JOIN bids b ON b.auction = i.id AND b.price > i.id".into(),
         "SELECT i.name, b.price FROM items i CROSS JOIN bids b WHERE b.price > i.id".into(),
         "SELECT price FROM bids WHERE auction NOT IN (SELECT id FROM items)".into(),
+        "SELECT price FROM bids WHERE auction NOT IN (SELECT a FROM edges)".into(),
+        "SELECT price, a + 1 AS c FROM bids LEFT JOIN edges ON auction = a AND price > b".into(),
+        "SELECT price, i.name FROM items i FULL JOIN bids ON auction = i.id".into(),
+        "SELECT price FROM bids WHERE price > 5 OR EXISTS (SELECT 1 FROM edges WHERE a = auction)".into(),
+        format!("SELECT l.price, r.price AS p2, l.window_end FROM {TUMBLE} l FULL JOIN {TUMBLE} r ON l.window_end = r.window_end"),
+        "SELECT l.price, r.ts AS t FROM bids l JOIN bids r ON l.auction = r.auction AND r.ts BETWEEN l.ts AND l.ts + INTERVAL '1 day'"
+            .into(),
         "SELECT price FROM bids WHERE price > 5 OR EXISTS (SELECT 1 FROM items WHERE id = auction)".into(),
         "SELECT price FROM bids WHERE price > (SELECT avg(price) FROM bids)".into(),
         "SELECT auction, price FROM bids ORDER BY price DESC LIMIT 3 OFFSET 1".into(),
@@ -594,6 +775,15 @@ async fn graphs_are_complete() {
     }
 }
 
+fn bound_context() -> BoundContext {
+    BoundContext {
+        watermarks: [("bids".to_string(), EventTime(1_700_000_001_234_567))].into(),
+        closed: BTreeSet::new(),
+        epoch: Epoch(7),
+        clock: EventTime(1_700_000_000_000_000),
+    }
+}
+
 async fn check_node(sql: &str, graph: &Graph, node: &Node, state: &SessionState) {
     let at = format!("{sql}\n{}", explain::node_label(node));
     let inputs: Vec<&Node> = node.inputs.iter().map(|input| graph.node(*input)).collect();
@@ -614,13 +804,22 @@ async fn check_node(sql: &str, graph: &Graph, node: &Node, state: &SessionState)
             assert_eq!(group.len() + aggregates.len(), node.schema.fields().len(), "{at}");
             assert!(bucket.as_ref().is_none_or(|bucket| bucket.column < group.len()), "{at}");
         }
-        Op::StaticJoin { on, filter, filter_schema, .. } => {
-            assert!(matches!(inputs[1].op, Op::Constant { .. }), "{at}");
+        Op::StaticJoin { on, filter, filter_schema, .. } | Op::Join { on, filter, filter_schema, .. } => {
+            assert_eq!(matches!(node.op, Op::StaticJoin { .. }), matches!(inputs[1].op, Op::Constant { .. }), "{at}");
             for (left, right) in on {
                 compile_all(std::slice::from_ref(left), &inputs[0].df_schema, state).unwrap();
                 compile_all(std::slice::from_ref(right), &inputs[1].df_schema, state).unwrap();
             }
             compile_all(filter.as_slice(), filter_schema, state).unwrap();
+            if let Op::Join { keep, .. } = &node.op {
+                for (keep, input) in keep.iter().zip(&inputs) {
+                    let Keep::Until { value, bound } = keep else { continue };
+                    let data_type = compile(value, &input.df_schema, state).unwrap().data_type(&input.schema).unwrap();
+                    if let BoundValue::Below(bound) = bound.evaluate(&bound_context()).unwrap() {
+                        assert_eq!(bound.data_type(), data_type, "{at}");
+                    }
+                }
+            }
         }
         Op::Unnest { plan } | Op::Recompute { plan } => {
             let slots: Vec<_> = inputs.iter().map(|_| LeafSlot::new()).collect();
@@ -631,15 +830,9 @@ async fn check_node(sql: &str, graph: &Graph, node: &Node, state: &SessionState)
         }
         Op::Input { .. } | Op::Constant { .. } | Op::Union | Op::WindowClose { .. } => {}
     }
-    let context = BoundContext {
-        watermarks: [("bids".to_string(), EventTime(1_700_000_001_234_567))].into(),
-        closed: BTreeSet::new(),
-        epoch: Epoch(7),
-        clock: EventTime(1_700_000_000_000_000),
-    };
     for (bound, field) in node.properties.bounds.iter().zip(node.schema.fields()) {
         let Some(bound) = bound else { continue };
-        match bound.evaluate(&context).unwrap() {
+        match bound.evaluate(&bound_context()).unwrap() {
             BoundValue::Below(value) => assert_eq!(&value.data_type(), field.data_type(), "{at}: {}", bound.canonical()),
             other => panic!("{at}: {other:?}"),
         }

@@ -1,0 +1,479 @@
+//! The rows of one side of a join, by key.
+//!
+//! ```text
+//!   KeyIndex: key ─▶ chain: first, last          chain ─▶ slot ⇄ slot ⇄ slot        oldest first
+//!   RowLog:  slot ─▶ row            by slot: weight, sum of the weights of its matches
+//! ```
+//! Rows that may be taken back are found by their canonical encoding; then equal rows share a slot. Rows of append-only input have a
+//! slot each. A row that goes leaves its chain at once, and the rest of the state at the end of the epoch, when the result no longer
+//! needs it.
+
+use crate::bucket::{BucketColumn, BucketKey, Buckets, Floor};
+use crate::columns::{describe_row, evaluate, make_batch, take_rows};
+use crate::error::{DataflowError, Result};
+use crate::key_index::{EncodedKeys, KeyIndex};
+use crate::operators::join::keys::{JoinKeys, KeyColumns};
+use crate::row_log::{DEAD, RowLog};
+use crate::zset::{with_weights, without_weights};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
+use datafusion::physical_plan::PhysicalExpr;
+use millstream_plan::bound::BoundContext;
+use millstream_types::delta::DeltaBatch;
+use millstream_types::row_key::types_of;
+use std::sync::Arc;
+
+/// No slot.
+pub(super) const NONE: u32 = u32::MAX;
+/// Chunks of state are merged up to this many rows.
+const CHUNK_ROWS: usize = 256 * 1024;
+/// Name of the column that carries sums of matches in a checkpoint.
+const MATCHES: &str = "__matches";
+
+/// A row's neighbours in its chain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    pub(super) next: u32,
+    pub(super) previous: u32,
+    /// Slot of the key.
+    pub(super) key: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    first: u32,
+    last: u32,
+}
+
+/// How long rows are kept.
+pub(super) enum Kept {
+    Forever,
+    Never,
+    /// Until they have a match.
+    Unmatched,
+    /// While the value is not below the column's bound.
+    Until {
+        value: Arc<dyn PhysicalExpr>,
+        column: Box<BucketColumn>,
+        buckets: Buckets,
+        /// The column's values are rounded up to multiples of this, so that a bucket holds more than one instant.
+        granule: i64,
+        /// A row without a value matches nothing.
+        null_matches_nothing: bool,
+    },
+}
+
+/// A part of a side's change.
+pub(super) struct Part {
+    pub(super) delta: DeltaBatch,
+    pub(super) keys: KeyColumns,
+    pub(super) encoded: EncodedKeys,
+    buckets: Option<Vec<BucketKey>>,
+    /// By row: sum of the weights of the rows that it matches, if the result depends on it.
+    pub(super) matches: Vec<i64>,
+}
+
+/// A row's weight and matches before the epoch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    pub(super) slot: u32,
+    pub(super) weight: i64,
+    pub(super) matches: i64,
+}
+
+/// The rows of one side.
+pub(super) struct Arrangement {
+    schema: SchemaRef,
+    index: KeyIndex,
+    /// The key NULL.
+    null: EncodedKeys,
+    /// By slot of the key.
+    chains: Vec<Chain>,
+    log: RowLog,
+    links: Vec<Link>,
+    weights: Vec<i64>,
+    /// Empty unless matches are counted.
+    matches: Vec<i64>,
+    counted: bool,
+    /// Finds rows that may be taken back.
+    rows: Option<KeyIndex>,
+    /// Slots without a row, if `rows` does not keep them.
+    free: Vec<u32>,
+    kept: Kept,
+    touched: Vec<Before>,
+    is_touched: Vec<bool>,
+    leaving: Vec<u32>,
+}
+
+impl Kept {
+    /// Rows go when `value` of type `data_type` is below the bound of `column`.
+    pub(super) fn until(value: Arc<dyn PhysicalExpr>, column: BucketColumn, data_type: &DataType, null_matches_nothing: bool) -> Self {
+        // A second of event time.
+        let granule = match data_type {
+            DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000,
+            DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000_000,
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => 1_000_000_000,
+            _ => 1,
+        };
+        Kept::Until { value, column: Box::new(column), buckets: Buckets::default(), granule, null_matches_nothing }
+    }
+
+    fn buckets(&self, batch: &RecordBatch) -> Result<Option<Vec<BucketKey>>> {
+        let Kept::Until { value, column, granule, .. } = self else { return Ok(None) };
+        let mut keys = column.keys(&evaluate(value, batch)?)?;
+        if *granule > 1 {
+            for key in &mut keys {
+                if let BucketKey::Int(value) = key {
+                    let rest = value.rem_euclid(*granule);
+                    *value = if rest == 0 { *value } else { value.saturating_add(granule - rest) };
+                }
+            }
+        }
+        Ok(Some(keys))
+    }
+
+    /// Whether no later row of the other side makes a difference to a row of this bucket with these matches.
+    fn passed(&self, bucket: Option<&BucketKey>, matches: i64) -> bool {
+        match (self, bucket) {
+            (Kept::Never, _) => true,
+            (Kept::Unmatched, _) => matches > 0,
+            (Kept::Until { null_matches_nothing, .. }, Some(BucketKey::Null)) if *null_matches_nothing => true,
+            (Kept::Until { column, .. }, Some(bucket)) => column.floor.passed(bucket),
+            _ => false,
+        }
+    }
+}
+
+impl Arrangement {
+    /// No rows yet. With `retracting` rows may be taken back; with `counted` the matches of each row are summed up.
+    pub(super) fn new(schema: &SchemaRef, keys: &JoinKeys, retracting: bool, counted: bool, kept: Kept) -> Result<Self> {
+        let index = KeyIndex::new(keys.types())?;
+        let nulls: Vec<ArrayRef> = keys.types().iter().map(|data_type| new_null_array(data_type, 1)).collect();
+        Ok(Self {
+            schema: Arc::clone(schema),
+            null: index.encode(&nulls)?,
+            index,
+            chains: vec![],
+            log: RowLog::new(Arc::clone(schema), CHUNK_ROWS),
+            links: vec![],
+            weights: vec![],
+            matches: vec![],
+            counted,
+            rows: if retracting { Some(KeyIndex::new(&types_of(schema.fields()))?) } else { None },
+            free: vec![],
+            kept,
+            touched: vec![],
+            is_touched: vec![],
+            leaving: vec![],
+        })
+    }
+
+    /// A part of the side's change, with its keys.
+    pub(super) fn part(&self, delta: DeltaBatch, keys: &JoinKeys) -> Result<Part> {
+        let keys = keys.evaluate(&delta.batch)?;
+        let encoded = self.index.encode(&keys.columns)?;
+        let buckets = self.kept.buckets(&delta.batch)?;
+        let matches = if self.counted { vec![0; delta.num_rows()] } else { vec![] };
+        Ok(Part { delta, keys, encoded, buckets, matches })
+    }
+
+    /// First row with the key of a row of the other side, or [`NONE`].
+    pub(super) fn first(&self, keys: &EncodedKeys, row: usize) -> u32 {
+        self.index.find(keys, row).map_or(NONE, |key| self.chains[key as usize].first)
+    }
+
+    /// First row with the key NULL, or [`NONE`].
+    pub(super) fn first_null(&self) -> u32 {
+        self.first(&self.null, 0)
+    }
+
+    /// Neighbours in chains, by slot.
+    pub(super) fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    /// All slots with a row that has not left, oldest first.
+    pub(super) fn slots(&self) -> Vec<u32> {
+        let slots = self.log.chunks().flat_map(|(_, _, slots)| slots.iter().copied());
+        slots.filter(|slot| *slot != DEAD && self.weights[*slot as usize] != 0).collect()
+    }
+
+    /// Weight of a slot's row.
+    pub(super) fn weight(&self, slot: u32) -> i64 {
+        self.weights[slot as usize]
+    }
+
+    /// Columns of the rows of slots.
+    pub(super) fn gather(&self, slots: &[u32], columns: impl IntoIterator<Item = usize>) -> Result<Vec<ArrayRef>> {
+        self.log.gather(slots, columns)
+    }
+
+    /// Weight and matches of a slot's row.
+    pub(super) fn now(&self, slot: u32) -> (i64, i64) {
+        (self.weights[slot as usize], self.matches[slot as usize])
+    }
+
+    /// Adds to the matches of a row.
+    pub(super) fn add_matches(&mut self, slot: u32, weight: i64) -> Result<()> {
+        self.touch(slot);
+        let matches = &mut self.matches[slot as usize];
+        *matches = matches.checked_add(weight).ok_or_else(too_many)?;
+        Ok(())
+    }
+
+    /// Rows whose weight or matches have changed in this epoch, as they were before, in the order of their first change.
+    pub(super) fn touched(&self) -> &[Before] {
+        &self.touched
+    }
+
+    fn touch(&mut self, slot: u32) {
+        let at = slot as usize;
+        if self.counted && !self.is_touched[at] {
+            self.is_touched[at] = true;
+            self.touched.push(Before { slot, weight: self.weights[at], matches: self.matches[at] });
+        }
+    }
+
+    /// Whether a row of a change stays out of the state, because no later row of the other side makes a difference to it.
+    fn stays_out(&self, part: &Part, row: usize, nulls_match: bool) -> bool {
+        let bucket = part.buckets.as_ref().map(|buckets| &buckets[row]);
+        let matches = part.matches.get(row).copied().unwrap_or(0);
+        (!nulls_match && part.keys.is_null(row)) || self.kept.passed(bucket, matches)
+    }
+
+    /// Adds a part of the side's change. Returns the rows that stayed out of the state.
+    pub(super) fn apply(&mut self, part: &Part, nulls_match: bool) -> Result<Vec<u32>> {
+        let batch = &part.delta.batch;
+        let identity = self.rows.as_ref().map(|rows| rows.encode(batch.columns())).transpose()?;
+        let (mut out, mut new, mut slots) = (Vec::new(), Vec::new(), Vec::new());
+        for row in 0..batch.num_rows() {
+            let weight = part.delta.weights.value(row);
+            if self.stays_out(part, row, nulls_match) {
+                out.push(row as u32);
+                continue;
+            }
+            let found = match (&self.rows, &identity) {
+                (Some(rows), Some(identity)) => rows.find(identity, row),
+                _ => None,
+            };
+            let sum = found.map_or(0, |slot| self.weights[slot as usize]).checked_add(weight).ok_or_else(too_many)?;
+            if sum < 0 {
+                let row = describe_row(&self.schema, batch.columns(), row);
+                return Err(DataflowError::NegativeWeight { relation: String::new(), row, weight: sum });
+            }
+            match found {
+                Some(slot) => {
+                    self.touch(slot);
+                    self.weights[slot as usize] = sum;
+                    if sum == 0 {
+                        self.unlink(slot);
+                        self.leaving.push(slot);
+                        if let (Kept::Until { buckets, .. }, Some(keys)) = (&mut self.kept, &part.buckets) {
+                            buckets.remove(&keys[row], slot);
+                        }
+                    }
+                }
+                None if sum == 0 => {}
+                None => {
+                    let slot = self.insert(part, row, identity.as_ref(), part.matches.get(row).copied().unwrap_or(0));
+                    self.touch(slot);
+                    self.weights[slot as usize] = sum;
+                    new.push(row as u32);
+                    slots.push(slot);
+                }
+            }
+        }
+        let rows = if new.len() == batch.num_rows() { batch.clone() } else { take_rows(batch, &UInt32Array::from(new))? };
+        self.log.append(&rows, &slots)?;
+        Ok(out)
+    }
+
+    /// A slot for a new row, linked to the end of its chain. Its weight is zero yet.
+    fn insert(&mut self, part: &Part, row: usize, identity: Option<&EncodedKeys>, matches: i64) -> u32 {
+        let slot = match (&mut self.rows, identity) {
+            (Some(rows), Some(identity)) => rows.insert(identity, row),
+            _ => self.free.pop().unwrap_or(self.weights.len() as u32),
+        };
+        let at = slot as usize;
+        if self.weights.len() <= at {
+            self.weights.resize(at + 1, 0);
+            self.links.resize(at + 1, Link { next: NONE, previous: NONE, key: NONE });
+            if self.counted {
+                self.matches.resize(at + 1, 0);
+                self.is_touched.resize(at + 1, false);
+            }
+        }
+        self.weights[at] = 0;
+        if self.counted {
+            self.matches[at] = matches;
+        }
+        match self.index.find(&part.encoded, row) {
+            Some(key) => {
+                let last = std::mem::replace(&mut self.chains[key as usize].last, slot);
+                self.links[last as usize].next = slot;
+                self.links[at] = Link { next: NONE, previous: last, key };
+            }
+            None => {
+                let key = self.index.insert(&part.encoded, row);
+                if self.chains.len() <= key as usize {
+                    self.chains.resize(key as usize + 1, Chain { first: NONE, last: NONE });
+                }
+                self.chains[key as usize] = Chain { first: slot, last: slot };
+                self.links[at] = Link { next: NONE, previous: NONE, key };
+            }
+        }
+        if let (Kept::Until { buckets, .. }, Some(keys)) = (&mut self.kept, &part.buckets) {
+            buckets.insert(&keys[row], slot);
+        }
+        slot
+    }
+
+    /// Takes a row out of its chain.
+    fn unlink(&mut self, slot: u32) {
+        let Link { next, previous, key } = self.links[slot as usize];
+        if previous == NONE && next == NONE {
+            self.index.remove(key);
+            return;
+        }
+        match previous {
+            NONE => self.chains[key as usize].first = next,
+            previous => self.links[previous as usize].next = next,
+        }
+        match next {
+            NONE => self.chains[key as usize].last = previous,
+            next => self.links[next as usize].previous = previous,
+        }
+    }
+
+    /// Whether rows are below the bound.
+    pub(super) fn any_passed(&self, context: &BoundContext) -> Result<bool> {
+        match &self.kept {
+            Kept::Until { column, buckets, .. } if self.log.len() > 0 => Ok(buckets.any_passed(&column.read(context)?)),
+            _ => Ok(false),
+        }
+    }
+
+    /// Ends the epoch: forgets the rows that have left, and those below the bound.
+    pub(super) fn settle(&mut self, context: &BoundContext) -> Result<()> {
+        let mut gone = std::mem::take(&mut self.leaving);
+        for Before { slot, .. } in std::mem::take(&mut self.touched) {
+            let at = slot as usize;
+            self.is_touched[at] = false;
+            if matches!(self.kept, Kept::Unmatched) && self.weights[at] != 0 && self.matches[at] > 0 {
+                self.weights[at] = 0;
+                self.unlink(slot);
+                gone.push(slot);
+            }
+        }
+        if let Kept::Until { column, buckets, .. } = &mut self.kept {
+            let floor = column.read(context)?;
+            let dropped: Vec<u32> = buckets.pop_passed(&floor).into_iter().flat_map(|(_, slots)| slots).collect();
+            column.floor = floor;
+            dropped.iter().for_each(|slot| self.unlink(*slot));
+            gone.extend(dropped);
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        for &slot in &gone {
+            match &mut self.rows {
+                Some(rows) => rows.remove(slot),
+                None => self.free.push(slot),
+            }
+        }
+        self.index.shrink();
+        if let Some(rows) = &mut self.rows {
+            rows.shrink();
+        }
+        self.log.remove(&gone)
+    }
+
+    /// Where the bound was when rows were last dropped.
+    pub(super) fn floor(&self) -> Floor {
+        match &self.kept {
+            Kept::Until { column, .. } => column.floor.clone(),
+            Kept::Forever | Kept::Never | Kept::Unmatched => Floor::Unknown,
+        }
+    }
+
+    /// The rows, oldest first: columns, `__matches` if counted, `__weight`.
+    pub(super) fn checkpoint(&self) -> Result<Vec<RecordBatch>> {
+        let batches = self.log.live()?.into_iter().map(|(batch, slots)| {
+            let weights = slots.iter().map(|slot| self.weights[*slot as usize]).collect();
+            let mut columns = batch.columns().to_vec();
+            if self.counted {
+                columns.push(Arc::new(slots.iter().map(|slot| self.matches[*slot as usize]).collect::<Int64Array>()));
+            }
+            with_weights(&make_batch(&self.saved_schema(), columns, slots.len())?, weights)
+        });
+        batches.collect()
+    }
+
+    fn saved_schema(&self) -> SchemaRef {
+        let mut fields = self.schema.fields().to_vec();
+        if self.counted {
+            fields.push(Arc::new(Field::new(MATCHES, DataType::Int64, false)));
+        }
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Loads what [`checkpoint`](Self::checkpoint) returned, chunk by chunk.
+    pub(super) fn restore(&mut self, batches: &[RecordBatch], floor: Floor, keys: &JoinKeys) -> Result<()> {
+        let saved = self.saved_schema();
+        for batch in batches {
+            let DeltaBatch { batch, weights } = without_weights(&saved, batch)?;
+            let (columns, matches) = batch.columns().split_at(self.schema.fields().len());
+            let matches: Vec<i64> = match matches {
+                [matches] => matches.as_primitive::<Int64Type>().values().to_vec(),
+                _ => vec![],
+            };
+            let rows = make_batch(&self.schema, columns.to_vec(), batch.num_rows())?;
+            let part = self.part(DeltaBatch { batch: rows, weights }, keys)?;
+            let identity = self.rows.as_ref().map(|rows| rows.encode(part.delta.batch.columns())).transpose()?;
+            let mut slots = Vec::with_capacity(part.delta.num_rows());
+            for row in 0..part.delta.num_rows() {
+                if let (Some(rows), Some(identity)) = (&self.rows, &identity)
+                    && rows.find(identity, row).is_some()
+                {
+                    return Err(DataflowError::mismatch("a row occurs twice"));
+                }
+                let slot = self.insert(&part, row, identity.as_ref(), matches.get(row).copied().unwrap_or(0));
+                self.weights[slot as usize] = part.delta.weights.value(row);
+                slots.push(slot);
+            }
+            self.log.append_chunk(&part.delta.batch, &slots)?;
+        }
+        if let Kept::Until { column, .. } = &mut self.kept {
+            column.floor = floor;
+        }
+        Ok(())
+    }
+
+    /// Number of rows.
+    pub(super) fn len(&self) -> usize {
+        self.log.len()
+    }
+
+    /// Memory in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let buckets = match &self.kept {
+            Kept::Until { buckets, .. } => buckets.bytes(),
+            Kept::Forever | Kept::Never | Kept::Unmatched => 0,
+        };
+        let by_slot = size_of::<Link>() * self.links.capacity()
+            + 8 * (self.weights.capacity() + self.matches.capacity())
+            + self.is_touched.capacity()
+            + 4 * self.free.capacity();
+        self.index.bytes()
+            + self.rows.as_ref().map_or(0, KeyIndex::bytes)
+            + size_of::<Chain>() * self.chains.capacity()
+            + self.log.bytes()
+            + by_slot
+            + buckets
+    }
+}
+
+/// A sum or product of weights that has no 64 bits.
+pub(super) fn too_many() -> DataflowError {
+    DataflowError::internal("the multiplicity of a row exceeds 64 bits")
+}

@@ -1,0 +1,389 @@
+//! Join: two changing inputs, at a cost proportional to their changes and the matches of these.
+//!
+//! ```sql
+//! SELECT o.id, p.amount FROM orders o LEFT JOIN payments p ON o.id = p.order_id AND p.amount > o.minimum
+//! ```
+//! ```text
+//!   change of the result  =  left change ⋈ old right rows  +  new left rows ⋈ right change
+//!
+//!   1  left change  ─walk─▶ right arrangement ─▶ residual condition ─▶ pairs
+//!   2  left change  ──────▶ left arrangement
+//!   3  right change ─walk─▶ left arrangement  ─▶ residual condition ─▶ pairs
+//!   4  right change ──────▶ right arrangement
+//! ```
+//! **In**: 0 the left, 1 the right input, any schemas; both may be the same node, and then one arrangement can serve both. **Out**: left
+//! columns, then right columns (inner and outer joins, NULLs where there is no match); the columns of one side (semi, anti), with the
+//! mark (mark). Without keys every pair is a candidate. **Changelog**: weights of pairs multiply. Where the result depends on whether a row
+//! has a match, each row's matches are counted: the sum of the weights of the rows that meet it under all conditions. A row whose sum
+//! comes to zero or leaves it changes the result; so does a row whose own weight changes. Both are looked at when both
+//! changes are in, so nothing comes and goes within an epoch. **NULL** keys match nothing, unless NULL equals NULL.
+//! **Null-aware anti join** (`NOT IN`): rows with a NULL key match all rows of the other side, and the NULL rows of the other side match
+//! every row.
+//!
+//! **State**: per side its rows with weights and sums of matches (`left`, `right`: columns, `__matches`, `__weight`). **Dropped**: a row
+//! whose value is below the bound of the other side ([`Keep::Until`]), as no later row can match it. If such a row is taken back later,
+//! its matches are looked up again. Nothing is kept of a side whose other side does not change, and a semi, anti or mark join whose
+//! other side is append-only keeps rows until they have a match. **Memory** beyond that: pairs come in
+//! batches of at most 65536 rows. **Errors**: a row that is taken back without being there; what the conditions report.
+
+mod arrangement;
+pub(super) mod keys;
+pub(super) mod residual;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use crate::bucket::BucketColumn;
+use crate::columns::{make_batch, take_columns};
+use crate::error::{DataflowError, Result};
+use crate::operator::{Operator, Saved, StateStats, StepContext};
+use crate::operators::registry::BuildContext;
+use arrangement::{Arrangement, Before, Kept, NONE, Part, too_many};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, UInt32Array, new_null_array};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::common::JoinType;
+use keys::JoinKeys;
+use millstream_plan::compile::compile;
+use millstream_plan::graph::{Keep, Node, Op};
+use millstream_types::delta::{Delta, DeltaBatch, Weights, consolidate};
+use residual::{Residual, retain};
+use std::sync::Arc;
+use walk::{Pairs, Walk};
+
+const FORMAT: u32 = 1;
+/// Most pairs of rows that are looked at together.
+pub(super) const PAIRS: usize = 64 * 1024;
+
+/// The operator.
+pub(crate) struct Join {
+    schema: SchemaRef,
+    schemas: [SchemaRef; 2],
+    keys: [JoinKeys; 2],
+    residual: Option<Residual>,
+    null_aware: bool,
+    /// Pairs are part of the result.
+    hands_out_pairs: bool,
+    /// By side: what its rows give depending on whether they have a match.
+    presence: [Option<Presence>; 2],
+    /// One for each side, or one for both.
+    arrangements: Vec<Arrangement>,
+    touched_keys: u64,
+}
+
+/// What a row gives beyond its pairs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Presence {
+    /// Without a match: itself beside NULLs.
+    Padded,
+    /// With a match: itself.
+    Semi,
+    /// Without a match: itself.
+    Anti,
+    /// Itself and whether it has a match.
+    Mark,
+}
+
+/// A row to hand out: its place among others, how often, and its mark.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    place: u32,
+    weight: i64,
+    mark: bool,
+}
+
+impl Presence {
+    /// How often a row with this weight and sum of matches is in the result: with the mark true, and otherwise.
+    fn shown(self, weight: i64, matches: i64) -> [i64; 2] {
+        match (self, matches > 0) {
+            (Presence::Padded | Presence::Anti, true) | (Presence::Semi, false) => [0, 0],
+            (Presence::Padded | Presence::Anti | Presence::Mark, false) => [0, weight],
+            (Presence::Semi | Presence::Mark, true) => [weight, 0],
+        }
+    }
+}
+
+impl Join {
+    pub(crate) fn new(node: &Node, context: &BuildContext<'_>) -> Result<Self> {
+        let Op::Join { join_type, on, filter, filter_schema, null_equals_null, null_aware, keep, shared } = &node.op else {
+            return Err(DataflowError::internal("expected a join"));
+        };
+        let presence = match join_type {
+            JoinType::Inner => [None, None],
+            JoinType::Left => [Some(Presence::Padded), None],
+            JoinType::Right => [None, Some(Presence::Padded)],
+            JoinType::Full => [Some(Presence::Padded), Some(Presence::Padded)],
+            JoinType::LeftSemi => [Some(Presence::Semi), None],
+            JoinType::LeftAnti => [Some(Presence::Anti), None],
+            JoinType::LeftMark => [Some(Presence::Mark), None],
+            JoinType::RightSemi => [None, Some(Presence::Semi)],
+            JoinType::RightAnti => [None, Some(Presence::Anti)],
+            JoinType::RightMark => [None, Some(Presence::Mark)],
+        };
+        if *null_aware && (*join_type != JoinType::LeftAnti || on.len() != 1) {
+            return Err(DataflowError::internal("only an anti join with one key is null-aware"));
+        }
+        if *shared && *join_type != JoinType::Inner {
+            return Err(DataflowError::internal("only an inner join shares its rows between the sides"));
+        }
+        let inputs = [context.input(node, 0), context.input(node, 1)];
+        let keys = JoinKeys::of_both(on, inputs[0], inputs[1], *null_equals_null, context.state)?;
+        let residual = filter.as_ref().map(|filter| Residual::new(filter, filter_schema, inputs[0], inputs[1], context.state));
+        let sides = if *shared { 1 } else { 2 };
+        let arrangement = |side: usize| {
+            let input = inputs[side];
+            let kept = match &keep[side] {
+                Keep::Forever => Kept::Forever,
+                Keep::Never => Kept::Never,
+                Keep::Unmatched => Kept::Unmatched,
+                Keep::Until { value, bound } => {
+                    let value = compile(value, &input.df_schema, context.state)?;
+                    let data_type = value.data_type(&input.schema)?;
+                    let column = BucketColumn::new(0, Arc::clone(bound), &data_type)?;
+                    Kept::until(value, column, &data_type, !null_equals_null)
+                }
+            };
+            Arrangement::new(&input.schema, &keys[side], !input.properties.append_only, presence[side].is_some(), kept)
+        };
+        let arrangements = (0..sides).map(arrangement).collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            schema: Arc::clone(&node.schema),
+            schemas: inputs.map(|input| Arc::clone(&input.schema)),
+            keys,
+            residual: residual.transpose()?,
+            null_aware: *null_aware,
+            hands_out_pairs: matches!(join_type, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full),
+            presence,
+            arrangements,
+            touched_keys: 0,
+        })
+    }
+
+    fn arrangement(&self, side: usize) -> &Arrangement {
+        &self.arrangements[side.min(self.arrangements.len() - 1)]
+    }
+
+    fn parts(&self, side: usize, delta: &[DeltaBatch]) -> Result<Vec<Part>> {
+        let delta = consolidate(&self.schemas[side], delta)?;
+        let parts = delta.into_iter().filter(|part| part.num_rows() > 0);
+        parts.map(|part| self.arrangement(side).part(part, &self.keys[side])).collect()
+    }
+
+    /// Where the rows of a part of side `side` start among the rows of the other side.
+    fn walk(&self, side: usize, part: &Part) -> Walk {
+        let other = self.arrangement(1 - side);
+        let mut walk = Walk::default();
+        let null = if self.null_aware { other.first_null() } else { NONE };
+        let mut wide = vec![];
+        for row in 0..part.delta.num_rows() {
+            match part.keys.is_null(row) {
+                true if self.null_aware => wide.push(row as u32),
+                true => {}
+                false => {
+                    for first in [other.first(&part.encoded, row), null] {
+                        if first != NONE {
+                            walk.start(row, first);
+                        }
+                    }
+                }
+            }
+        }
+        if !wide.is_empty() {
+            walk.start_wide(wide, other.slots());
+        }
+        walk
+    }
+
+    /// Finds the matches of a part of side `side` among the rows of the other side: counts them, and hands them out if the join does.
+    fn probe(&mut self, side: usize, part: &mut Part, output: &mut Delta) -> Result<()> {
+        let other = 1 - side;
+        self.touched_keys += part.delta.num_rows() as u64;
+        let mut walk = self.walk(side, part);
+        let mut pairs = Pairs::default();
+        while walk.fill(self.arrangement(other).links(), &mut pairs) {
+            self.filter(side, part, &mut pairs)?;
+            if self.presence[side].is_some() {
+                for (row, slot) in pairs.rows.iter().zip(&pairs.slots) {
+                    let matches = &mut part.matches[*row as usize];
+                    *matches = matches.checked_add(self.arrangement(other).weight(*slot)).ok_or_else(too_many)?;
+                }
+            }
+            if self.presence[other].is_some() {
+                for (row, slot) in pairs.rows.iter().zip(&pairs.slots) {
+                    self.arrangements[other].add_matches(*slot, part.delta.weights.value(*row as usize))?;
+                }
+            }
+            if self.hands_out_pairs && pairs.len() > 0 {
+                output.push(self.pairs(side, part, pairs.rows.clone(), &pairs.slots)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the pairs that meet the residual condition.
+    fn filter(&self, side: usize, part: &Part, pairs: &mut Pairs) -> Result<()> {
+        let Some(residual) = &self.residual else { return Ok(()) };
+        let rows = UInt32Array::from(pairs.rows.clone());
+        let batch = &part.delta.batch;
+        let own: Vec<ArrayRef> = residual.columns(side).iter().map(|column| Arc::clone(batch.column(*column))).collect();
+        let own = take_columns(&own, &rows)?;
+        let others = self.arrangement(1 - side).gather(&pairs.slots, residual.columns(1 - side).iter().copied())?;
+        let (left, right) = if side == 0 { (own, others) } else { (others, own) };
+        let mask = residual.mask(left, right, pairs.len())?;
+        retain(&mut pairs.rows, &mask);
+        retain(&mut pairs.slots, &mask);
+        Ok(())
+    }
+
+    /// Pairs as rows of the result.
+    fn pairs(&self, side: usize, part: &Part, rows: Vec<u32>, slots: &[u32]) -> Result<DeltaBatch> {
+        let other = self.arrangement(1 - side);
+        let weights = match &part.delta.weights {
+            Weights::Ones if slots.iter().all(|slot| other.weight(*slot) == 1) => Weights::Ones,
+            weights => {
+                let product =
+                    |(row, slot): (&u32, &u32)| weights.value(*row as usize).checked_mul(other.weight(*slot)).ok_or_else(too_many);
+                Weights::I64(rows.iter().zip(slots).map(product).collect::<Result<Vec<i64>>>()?.into())
+            }
+        };
+        let count = slots.len();
+        let own = take_columns(part.delta.batch.columns(), &UInt32Array::from(rows))?;
+        let others = other.gather(slots, 0..self.schemas[1 - side].fields().len())?;
+        let (left, right) = if side == 0 { (own, others) } else { (others, own) };
+        let batch = make_batch(&self.schema, left.into_iter().chain(right).collect(), count)?;
+        Ok(DeltaBatch { batch, weights })
+    }
+
+    /// Adds a part of a side's change to its rows. What stays out of the state gives its result at once.
+    fn arrange(&mut self, side: usize, part: &Part, output: &mut Delta) -> Result<()> {
+        let out = self.arrangements[side].apply(part, self.null_aware)?;
+        let Some(presence) = self.presence[side] else { return Ok(()) };
+        let mut entries = vec![];
+        for row in out {
+            let [marked, plain] = presence.shown(part.delta.weights.value(row as usize), part.matches[row as usize]);
+            push_entries(&mut entries, row, marked, plain);
+        }
+        self.hand_out(side, &entries, output, |places| take_columns(part.delta.batch.columns(), &UInt32Array::from(places)))
+    }
+
+    /// Hands out what has changed for rows of a side whose weight or matches have.
+    fn present(&self, side: usize, output: &mut Delta) -> Result<()> {
+        let Some(presence) = self.presence[side] else { return Ok(()) };
+        let arrangement = &self.arrangements[side];
+        let mut entries = vec![];
+        for Before { slot, weight, matches } in arrangement.touched() {
+            let (new_weight, new_matches) = arrangement.now(*slot);
+            let [old_marked, old_plain] = presence.shown(*weight, *matches);
+            let [marked, plain] = presence.shown(new_weight, new_matches);
+            push_entries(&mut entries, *slot, marked - old_marked, plain - old_plain);
+        }
+        let columns = self.schemas[side].fields().len();
+        self.hand_out(side, &entries, output, |slots| arrangement.gather(&slots, 0..columns))
+    }
+
+    /// Hands out rows of a side, those that go first.
+    fn hand_out(
+        &self,
+        side: usize,
+        entries: &[Entry],
+        output: &mut Delta,
+        columns: impl Fn(Vec<u32>) -> Result<Vec<ArrayRef>>,
+    ) -> Result<()> {
+        let (going, coming): (Vec<Entry>, Vec<Entry>) = entries.iter().partition(|entry| entry.weight < 0);
+        for entries in going.chunks(PAIRS).chain(coming.chunks(PAIRS)) {
+            let mut columns = columns(entries.iter().map(|entry| entry.place).collect())?;
+            match self.presence[side] {
+                Some(Presence::Padded) => {
+                    let nulls = self.schemas[1 - side].fields().iter();
+                    let nulls: Vec<ArrayRef> = nulls.map(|field| new_null_array(field.data_type(), entries.len())).collect();
+                    columns = if side == 0 { [columns, nulls].concat() } else { [nulls, columns].concat() };
+                }
+                Some(Presence::Mark) => columns.push(Arc::new(BooleanArray::from_iter(entries.iter().map(|entry| Some(entry.mark))))),
+                Some(Presence::Semi | Presence::Anti) | None => {}
+            }
+            let batch = make_batch(&self.schema, columns, entries.len())?;
+            let weights = match entries.iter().all(|entry| entry.weight == 1) {
+                true => Weights::Ones,
+                false => Weights::I64(Int64Array::from_iter_values(entries.iter().map(|entry| entry.weight))),
+            };
+            output.push(DeltaBatch { batch, weights });
+        }
+        Ok(())
+    }
+}
+
+fn push_entries(entries: &mut Vec<Entry>, place: u32, marked: i64, plain: i64) {
+    for (weight, mark) in [(plain, false), (marked, true)] {
+        if weight != 0 {
+            entries.push(Entry { place, weight, mark });
+        }
+    }
+}
+
+/// Names of the sides in a checkpoint.
+const SIDES: [&str; 2] = ["left", "right"];
+
+#[async_trait]
+impl Operator for Join {
+    fn needs_step(&self, context: &StepContext<'_>) -> Result<bool> {
+        for arrangement in &self.arrangements {
+            if arrangement.any_passed(context.bounds)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn step(&mut self, inputs: &[&[DeltaBatch]], context: &StepContext<'_>) -> Result<Delta> {
+        let mut output = vec![];
+        let [mut left, mut right] = [self.parts(0, inputs[0])?, self.parts(1, inputs[1])?];
+        for part in &mut left {
+            self.probe(0, part, &mut output)?;
+        }
+        for part in &left {
+            self.arrange(0, part, &mut output)?;
+        }
+        for part in &mut right {
+            self.probe(1, part, &mut output)?;
+        }
+        if self.arrangements.len() == 2 {
+            for part in &right {
+                self.arrange(1, part, &mut output)?;
+            }
+        }
+        for side in 0..2 {
+            self.present(side, &mut output)?;
+        }
+        for arrangement in &mut self.arrangements {
+            arrangement.settle(context.bounds)?;
+        }
+        Ok(output)
+    }
+
+    fn checkpoint(&mut self) -> Result<Option<Saved>> {
+        let sides = self.arrangements.iter().zip(SIDES);
+        let groups = sides.clone().map(|(rows, name)| Ok((name.to_string(), rows.checkpoint()?))).collect::<Result<Vec<_>>>()?;
+        let floors = sides.map(|(rows, name)| (name.to_string(), serde_json::json!(rows.floor())));
+        let detail = serde_json::json!({ "floors": floors.collect::<serde_json::Map<_, _>>() });
+        Ok(Some(Saved { format: FORMAT, groups, detail }))
+    }
+
+    fn restore(&mut self, saved: &Saved) -> Result<()> {
+        saved.expect_format(FORMAT)?;
+        let mut floors: std::collections::BTreeMap<String, _> = saved.detail("floors")?;
+        for (side, rows) in self.arrangements.iter_mut().enumerate() {
+            let floor = floors.remove(SIDES[side]).ok_or_else(|| DataflowError::mismatch("a floor is missing"))?;
+            rows.restore(saved.group(SIDES[side]), floor, &self.keys[side])?;
+        }
+        Ok(())
+    }
+
+    fn stats(&self) -> StateStats {
+        StateStats {
+            rows: self.arrangements.iter().map(Arrangement::len).sum(),
+            bytes: self.arrangements.iter().map(Arrangement::bytes).sum(),
+            touched_keys: self.touched_keys,
+            dropped_rows: 0,
+        }
+    }
+}
