@@ -46,6 +46,10 @@ impl Pipeline {
             return Ok(());
         }
         failpoint::hit("checkpoint.before")?;
+        if let Some(durability) = &self.durability {
+            // Whoever took the directory over writes its checkpoints now.
+            durability.dir.check_fenced()?;
+        }
         let mut segments: Vec<(String, Vec<RecordBatch>)> = Vec::new();
         let header = self.checkpoint_header(states, &mut segments)?;
         let Some(durability) = &mut self.durability else { return Ok(()) };

@@ -50,7 +50,7 @@ pub(crate) fn load(storage: &Storage, file: &FoundFile) -> Result<Arc<ParquetMet
         return Err(NotParquet::Failed(ConnectorError::Data {
             place: quoted(&file.path),
             problem: format!("is no valid Parquet file: its footer would be {footer_bytes} bytes long, the file has {}", file.size),
-            hint: None,
+            hint: Some(super::DAMAGED_HINT.into()),
         }));
     }
     let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip);
@@ -65,7 +65,7 @@ pub(crate) fn load(storage: &Storage, file: &FoundFile) -> Result<Arc<ParquetMet
             return Err(NotParquet::Failed(ConnectorError::Data {
                 place: quoted(&file.path),
                 problem: format!("is no valid Parquet file: row group {index} lies outside the file"),
-                hint: None,
+                hint: Some(super::DAMAGED_HINT.into()),
             }));
         }
     }
@@ -75,7 +75,11 @@ pub(crate) fn load(storage: &Storage, file: &FoundFile) -> Result<Arc<ParquetMet
 fn parquet_error(path: &str, error: ParquetError) -> ConnectorError {
     match error {
         ParquetError::External(source) => ConnectorError::unavailable("reading file", quoted(path), source),
-        other => ConnectorError::Data { place: quoted(path), problem: format!("cannot be read as Parquet: {other}"), hint: None },
+        other => ConnectorError::Data {
+            place: quoted(path),
+            problem: format!("is no valid Parquet file: {}", super::library_message(&other)),
+            hint: Some(super::DAMAGED_HINT.into()),
+        },
     }
 }
 
@@ -183,8 +187,8 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
                     }
                     other => ConnectorError::Data {
                         place: quoted(&slice.path),
-                        problem: format!("cannot be read as Parquet: {other}"),
-                        hint: None,
+                        problem: format!("is no valid Parquet file: {}", super::library_message(&other)),
+                        hint: Some(super::DAMAGED_HINT.into()),
                     },
                 })?;
                 let arrays: Vec<_> = positions.iter().map(|position| Arc::clone(batch.column(*position))).collect();
@@ -196,7 +200,7 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
             }
             if row != to {
                 let problem = format!("has {} rows in row group {index}, its footer says {rows}", row - group_row);
-                return Err(ConnectorError::Data { place: quoted(&slice.path), problem, hint: None });
+                return Err(ConnectorError::Data { place: quoted(&slice.path), problem, hint: Some(super::DAMAGED_HINT.into()) });
             }
         }
         group_row += rows;
