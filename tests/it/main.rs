@@ -6,3 +6,4 @@ mod oracle;
 mod reference;
 mod slt;
 mod support;
+mod takeover;

@@ -5,6 +5,7 @@ use arrow::compute::kernels::cast_utils::string_to_datetime;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use millstream_types::EventTime;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const AFTER_HELP: &str = "\
 Without a command: the shell, or the statements of -c, -f or standard input.
@@ -161,9 +162,12 @@ pub(crate) struct ReplayArgs {
     /// How fast event time passes: `max`, or a factor of real time such as `60x`.
     #[arg(long, value_name = "max | Nx", default_value = "max", value_parser = speed)]
     pub(crate) speed: Speed,
-    /// How history is cut into epochs.
-    #[arg(long, value_enum, default_value = "arrival")]
-    pub(crate) order: ReplayOrder,
+    /// How history is cut into epochs; `event-time` where every stream has a column for it, else `arrival`.
+    #[arg(long, value_enum)]
+    pub(crate) order: Option<ReplayOrder>,
+    /// How much event time an epoch of `--order event-time` takes, of every stream the same.
+    #[arg(long, value_name = "DURATION", default_value = "1 minute", value_parser = slice)]
+    pub(crate) slice: Duration,
     /// Close the windows that are still open at the end.
     #[arg(long)]
     pub(crate) close_windows: bool,
@@ -172,6 +176,8 @@ pub(crate) struct ReplayArgs {
 /// How a replay cuts history into epochs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ReplayOrder {
+    /// Sorted by event time and cut into slices, the same for all streams; nothing is late.
+    EventTime,
     /// Files in the source's order, cut by the limits of each stream; late rows are late as configured.
     Arrival,
 }
@@ -316,6 +322,12 @@ fn object_option(text: &str) -> Result<(String, String, String), String> {
         return Err(expected.into());
     }
     Ok((object.into(), option.into(), value.into()))
+}
+
+/// A duration above zero.
+fn slice(text: &str) -> Result<Duration, String> {
+    let slice = millstream_types::options::parse_duration(text).ok_or("expected a duration such as '1 minute'")?;
+    if slice.is_zero() { Err("the slice must be longer than nothing".into()) } else { Ok(slice) }
 }
 
 fn speed(text: &str) -> Result<Speed, String> {

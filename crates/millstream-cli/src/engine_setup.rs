@@ -5,9 +5,9 @@ use crate::settings::Settings;
 use millstream_engine::{Engine, EngineBuilder, EngineError};
 use millstream_types::{Classified, ErrorKind};
 
-/// A builder with the pipeline options of the settings.
+/// A builder with the pipeline options of the settings, and the environment for `${NAME}`.
 pub(crate) fn builder(settings: &Settings) -> EngineBuilder {
-    let mut builder = Engine::builder();
+    let mut builder = Engine::builder().environment(|name| std::env::var(name).ok());
     for (name, value) in &settings.pipeline {
         builder = builder.option(name, value);
     }

@@ -54,7 +54,7 @@ pub fn sink_context(schema: SchemaRef, mode: SinkMode) -> SinkContext {
 
 /// Limits of an epoch at this reading of the clock, generous ones.
 pub fn limits(clock: EventTime) -> EpochLimits {
-    EpochLimits { max_rows: None, max_bytes: 256_000_000, max_files: 1_000, clock, draining: false }
+    EpochLimits { max_rows: None, max_bytes: 256_000_000, max_files: 1_000, clock, draining: false, until: None }
 }
 
 /// Everything that a range holds.

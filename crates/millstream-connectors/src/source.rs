@@ -70,6 +70,8 @@ pub struct EpochLimits {
     pub clock: EventTime,
     /// `available` and `once`: take only what was there at [`Source::mark_end`], and do not wait for files to settle.
     pub draining: bool,
+    /// Replay in the order of event time: take what lies before this time. Other sources have no use for it.
+    pub until: Option<EventTime>,
 }
 
 /// What is known about a source without taking anything from it.
@@ -87,6 +89,8 @@ pub struct Backlog {
     pub next_due: Option<EventTime>,
     /// Smallest event time that unread files of the first start may hold; holds the watermark back (rulings on loading history).
     pub min_unread_event_time: Option<EventTime>,
+    /// Event time of the next row, where rows come in the order of event time.
+    pub next_event_time: Option<EventTime>,
 }
 
 /// A row that could not be decoded.
@@ -115,8 +119,29 @@ pub struct SourceBatch {
     pub first_row: u64,
     /// Rows that could not be decoded.
     pub bad: Vec<BadRow>,
+    /// Where a person finds the rows, for those that are refused later; `None`: by their offsets.
+    pub places: Option<RowPlaces>,
     /// Encoded bytes these rows took, as far as known.
     pub bytes: u64,
+}
+
+/// Where the rows of a batch stand in a file.
+#[derive(Debug, Clone)]
+pub struct RowPlaces {
+    /// The file.
+    pub path: Arc<str>,
+    /// Row offset that `lines` begins with.
+    pub first_row: u64,
+    /// Line of each row, bad ones counted, from 1; empty where rows are no lines and are counted from 1.
+    pub lines: Arc<[u64]>,
+}
+
+impl RowPlaces {
+    /// The place of the row with this offset: `path:line`.
+    pub fn place(&self, row: u64) -> String {
+        let line = usize::try_from(row.wrapping_sub(self.first_row)).ok().and_then(|at| self.lines.get(at).copied());
+        format!("{}:{}", self.path, line.unwrap_or(row + 1))
+    }
 }
 
 /// What to read of a range.

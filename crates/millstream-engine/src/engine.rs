@@ -6,11 +6,12 @@ use crate::error::{EngineError, Result};
 use crate::notice::Notice;
 use crate::pipeline::command::{Answer, Command, Stop};
 use crate::pipeline::snapshot::SnapshotRequest;
-use crate::pipeline::{Committed, Durability, Pipeline, PipelineOptions, Shared};
+use crate::pipeline::{Committed, Durability, EventTimeReplay, Pipeline, PipelineOptions, Shared};
 use crate::progress::{Progress, RunReport};
 use crate::result::StatementResult;
 use crate::session::{ScriptFailure, ScriptPosition, Session, script_failure};
 use crate::settings::{Settings, Trigger};
+use crate::statements::given_options::GivenOptions;
 use crate::stopwatch::SystemClock;
 use crate::subscription::Subscription;
 use arrow::array::RecordBatch;
@@ -55,7 +56,8 @@ pub struct EngineBuilder {
     clock: Arc<dyn Clock>,
     manual: bool,
     settings: Vec<(String, String)>,
-    overrides: BTreeMap<(String, String), String>,
+    given: GivenOptions,
+    history: Option<EventTimeReplay>,
     takeover: bool,
     adopted: Option<SessionContext>,
     console: Option<Arc<Mutex<dyn std::io::Write + Send>>>,
@@ -74,7 +76,8 @@ impl Default for EngineBuilder {
             clock: Arc::new(SystemClock),
             manual: false,
             settings: Vec::new(),
-            overrides: BTreeMap::new(),
+            given: GivenOptions::default(),
+            history: None,
             takeover: false,
             adopted: None,
             console: None,
@@ -121,7 +124,21 @@ impl EngineBuilder {
     /// Replaces an option of a stream or sink that a pipeline file defines, for instance its path.
     #[must_use]
     pub fn stream_option(mut self, object: impl Into<String>, option: impl Into<String>, value: impl Into<String>) -> Self {
-        self.overrides.insert((object.into(), option.into()), value.into());
+        self.given.overrides.insert((object.into(), option.into()), value.into());
+        self
+    }
+
+    /// What `${NAME}` in the options of streams, sinks and tables stands for. Without it no name is known.
+    #[must_use]
+    pub fn environment(mut self, lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.given.environment = Arc::new(lookup);
+        self
+    }
+
+    /// Hands the history of all streams out in the order of event time, an epoch for each slice that has rows.
+    #[must_use]
+    pub fn event_time_replay(mut self, replay: EventTimeReplay) -> Self {
+        self.history = Some(replay);
         self
     }
 
@@ -182,7 +199,8 @@ impl EngineBuilder {
             shared: Arc::clone(&shared),
             durability,
             manual: self.manual,
-            overrides: self.overrides,
+            given: self.given,
+            history: self.history,
             console: self.console,
         });
         pipeline.recover().await?;
@@ -220,7 +238,8 @@ impl Engine {
         let starts = statements.iter().any(|statement| {
             matches!(statement, Statement::CreateMaterializedView(_) | Statement::CreateSink(_) | Statement::InsertInto(_))
         });
-        let notices = self.request(|answer| Command::Ddl { statements, answer }).await?;
+        let done = self.request(|answer| Command::Ddl { statements, answer }).await?;
+        let notices = done.map_err(|failed| failed.error)?;
         if starts && !self.inner.manual && self.inner.shared.auto_start() {
             self.start().await?;
         }
@@ -270,11 +289,19 @@ impl Engine {
         let mut notices = Vec::new();
         let new = self.new_definitions(&definitions)?;
         if !new.is_empty() {
-            // Statements are tried one by one only to find the failing one: they take effect together or not at all.
+            // They take effect together or not at all.
             let statements: Vec<Statement> = new.iter().map(|(_, statement)| statement.clone()).collect();
-            match self.request(|answer| Command::Ddl { statements, answer }).await {
-                Ok(more) => notices.extend(more),
-                Err(error) => return Err(self.locate(error, &new).await),
+            let (index, error) = match self.request(|answer| Command::Ddl { statements, answer }).await {
+                Ok(Ok(more)) => {
+                    notices.extend(more);
+                    (0, None)
+                }
+                Ok(Err(failed)) => (failed.index, Some(failed.error)),
+                // The epoch that makes them take effect failed, not one of them.
+                Err(error) => (0, Some(error)),
+            };
+            if let Some(error) = error {
+                return Err(ScriptFailure { position: new[index].0.clone(), error });
             }
         }
         for (position, place, statement) in inserts {
@@ -355,29 +382,6 @@ impl Engine {
             return Err(fail(&position, EngineError::invalid(message, hint)));
         }
         Ok(new)
-    }
-
-    /// Finds the statement an error of a set belongs to: by the object it names.
-    async fn locate(&self, error: EngineError, statements: &[(ScriptPosition, Statement)]) -> ScriptFailure {
-        let explained = |statement: &Statement| statement.query().is_some();
-        let text = error.to_string();
-        let by_name = statements.iter().find(|(_, statement)| {
-            let name = defined_name(statement);
-            name.is_some_and(|name| text.contains(&format!("\"{name}\"")))
-        });
-        if let Some((position, _)) = by_name {
-            return ScriptFailure { position: position.clone(), error };
-        }
-        // The message does not tell: the first statement with a query that fails the same way alone is the one.
-        for (position, statement) in statements.iter().filter(|(_, statement)| explained(statement)) {
-            let copy = Box::new(statement.clone());
-            let failed = self.request(|answer| Command::Explain { statement: copy, answer }).await.err();
-            if failed.is_some_and(|other| other.to_string() == text) {
-                return ScriptFailure { position: position.clone(), error };
-            }
-        }
-        let position = statements.first().map(|(position, _)| position.clone());
-        ScriptFailure { position: position.unwrap_or(ScriptPosition { name: None, line: 1, text: String::new() }), error }
     }
 
     /// The handle that pushes rows into a memory stream.

@@ -35,7 +35,7 @@ pub enum EngineError {
     #[error("{0}")]
     Dataflow(Arc<DataflowError>),
     /// A source or sink failed.
-    #[error("{owner}: {source}")]
+    #[error("{}", connector_message(owner, source))]
     Connector {
         /// `stream "s"` or `sink "k"`.
         owner: String,
@@ -45,7 +45,7 @@ pub enum EngineError {
     /// The state directory failed.
     #[error("{0}")]
     State(Arc<StateError>),
-    /// DataFusion refused the query or failed while running it.
+    /// DataFusion failed while running a query; what it refuses to plan is [`Sql`](Self::Sql).
     #[error("{}", datafusion_message(.0))]
     DataFusion(Arc<DataFusionError>),
     /// An option is unknown, missing or out of range.
@@ -59,11 +59,13 @@ pub enum EngineError {
         /// What to do.
         hint: Option<String>,
     },
-    /// Too many rows of a stream could not be decoded.
+    /// A row that a stream's policy does not let pass, or too many rows that could not be decoded.
     #[error("{message}")]
     BadRows {
         /// Stream, counts and the first reasons.
         message: String,
+        /// What to do.
+        hint: String,
     },
     /// What the state directory says cannot be.
     #[error("{0}")]
@@ -91,14 +93,37 @@ impl EngineError {
         }
     }
 
+    /// DataFusion's error about a query: with its place, where it is the query that is wrong.
+    pub(crate) fn in_query(error: DataFusionError, query: &sqlparser::ast::Query) -> Self {
+        match SqlError::is_planner_error(&error) {
+            true => SqlError::from_planner(&error, Some(query)).into(),
+            false => Self::DataFusion(Arc::new(error)),
+        }
+    }
+
+    /// As [`in_query`](Self::in_query), for an error of the incremental planner.
+    pub(crate) fn in_plan(error: PlanError, query: &sqlparser::ast::Query) -> Self {
+        match error {
+            PlanError::Query(error) => Self::in_query(*error, query),
+            error => error.into(),
+        }
+    }
+
+    /// The same error at the place where `query` names a relation.
+    #[must_use]
+    pub(crate) fn at_relation(self, query: &sqlparser::ast::Query, relation: &str) -> Self {
+        match (&self, millstream_sql::place::place_of_relation(query, relation)) {
+            (Self::Invalid { message, hint }, Some(span)) => {
+                SqlError { message: message.clone(), hint: hint.clone(), start: None, end: None }.at(span).into()
+            }
+            _ => self,
+        }
+    }
+
     /// Line and column within the statement (from 1), where known.
     pub fn position(&self) -> Option<(u64, u64)> {
         match self {
             Self::Sql(error) => error.start.map(|start| (start.line, start.column)),
-            Self::DataFusion(error) => {
-                let span = error.diagnostic()?.span?;
-                (span.start.line > 0).then_some((span.start.line, span.start.column))
-            }
             _ => None,
         }
     }
@@ -107,7 +132,13 @@ impl EngineError {
     /// the line of the file it starts on.
     pub fn render(&self, source: &str, source_name: Option<&str>, first_line: u64) -> String {
         let mut message = self.to_string();
-        let mut cause = std::error::Error::source(self);
+        // The message of these is their cause's own, whose causes come next.
+        let mut cause = match self {
+            Self::State(error) => std::error::Error::source(error.as_ref()),
+            Self::Plan(error) => std::error::Error::source(error.as_ref()),
+            Self::Dataflow(error) => std::error::Error::source(error.as_ref()),
+            error => std::error::Error::source(error),
+        };
         while let Some(error) = cause {
             let text = error.to_string();
             if !message.contains(&text) {
@@ -118,10 +149,16 @@ impl EngineError {
         }
         let (start, end) = match self {
             Self::Sql(error) => (error.start, error.end),
-            _ => (self.position().map(|(line, column)| millstream_sql::Position { line, column }), None),
+            _ => (None, None),
         };
         SqlError { message, hint: self.hint(), start, end }.render(source, source_name, first_line)
     }
+}
+
+/// A connector's message with the object it belongs to, which it may name itself.
+fn connector_message(owner: &str, source: &ConnectorError) -> String {
+    let message = source.to_string();
+    if message.contains(owner) { message } else { format!("{owner}: {message}") }
 }
 
 /// DataFusion's message without its decorations.
@@ -129,14 +166,9 @@ fn datafusion_message(error: &DataFusionError) -> String {
     let text = error.strip_backtrace();
     let mut text = text.as_str();
     for prefix in [
-        "Error during planning: ",
         "Execution error: ",
-        "Schema error: ",
-        "SQL error: ",
         "External error: ",
         "Arrow error: ",
-        "This feature is not implemented: ",
-        "type_coercion\ncaused by\n",
         "Invalid argument error: ",
         "Optimizer rule 'simplify_expressions' failed\ncaused by\n",
     ] {
@@ -174,10 +206,7 @@ impl Classified for EngineError {
             Self::State(error) => error.hint(),
             Self::Option(error) => error.hint(),
             Self::Invalid { hint, .. } => hint.clone(),
-            Self::DataFusion(error) => error.diagnostic().and_then(|diagnostic| diagnostic.helps.first()).map(|help| help.message.clone()),
-            Self::BadRows { .. } => {
-                Some("Look at millstream.dead_letters, or raise max_bad_rows of the stream if so many bad rows are expected.".into())
-            }
+            Self::BadRows { hint, .. } => Some(hint.clone()),
             _ => None,
         }
     }
@@ -190,7 +219,10 @@ impl From<SqlError> for EngineError {
 }
 impl From<PlanError> for EngineError {
     fn from(error: PlanError) -> Self {
-        Self::Plan(Arc::new(error))
+        match error {
+            PlanError::Query(error) => (*error).into(),
+            error => Self::Plan(Arc::new(error)),
+        }
     }
 }
 impl From<StateError> for EngineError {
@@ -205,7 +237,10 @@ impl From<DataflowError> for EngineError {
 }
 impl From<DataFusionError> for EngineError {
     fn from(error: DataFusionError) -> Self {
-        Self::DataFusion(Arc::new(error))
+        match SqlError::is_planner_error(&error) {
+            true => SqlError::from_planner(&error, None).into(),
+            false => Self::DataFusion(Arc::new(error)),
+        }
     }
 }
 impl From<arrow::error::ArrowError> for EngineError {

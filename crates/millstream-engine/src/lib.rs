@@ -27,6 +27,7 @@ pub mod system_tables;
 pub use engine::{CatalogEntry, Engine, EngineBuilder, MemorySource, PipelineFile, Pushed};
 pub use error::EngineError;
 pub use notice::{Notice, Severity};
+pub use pipeline::EventTimeReplay;
 pub use pipeline::command::Stop;
 pub use progress::{EpochProgress, Progress, RunReport};
 pub use result::{Output, Rows, StatementResult};

@@ -340,7 +340,8 @@ impl Session {
     async fn select(&self, query: &Query) -> Result<StatementResult> {
         let resolved = self.plan(query).await?;
         let frame = DataFrame::new(resolved.state, resolved.plan);
-        Ok(StatementResult { tag: "SELECT".into(), notices: Vec::new(), output: Output::Rows(Rows::new(frame.execute_stream().await?)) })
+        let rows = frame.execute_stream().await.map_err(|error| EngineError::in_query(error, query))?;
+        Ok(StatementResult { tag: "SELECT".into(), notices: Vec::new(), output: Output::Rows(Rows::new(rows)) })
     }
 
     async fn explain_batch(&self, mode: ExplainMode, statement: Statement) -> Result<StatementResult> {

@@ -168,7 +168,7 @@ pub(crate) async fn unread(
     let mut source = registry::create_source(&def.connector, context).map_err(fail)?;
     source.open(None, &[]).await.map_err(fail)?;
     source.mark_end().await.map_err(fail)?;
-    let limits = EpochLimits { max_rows: None, max_bytes: u64::MAX, max_files: u64::MAX, clock: clock.now(), draining: true };
+    let limits = EpochLimits { max_rows: None, max_bytes: u64::MAX, max_files: u64::MAX, clock: clock.now(), draining: true, until: None };
     let mut history = Vec::new();
     while let Some(ranges) = source.plan(&limits).await.map_err(fail)? {
         let rows = |range: &PartitionRange| range.range.start == range.range.end;

@@ -122,24 +122,6 @@ impl SqlError {
         }
     }
 
-    /// An error of DataFusion's planner: its message, and the place and the help it knows. Places need the parser option
-    /// `collect_spans`, and count within the text the query was parsed from.
-    pub fn from_planner(error: &DataFusionError) -> Self {
-        let text = error.find_root().strip_backtrace();
-        let line = text.lines().next().unwrap_or("invalid statement");
-        let prefixes = ["Error during planning: ", "Schema error: ", "This feature is not implemented: ", "SQL error: "];
-        let message = prefixes.iter().find_map(|prefix| line.strip_prefix(prefix)).unwrap_or(line);
-        let mut result = SqlError::new(lower_first(message));
-        if let Some(diagnostic) = error.diagnostic() {
-            let position = |line, column| (line > 0 && column > 0).then_some(Position { line, column });
-            result.start = diagnostic.span.and_then(|span| position(span.start.line, span.start.column));
-            result.end = diagnostic.span.and_then(|span| position(span.end.line, span.end.column));
-            let helps: Vec<&str> = diagnostic.helps.iter().map(|help| help.message.as_str()).collect();
-            result.hint = (!helps.is_empty()).then(|| helps.join("\n"));
-        }
-        result
-    }
-
     /// The error as text for people. `source` is the text that was parsed, `source_name` where it comes from, and
     /// `first_line` the line of `source_name` on which `source` begins.
     pub fn render(&self, source: &str, source_name: Option<&str>, first_line: u64) -> String {
@@ -234,7 +216,7 @@ fn humanized(text: &str) -> String {
 }
 
 /// The text with a lower-case first letter, unless its first word is written in capitals.
-fn lower_first(text: &str) -> String {
+pub(crate) fn lower_first(text: &str) -> String {
     let text = text.trim().trim_end_matches('.');
     let mut chars = text.chars();
     match (chars.next(), chars.clone().next()) {

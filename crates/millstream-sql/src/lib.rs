@@ -22,6 +22,8 @@ pub mod dialect;
 pub mod error;
 pub mod literal;
 pub mod parse;
+pub mod place;
+mod planner_error;
 pub mod rewrite;
 pub mod split;
 pub mod statement;

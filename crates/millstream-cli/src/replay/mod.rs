@@ -1,7 +1,10 @@
 //! `millstream replay`: a pipeline file over history, with a clock that follows event time.
 //!
 //! Nothing in the SQL changes. Streams are re-pointed with `--set`, for instance from a socket to a directory of Parquet;
-//! `--from` and `--to` bound the event times that count. The epoch clock is the largest watermark reached, so that
+//! `--from` and `--to` bound the event times that count. In the order of event time (the default where every stream has a
+//! column for it) the history of each stream is sorted once, beside the state directory, and an epoch takes one slice of
+//! event time of all of them, so that rows of different streams meet as they met in life; the epoch clock is the end of the
+//! slice and nothing is late. In the order of arrival the epoch clock is the largest watermark reached. Either way
 //! processing time in a replay does not depend on when it is run. At `--speed 60x` an epoch waits until its event time
 //! is due; with `max` it does not. At the end the windows that are still open are closed when the whole history was
 //! read, or `--close-windows` says so. A second run on the same state directory goes on where the first one stopped.
@@ -9,10 +12,12 @@
 mod bounds;
 mod clock;
 
-use crate::args::{GlobalArgs, ReplayArgs, Speed};
+use crate::args::{GlobalArgs, ReplayArgs, ReplayOrder, Speed};
 use crate::engine_setup;
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
+use crate::message;
+use crate::numbers;
 use crate::pipeline_file;
 use crate::present::Presenter;
 use crate::progress;
@@ -20,8 +25,11 @@ use crate::run::{finish, with_progress};
 use crate::script::Script;
 use crate::settings::Settings;
 use clock::{Pace, ReplayClock};
-use millstream_engine::{Engine, EngineError};
+use millstream_connectors::sources::history::HistoryOptions;
+use millstream_engine::{Engine, EngineError, EventTimeReplay};
 use millstream_sql::Statement;
+use millstream_sql::statement::ColumnKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Runs a replay.
@@ -33,28 +41,91 @@ pub(crate) async fn replay(mut args: ReplayArgs, global: &GlobalArgs, settings: 
     let mut presenter = Presenter::new(settings, global.format, global.quiet, false);
     let closes = args.close_windows || args.to.is_none();
     prepare_streams(&script, &mut args, closes)?;
-    if args.from.is_some() || args.to.is_some() {
+    let order = args.order.unwrap_or_else(|| default_order(&script));
+    if order == ReplayOrder::Arrival && (args.from.is_some() || args.to.is_some()) {
         script.text = bounds::bounded_script(&script, args.from, args.to, &mut args.pipeline.set)?;
     }
     let default_dir = pipeline_file::default_state_dir(&args.pipeline.file).with_extension("replay");
     let clock = Arc::new(ReplayClock::new(args.from));
-    let builder = pipeline_file::builder(&args.pipeline, settings, Some(default_dir), global.quiet);
+    let spool = Spool::beside(&args, &default_dir);
+    let mut builder = pipeline_file::builder(&args.pipeline, settings, Some(default_dir), global.quiet);
+    if order == ReplayOrder::EventTime {
+        let options = HistoryOptions { directory: spool.directory.clone(), from: args.from, to: args.to, closes };
+        builder = builder.event_time_replay(EventTimeReplay { slice: args.slice, options });
+        if presenter.talkative {
+            message::line(&format!("replaying in the order of event time, {} at a time", numbers::duration(args.slice)));
+        }
+    }
     let mut interrupts = Interrupts::watch()?;
     let engine = engine_setup::build(builder.manual().clock(Arc::clone(&clock) as Arc<dyn millstream_types::Clock>)).await?;
     let file = pipeline_file::apply(&engine, &script, &presenter).await?;
     let shows_progress = !args.pipeline.no_progress && !global.quiet;
-    let total_bytes = progress::input_bytes(&engine.catalog(), &args.pipeline.set);
-    let work = drive(&engine, &clock, Pace::new(args.speed));
+    // Sorted rows are not as many bytes as the files they come from.
+    let total_bytes = match order {
+        ReplayOrder::EventTime => None,
+        ReplayOrder::Arrival => progress::input_bytes(&engine.catalog(), &args.pipeline.set),
+    };
+    let work = drive(&engine, &clock, order, Pace::new(args.speed));
     let outcome = with_progress(&engine, shows_progress, total_bytes, work, &mut interrupts).await;
-    finish(&engine, outcome, file, &mut presenter, args.pipeline.report.as_deref(), &mut interrupts).await
+    let finished = finish(&engine, outcome, file, &mut presenter, args.pipeline.report.as_deref(), &mut interrupts).await;
+    spool.remove_temporary();
+    finished
+}
+
+/// Where sorted history is kept.
+struct Spool {
+    directory: PathBuf,
+    is_temporary: bool,
+}
+
+impl Spool {
+    /// Beside the state directory, so that a second run goes on in it; somewhere temporary for a replay that keeps nothing.
+    fn beside(args: &ReplayArgs, default_dir: &Path) -> Self {
+        if args.pipeline.in_memory {
+            let name = format!("millstream-replay-{}", std::process::id());
+            return Self { directory: std::env::temp_dir().join(name), is_temporary: true };
+        }
+        let state = args.pipeline.state_dir.as_deref().unwrap_or(default_dir);
+        let mut name = state.file_name().map(ToOwned::to_owned).unwrap_or_default();
+        name.push(".history");
+        Self { directory: state.with_file_name(name), is_temporary: false }
+    }
+
+    /// Removes what nobody reads again. Failing to is no failure of the replay.
+    fn remove_temporary(&self) {
+        if self.is_temporary {
+            let _ = std::fs::remove_dir_all(&self.directory);
+        }
+    }
+}
+
+/// Event time where every stream has a column for it that its source reads, and rows do not change earlier ones.
+fn default_order(script: &Script) -> ReplayOrder {
+    for parsed in millstream_sql::parse_script(&script.text) {
+        let Ok(parsed) = parsed else { break };
+        let Statement::CreateStream(stream) = parsed.statement else { continue };
+        if stream.as_select.is_some() {
+            continue;
+        }
+        let changes = !stream.primary_key.is_empty() || stream.options.iter().any(|(option, _)| option == "op_column");
+        let has_column = stream.watermark.as_ref().is_some_and(|watermark| {
+            let declared = stream.columns.iter().find(|column| column.name.value.eq_ignore_ascii_case(&watermark.column.value));
+            declared.is_none_or(|column| matches!(column.kind, ColumnKind::Physical))
+        });
+        if changes || !has_column {
+            return ReplayOrder::Arrival;
+        }
+    }
+    ReplayOrder::EventTime
 }
 
 /// Runs epochs until there is nothing left.
-async fn drive(engine: &Engine, clock: &ReplayClock, mut pace: Pace) -> Result<(), EngineError> {
+async fn drive(engine: &Engine, clock: &ReplayClock, order: ReplayOrder, mut pace: Pace) -> Result<(), EngineError> {
     while engine.run_epoch().await?.is_some() {
         let Some(progress) = engine.progress().latest() else { continue };
-        for source in &progress.sources {
-            clock.reached(source.watermark);
+        match order {
+            ReplayOrder::EventTime => clock.reached(progress.clock),
+            ReplayOrder::Arrival => progress.sources.iter().for_each(|source| clock.reached(source.watermark)),
         }
         pace.wait(clock.event_time()).await;
     }

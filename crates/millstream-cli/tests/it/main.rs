@@ -130,6 +130,107 @@ fn a_pipeline_file_runs_and_running_it_again_adds_nothing() {
     );
 }
 
+/// Two streams whose files do not lie in the order of time.
+fn history(directory: &Path) {
+    let rows = |rows: &[(u32, &str)]| {
+        let lines = rows.iter().map(|(id, time)| format!("{id},2024-05-01T00:{time}Z\n"));
+        format!("id,ts\n{}", lines.collect::<String>())
+    };
+    for (path, content) in [
+        ("clicks/a.csv", rows(&[(3, "02:10"), (1, "00:30")])),
+        ("clicks/b.csv", rows(&[(2, "01:05")])),
+        ("views/a.csv", rows(&[(5, "02:59"), (4, "00:10")])),
+    ] {
+        std::fs::create_dir_all(directory.join(path).parent().unwrap()).unwrap();
+        std::fs::write(directory.join(path), content).unwrap();
+    }
+    let stream = |name: &str| {
+        format!(
+            "CREATE STREAM {name} (id BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts) \
+             WITH (connector = 'files', path = '{name}', format = 'csv', order = 'name', max_files_per_epoch = '1');\n"
+        )
+    };
+    let view = "CREATE MATERIALIZED VIEW met AS SELECT 'click' AS what, id, _epoch_time AS at FROM clicks
+UNION ALL SELECT 'view', id, _epoch_time FROM views;
+CREATE MATERIALIZED VIEW per_minute AS
+SELECT window_start, count(*) AS n FROM TUMBLE(clicks, ts, INTERVAL '1 minute') GROUP BY window_start EMIT ON WINDOW CLOSE;
+SELECT what, id, at FROM met ORDER BY at, what, id;
+SELECT count(*) AS closed FROM per_minute;
+";
+    std::fs::write(directory.join("h.sql"), stream("clicks") + &stream("views") + view).unwrap();
+}
+
+fn replayed(directory: &Path, more: &[&str]) -> (String, serde_json::Value) {
+    let args = [&["replay", "h.sql", "--report", "report.json"], more].concat();
+    let output = run(directory, &args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report = std::fs::read_to_string(directory.join("report.json")).unwrap();
+    (stdout(&output), serde_json::from_str(&report).unwrap())
+}
+
+#[test]
+fn a_replay_in_the_order_of_event_time_takes_the_same_slice_of_every_stream() {
+    let directory = directory();
+    history(directory.path());
+    let expected = "what,id,at
+click,1,2024-05-01 00:01:00
+view,4,2024-05-01 00:01:00
+click,2,2024-05-01 00:02:00
+click,3,2024-05-01 00:03:00
+view,5,2024-05-01 00:03:00
+closed
+3
+";
+    let (rows, report) = replayed(directory.path(), &[]);
+    assert_eq!((rows.as_str(), &report["rows_late"]), (expected, &0.into()));
+    // A second run finds everything done, and the files that came since are no part of the history.
+    std::fs::write(directory.path().join("views/b.csv"), "id,ts\n6,2024-05-01T00:00:00Z\n").unwrap();
+    assert_eq!(replayed(directory.path(), &[]).0, expected);
+    std::fs::remove_file(directory.path().join("views/b.csv")).unwrap();
+    // As files lie, click 2 comes after its time.
+    let (_, report) = replayed(directory.path(), &["--order", "arrival", "--in-memory"]);
+    assert_eq!((&report["rows_in"], &report["rows_late"]), (&5.into(), &1.into()), "{report}");
+    // Without the end of history the last window stays open; rows outside the bounds are no input.
+    let bounds = ["--in-memory", "--slice", "1 hour", "--from", "2024-05-01T00:00:20Z", "--to", "2024-05-01T00:02:30Z"];
+    let (rows, report) = replayed(directory.path(), &bounds);
+    let expected = "what,id,at
+click,1,2024-05-01 01:00:00
+click,2,2024-05-01 01:00:00
+click,3,2024-05-01 01:00:00
+closed
+2
+";
+    assert_eq!((rows.as_str(), &report["rows_in"]), (expected, &3.into()));
+    let closed = replayed(directory.path(), &[&bounds[..], &["--close-windows"]].concat()).0;
+    assert!(closed.ends_with("closed\n3\n"), "{closed}");
+}
+
+#[test]
+fn a_mistake_in_a_pipeline_file_is_shown_where_it_stands() {
+    let directory = directory();
+    let text = "CREATE STREAM s (id BIGINT);\n-- the view\nCREATE MATERIALIZED VIEW v AS\n  SELECT idd FROM s;\n";
+    std::fs::write(directory.path().join("p.sql"), text).unwrap();
+    let output = run(directory.path(), &["run", "p.sql", "--in-memory"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("p.sql:4:10") && stderr(&output).contains("4 |   SELECT idd FROM s"), "{}", stderr(&output));
+}
+
+#[test]
+fn options_take_values_from_the_environment() {
+    let directory = directory();
+    pipeline(directory.path());
+    let text = std::fs::read_to_string(directory.path().join("p.sql")).unwrap().replace("path = 'in'", "path = '${WORDS_DIR}'");
+    std::fs::write(directory.path().join("p.sql"), text).unwrap();
+    let args = ["run", "p.sql", "--trigger", "available"];
+    let unset = millstream(directory.path(), &args).env_remove("WORDS_DIR").output().unwrap();
+    assert!(stderr(&unset).contains("environment variable \"WORDS_DIR\" is not set"), "{}", stderr(&unset));
+    let set = millstream(directory.path(), &args).env("WORDS_DIR", "in").output().unwrap();
+    assert_eq!(stdout(&set), "word,total\nx,4\ny,2\n", "{}", stderr(&set));
+    let shown =
+        millstream(directory.path(), &["--state-dir", ".millstream/p", "-c", "SHOW CREATE words"]).env("WORDS_DIR", "in").output().unwrap();
+    assert!(stdout(&shown).contains("path = '${WORDS_DIR}'"), "{}{}", stdout(&shown), stderr(&shown));
+}
+
 #[test]
 fn check_plans_without_touching_data() {
     let directory = directory();

@@ -276,6 +276,16 @@ pub(crate) fn split_csv_record(record: &str, options: &FormatOptions) -> Option<
     csv::split_record(record, options.delimiter, options.quote).ok()
 }
 
+/// Whether a line is a CSV header for these columns.
+///
+/// # Errors
+/// When a column has a type that CSV cannot hold.
+pub(crate) fn header_fits(schema: &SchemaRef, options: &FormatOptions, line: &[u8]) -> Result<bool> {
+    let mut decoder = csv::CsvDecoder::new(schema, &[], options)?;
+    decoder.set_header(line);
+    Ok(decoder.header_columns().is_some())
+}
+
 /// A text as an array with one value of the field's type, or the reason why it is none.
 pub(crate) fn parse_scalar(
     field: &arrow::datatypes::FieldRef,

@@ -3,6 +3,7 @@
 pub(crate) mod columns;
 pub mod files;
 pub mod generator;
+pub mod history;
 pub mod memory;
 pub mod nexmark;
 pub(crate) mod pace;

@@ -83,6 +83,7 @@ impl Resolver<'_> {
             let name = object_name(name);
             self.catalog.get(&name).is_some_and(|object| matches!(object.kind, ObjectKind::Stream(_)))
         };
+        let written = query.clone();
         rewrite_query(&mut query, &RewriteContext { is_stream: &is_stream, shows_hidden_columns: hidden })?;
         let statement = DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
         let references = self.base.resolve_table_references(&statement)?;
@@ -100,7 +101,7 @@ impl Resolver<'_> {
                 Some("information_schema") => continue,
                 _ => {}
             }
-            let (name, object) = self.lookup(&name)?;
+            let (name, object) = self.lookup(&name).map_err(|error| error.at_relation(&written, &name))?;
             reads.insert(object.name.clone());
             let provider: Arc<dyn TableProvider> = match &object.kind {
                 ObjectKind::View(view) => {
@@ -113,7 +114,7 @@ impl Resolver<'_> {
             tables.insert(name, provider);
         }
         let state = with_tables(self.base, tables, system)?;
-        let plan = state.statement_to_plan(statement).await?;
+        let plan = state.statement_to_plan(statement).await.map_err(|error| EngineError::in_query(error, &written))?;
         Ok((plan, state))
     }
 

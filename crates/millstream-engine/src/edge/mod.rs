@@ -26,10 +26,13 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use changelog::Changelog;
 use computed::Computed;
 use datafusion::execution::SessionState;
-use millstream_connectors::source::{BadRow, SourceBatch};
+use millstream_connectors::source::{BadRow, RowPlaces, SourceBatch};
 use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, Offset};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// How many bad rows a message about too many of them shows.
+const BAD_EXAMPLES_MAX: usize = 5;
 
 /// What one epoch brought of one stream.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +51,8 @@ pub struct Accepted {
     pub rows_future: u64,
     /// Encoded bytes read.
     pub bytes: u64,
+    /// Place and reason of the first bad rows, whatever becomes of them.
+    pub bad_examples: Vec<String>,
     /// The rows refused, as far as the policies keep them.
     pub dead_letters: Vec<DeadLetter>,
 }
@@ -166,7 +171,7 @@ impl Edge {
     /// # Errors
     /// When a policy is `fail` and a row does not fit, or an expression cannot be evaluated at all.
     pub fn accept(&mut self, partition: &str, batch: SourceBatch, epoch: EdgeEpoch, accepted: &mut Accepted) -> Result<()> {
-        let offsets = RowOffsets { sequence: batch.sequence, first: batch.first_row, rows: batch.rows };
+        let offsets = RowOffsets { sequence: batch.sequence, first: batch.first_row, rows: batch.rows, places: batch.places };
         accepted.rows_in += (batch.batch.num_rows() + batch.bad.len()) as u64;
         accepted.bytes += batch.bytes;
         for row in batch.bad {
@@ -341,7 +346,8 @@ impl Edge {
                         self.bad(offsets.bad_row(row, reason, &rows, &self.def.name), accepted)?;
                     }
                     RowPolicy::Fail => {
-                        return Err(EngineError::BadRows { message: format!("stream \"{}\": {reason}", self.def.name) });
+                        let row = offsets.bad_row(row, reason, &rows, &self.def.name);
+                        self.refuse("future", RowPolicy::Fail, row, accepted)?;
                     }
                 }
             } else {
@@ -388,6 +394,9 @@ impl Edge {
 
     fn bad(&self, row: BadRow, accepted: &mut Accepted) -> Result<()> {
         accepted.rows_bad += 1;
+        if accepted.bad_examples.len() < BAD_EXAMPLES_MAX {
+            accepted.bad_examples.push(format!("{}: {}", row.place, row.reason));
+        }
         self.refuse("bad", self.def.options.on_error, row, accepted)
     }
 
@@ -404,7 +413,15 @@ impl Edge {
                 Ok(())
             }
             RowPolicy::Fail => {
-                Err(EngineError::BadRows { message: format!("stream \"{}\": {kind} row at {}: {}", self.def.name, row.place, row.reason) })
+                let option = match kind {
+                    "late" => "on_late",
+                    "future" => "on_future",
+                    _ => "on_error",
+                };
+                Err(EngineError::BadRows {
+                    message: format!("stream \"{}\": {kind} row at {}: {}", self.def.name, row.place, row.reason),
+                    hint: format!("Mend the row, or set {option} = 'dead_letter' for the stream to put such rows aside and go on."),
+                })
             }
         }
     }
@@ -432,6 +449,7 @@ pub(crate) struct RowOffsets {
     sequence: u64,
     first: u64,
     rows: Option<Vec<u64>>,
+    places: Option<RowPlaces>,
 }
 
 impl RowOffsets {
@@ -443,31 +461,37 @@ impl RowOffsets {
         Offset { sequence: self.sequence, row }
     }
 
+    /// The same without the rows' numbers, to be given others.
+    fn unnumbered(&self) -> RowOffsets {
+        RowOffsets { sequence: self.sequence, first: self.first, rows: None, places: self.places.clone() }
+    }
+
     fn slice(&self, start: usize, len: usize) -> RowOffsets {
         match &self.rows {
-            Some(rows) => RowOffsets { rows: Some(rows[start..start + len].to_vec()), ..*self },
-            None => RowOffsets { first: self.first + start as u64, rows: None, ..*self },
+            Some(rows) => RowOffsets { rows: Some(rows[start..start + len].to_vec()), ..self.unnumbered() },
+            None => RowOffsets { first: self.first + start as u64, ..self.unnumbered() },
         }
     }
 
     fn none(&self) -> RowOffsets {
-        RowOffsets { rows: Some(Vec::new()), ..*self }
+        RowOffsets { rows: Some(Vec::new()), ..self.unnumbered() }
     }
 
     fn filtered(&self, keep: &[bool]) -> RowOffsets {
         let rows = keep.iter().enumerate().filter(|(_, keep)| **keep).map(|(row, _)| self.at(row).row).collect();
-        RowOffsets { rows: Some(rows), ..*self }
+        RowOffsets { rows: Some(rows), ..self.unnumbered() }
     }
 
     fn joined(&self, len: usize, other: RowOffsets, other_len: usize) -> RowOffsets {
         let rows = (0..len).map(|row| self.at(row).row).chain((0..other_len).map(|row| other.at(row).row)).collect();
-        RowOffsets { rows: Some(rows), ..*self }
+        RowOffsets { rows: Some(rows), ..self.unnumbered() }
     }
 
     fn bad_row(&self, row: usize, reason: String, rows: &RecordBatch, stream: &str) -> BadRow {
         let offset = self.at(row);
         let raw = row_text(rows, row);
-        BadRow { offset, place: format!("{stream}@{offset}"), reason, raw }
+        let place = self.places.as_ref().map_or_else(|| format!("{stream}@{offset}"), |places| places.place(offset.row));
+        BadRow { offset, place, reason, raw }
     }
 }
 

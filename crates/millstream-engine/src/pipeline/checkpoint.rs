@@ -47,6 +47,10 @@ impl Pipeline {
             return Ok(());
         }
         failpoint::hit("checkpoint.before")?;
+        if let Some(durability) = &self.durability {
+            // Whoever took the directory over writes its checkpoints now.
+            durability.dir.check_fenced()?;
+        }
         let mut segments: Vec<(String, Vec<RecordBatch>)> = Vec::new();
         let unchanged = self.history_segments(&mut segments)?;
         let header = self.checkpoint_header(states, &mut segments)?;

@@ -22,6 +22,15 @@ pub enum Stop {
     Now,
 }
 
+/// The statement of several that failed; nothing of them took effect.
+#[derive(Debug)]
+pub struct FailedStatement {
+    /// Which, from 0.
+    pub index: usize,
+    /// Why.
+    pub error: EngineError,
+}
+
 /// The answer to a command.
 pub type Answer<T> = oneshot::Sender<Result<T>>;
 
@@ -31,8 +40,8 @@ pub enum Command {
     Ddl {
         /// The statements.
         statements: Vec<Statement>,
-        /// The answer.
-        answer: Answer<Vec<Notice>>,
+        /// The answer; a failure of a statement says which one it was.
+        answer: Answer<Result<Vec<Notice>, FailedStatement>>,
     },
     /// Rows for a table; one epoch.
     Insert {
@@ -126,7 +135,10 @@ impl Pipeline {
             Command::Ddl { statements, answer } => {
                 let result = self.ddl(statements).await;
                 let fatal = match &result {
-                    Err(error @ (EngineError::State(_) | EngineError::Corrupt(_))) => Some(error.clone()),
+                    Err(error @ (EngineError::State(_) | EngineError::Corrupt(_)))
+                    | Ok(Err(FailedStatement { error: error @ (EngineError::State(_) | EngineError::Corrupt(_)), .. })) => {
+                        Some(error.clone())
+                    }
                     _ => None,
                 };
                 let _ = answer.send(result);

@@ -1,5 +1,6 @@
 //! Statements that change the catalog. Several of them (a pipeline file) make one epoch; either all take effect or none.
 
+use super::command::FailedStatement;
 use super::epoch::EpochWork;
 use super::query::{QueryState, Target, epoch_input};
 use super::record::CatalogChange;
@@ -26,6 +27,7 @@ use millstream_connectors::sink::{Sink, SinkContext, SinkMode};
 use millstream_connectors::sinks::callback::CallbackSink;
 use millstream_connectors::sinks::console::ConsoleSink;
 use millstream_connectors::source::SourceContext;
+use millstream_connectors::sources::history::HistorySource;
 use millstream_dataflow::{Dataflow, DataflowContext, ViewStore};
 use millstream_plan::explain::{explain, unbounded_nodes};
 use millstream_plan::graph::Graph;
@@ -84,17 +86,17 @@ impl Contents for ContinuousContents<'_> {
 
 impl Pipeline {
     /// Carries out statements as one epoch.
-    pub(super) async fn ddl(&mut self, statements: Vec<Statement>) -> Result<Vec<Notice>> {
+    pub(super) async fn ddl(&mut self, statements: Vec<Statement>) -> Result<Result<Vec<Notice>, FailedStatement>> {
         self.settle().await?;
         let before = (self.catalog.clone(), self.settings.clone());
         let mut initial = BTreeMap::new();
         let mut notices = Vec::new();
-        for statement in &statements {
+        for (index, statement) in statements.iter().enumerate() {
             match self.define(statement, &mut initial).await {
                 Ok(more) => notices.extend(more),
                 Err(error) => {
                     self.undo(before).await;
-                    return Err(error);
+                    return Ok(Err(FailedStatement { index, error }));
                 }
             }
         }
@@ -109,7 +111,7 @@ impl Pipeline {
             self.checkpoint().await?;
         }
         self.backlog = true;
-        Ok(notices)
+        Ok(Ok(notices))
     }
 
     /// Takes a failed set of statements back.
@@ -219,7 +221,7 @@ impl Pipeline {
                 Some((base, planned.schema))
             }
         };
-        let def = Arc::new(statements::create_stream::define(create, &self.overrides, derived, &self.shared.base).await?);
+        let def = Arc::new(statements::create_stream::define(create, &self.given, derived, &self.shared.base).await?);
         self.add_stream(&def, derived_flow).await?;
         if def.watermark.is_none() && def.shape == StreamShape::Append && def.connector != "memory" {
             tracing::debug!(stream = %def.name, "stream has no watermark");
@@ -247,7 +249,20 @@ impl Pipeline {
         if def.derived.is_none() {
             let context = self.source_context(def, &state.edge);
             let fail = |error| EngineError::connector(&owner, error);
-            let mut source = registry::create_source(&def.connector, context).map_err(fail)?;
+            let mut source = match self.history.clone() {
+                None => registry::create_source(&def.connector, context).map_err(fail)?,
+                Some(history) => {
+                    if def.shape != StreamShape::Append {
+                        return Err(EngineError::invalid(
+                            format!("rows of {owner} change earlier ones, so that they cannot be put in the order of event time"),
+                            "Replay it with --order arrival.",
+                        ));
+                    }
+                    let inner = registry::create_source(&def.connector, context).map_err(fail)?;
+                    let context = self.source_context(def, &state.edge);
+                    Box::new(HistorySource::new(inner, &def.connector, &context, history.options).map_err(fail)?)
+                }
+            };
             let (position, ranges) = self.recovered_position(&name);
             source.open(position, &ranges).await.map_err(fail)?;
             state.replayable = source.properties().replayable;
@@ -344,6 +359,15 @@ impl Pipeline {
         if self.claim(&name, create.definition.if_not_exists, create.definition.or_replace, &mut notices).await? {
             return Ok(notices);
         }
+        let owner = format!("table \"{name}\"");
+        for location in &mut definition.locations {
+            *location = self.given.expanded(&owner, location)?;
+        }
+        for (_, value) in &mut definition.options {
+            if let ast::Value::SingleQuotedString(text) = value {
+                *text = self.given.expanded(&owner, text)?;
+            }
+        }
         let context = SessionContext::new_with_state(self.shared.base.clone());
         definition.or_replace = true;
         definition.name = ObjectName::from(vec![ast::Ident::with_quote('"', &name)]);
@@ -408,7 +432,7 @@ impl Pipeline {
         if self.claim(&name, false, create.or_replace, &mut notices).await? {
             return Ok(notices);
         }
-        let mut def = statements::create_sink::define(create, &self.overrides)?;
+        let mut def = statements::create_sink::define(create, &self.given)?;
         let source: Option<(Box<Query>, Emit)> = match &create.source {
             None => None,
             Some(SinkSource::Query { query, emit }) => Some((query.clone(), *emit)),
@@ -739,8 +763,9 @@ impl Pipeline {
             fallback: if self.settings.allow_fallback()? { Fallback::Recompute } else { Fallback::Error },
         };
         let state = session_state_for_continuous(&state);
-        let plan = optimize(&plan, &state)?;
-        let millstream_plan::Planned { graph, notices } = millstream_plan::plan(&plan, &relations, &state, &options)?;
+        let plan = optimize(&plan, &state).map_err(|error| EngineError::in_plan(error, query))?;
+        let planned = millstream_plan::plan(&plan, &relations, &state, &options);
+        let millstream_plan::Planned { graph, notices } = planned.map_err(|error| EngineError::in_plan(error, query))?;
         let output = graph.output_node();
         let fields: Vec<_> = output
             .schema

@@ -27,12 +27,14 @@ use crate::edge::DeadLetter;
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::settings::{Settings, Trigger};
+use crate::statements::given_options::GivenOptions;
 use crate::stopwatch::Stopwatch;
 use command::{Command, Stop};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
 use live::LiveQuery;
 use millstream_connectors::source::Reader;
+use millstream_connectors::sources::history::HistoryOptions;
 use millstream_dataflow::ViewStore;
 use millstream_plan::functions::EpochClock;
 use millstream_state::{Log, StateDir};
@@ -139,7 +141,8 @@ pub struct Pipeline {
     shared: Arc<Shared>,
     catalog: Catalog,
     settings: Settings,
-    overrides: BTreeMap<(String, String), String>,
+    given: GivenOptions,
+    history: Option<EventTimeReplay>,
     sources: Option<Box<Sources>>,
     streams: BTreeMap<String, StreamRuntime>,
     tables: BTreeMap<String, TableState>,
@@ -185,6 +188,15 @@ impl std::fmt::Debug for Pipeline {
     }
 }
 
+/// How history is handed out in the order of event time.
+#[derive(Debug, Clone)]
+pub struct EventTimeReplay {
+    /// How much event time an epoch takes, of every stream the same.
+    pub slice: Duration,
+    /// What counts, and where the sorted history is kept.
+    pub options: HistoryOptions,
+}
+
 /// How a pipeline is set up.
 pub struct PipelineOptions {
     /// Everybody's view.
@@ -193,8 +205,10 @@ pub struct PipelineOptions {
     pub durability: Option<Durability>,
     /// Epochs run only when asked for.
     pub manual: bool,
-    /// `--set stream.option=value`.
-    pub overrides: BTreeMap<(String, String), String>,
+    /// Options from outside.
+    pub given: GivenOptions,
+    /// Streams hand their history out in the order of event time.
+    pub history: Option<EventTimeReplay>,
     /// Where console sinks write; standard output if absent.
     pub console: Option<Arc<parking_lot::Mutex<dyn std::io::Write + Send>>>,
 }
@@ -214,7 +228,8 @@ impl Pipeline {
             shared: options.shared,
             catalog: Catalog::default(),
             settings,
-            overrides: options.overrides,
+            given: options.given,
+            history: options.history,
             sources: Some(Box::default()),
             streams: BTreeMap::new(),
             tables: BTreeMap::new(),
@@ -415,7 +430,15 @@ impl Pipeline {
     fn assemble_request(&self, draining: bool, unbounded: bool) -> sources::AssembleRequest {
         let ahead = u64::from(self.prefetching());
         let clock = self.next_clock();
-        sources::AssembleRequest { epoch: Epoch(self.epoch.0 + 1 + ahead), clock, draining, unbounded, states: self.checkpoint_due(clock) }
+        sources::AssembleRequest {
+            epoch: Epoch(self.epoch.0 + 1 + ahead),
+            clock,
+            draining,
+            unbounded,
+            states: self.checkpoint_due(clock),
+            slice: self.history.as_ref().map(|history| history.slice),
+            until: None,
+        }
     }
 
     fn prefetching(&self) -> bool {

@@ -75,6 +75,10 @@ pub struct AssembleRequest {
     pub unbounded: bool,
     /// Take the state of sources along for a checkpoint after this epoch.
     pub states: bool,
+    /// Replay in the order of event time: how much of it an epoch takes of every stream.
+    pub slice: Option<Duration>,
+    /// The end of the epoch's slice, once it is known.
+    pub until: Option<EventTime>,
 }
 
 /// What an epoch brought of one stream.
@@ -146,8 +150,13 @@ impl Sources {
     ///
     /// # Errors
     /// When a source fails or a row does not fit a stream whose policy is `fail`.
-    pub async fn assemble(&mut self, request: AssembleRequest) -> Result<Assembled> {
+    pub async fn assemble(&mut self, mut request: AssembleRequest) -> Result<Assembled> {
         let mut watch = Stopwatch::start();
+        if let Some(slice) = request.slice {
+            request.until = self.next_event_time().await?.map(|next| slice_end(next, slice));
+            // The slice has passed when its end is reached.
+            request.clock = request.until.map_or(request.clock, |until| request.clock.max(until));
+        }
         let mut assembled = Assembled { epoch: request.epoch, clock: Some(request.clock), all_ended: true, ..Assembled::default() };
         let mut planned: BTreeMap<String, (Vec<PartitionRange>, Option<EventTime>, bool)> = BTreeMap::new();
         let mut any_active = false;
@@ -192,6 +201,20 @@ impl Sources {
         }
         assembled.read_time = watch.lap();
         Ok(assembled)
+    }
+
+    /// The smallest event time that any active stream has not handed out.
+    async fn next_event_time(&mut self) -> Result<Option<EventTime>> {
+        let mut next: Option<EventTime> = None;
+        for (name, stream) in self.streams.iter_mut().filter(|(_, stream)| stream.active) {
+            let Some(source) = &mut stream.source else { continue };
+            let backlog = source.backlog().await.map_err(|error| EngineError::connector(format!("stream \"{name}\""), error))?;
+            next = match (next, backlog.next_event_time) {
+                (Some(known), Some(other)) => Some(known.min(other)),
+                (known, other) => known.or(other),
+            };
+        }
+        Ok(next)
     }
 
     /// Runs derived streams over what their bases brought.
@@ -239,6 +262,7 @@ impl SourceState {
             max_files: if request.unbounded { u64::MAX } else { options.max_files_per_epoch },
             clock: request.clock,
             draining: request.draining,
+            until: request.until,
         }
     }
 
@@ -291,6 +315,7 @@ impl SourceState {
                 rows: None,
                 first_row,
                 bad: Vec::new(),
+                places: None,
                 bytes: 0,
             };
             first_row += count;
@@ -334,23 +359,23 @@ impl SourceState {
         if accepted.rows_bad <= limit {
             return Ok(());
         }
-        let reasons: Vec<String> = accepted
-            .dead_letters
-            .iter()
-            .filter(|letter| letter.kind == "bad")
-            .take(5)
-            .map(|letter| format!("{}: {}", letter.row.place, letter.row.reason))
-            .collect();
         Err(EngineError::BadRows {
             message: format!(
                 "stream \"{}\": {} of {} rows of one epoch are bad, more than the {limit} allowed; {}",
                 self.def.name,
                 accepted.rows_bad,
                 accepted.rows_in,
-                reasons.join("; ")
+                accepted.bad_examples.join("; ")
             ),
+            hint: "Mend the input, or raise max_bad_rows of the stream if so many bad rows are expected.".into(),
         })
     }
+}
+
+/// The end of the slice that an event time lies in; slices begin at multiples of their length since 1970.
+fn slice_end(time: EventTime, slice: Duration) -> EventTime {
+    let length = i64::try_from(slice.as_micros()).unwrap_or(i64::MAX).max(1);
+    EventTime(time.0.div_euclid(length).saturating_add(1).saturating_mul(length))
 }
 
 /// Reads ranges through an edge.

@@ -1,24 +1,19 @@
 //! `CREATE SINK`: where it writes and how it takes changes.
 
+use super::given_options::GivenOptions;
 use crate::catalog::object::SinkDef;
 use crate::catalog::resolve::{fold, object_name};
 use crate::error::{EngineError, Result};
 use millstream_connectors::sink::SinkMode;
 use millstream_sql::statement::CreateSink;
-use std::collections::BTreeMap;
 
 /// The definition a statement describes, without its queries.
 ///
 /// # Errors
 /// When the connector is missing or the mode is not known.
-pub fn define(statement: &CreateSink, overrides: &BTreeMap<(String, String), String>) -> Result<SinkDef> {
+pub fn define(statement: &CreateSink, given: &GivenOptions) -> Result<SinkDef> {
     let name = object_name(&statement.name);
-    let mut options: BTreeMap<String, String> = statement.options.iter().cloned().collect();
-    for ((sink, key), value) in overrides {
-        if *sink == name {
-            options.insert(key.clone(), value.clone());
-        }
-    }
+    let mut options = given.of(&name, &format!("sink \"{name}\""), &statement.options)?;
     let Some(connector) = options.remove("connector") else {
         return Err(EngineError::invalid(
             format!("sink \"{name}\" has no connector"),

@@ -1,5 +1,6 @@
 //! `CREATE STREAM`: columns, event time, shape and options of a stream.
 
+use super::given_options::GivenOptions;
 use super::{arrow_type, stream_options};
 use crate::catalog::object::{ColumnOrigin, DerivedDef, EPOCH_COLUMN, EPOCH_TIME_COLUMN, StreamColumn, StreamDef, StreamShape};
 use crate::catalog::resolve::{fold, object_name};
@@ -13,33 +14,23 @@ use millstream_sql::statement::{ColumnKind, CreateStream};
 use millstream_types::Options;
 use millstream_types::suggest::nearest;
 use sqlparser::ast;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The definition a statement describes. `overrides` are options given on the command line; `derived` the columns of the query of a
+/// The definition a statement describes. `given` are options from outside; `derived` the columns of the query of a
 /// derived stream.
 ///
 /// # Errors
 /// When something in the statement does not fit together.
 pub async fn define(
     statement: &CreateStream,
-    overrides: &BTreeMap<(String, String), String>,
+    given: &GivenOptions,
     derived: Option<(String, SchemaRef)>,
     state: &SessionState,
 ) -> Result<StreamDef> {
     let name = object_name(&statement.name);
     let owner = format!("stream \"{name}\"");
-    let mut options: BTreeMap<String, String> = BTreeMap::new();
-    for (key, value) in &statement.options {
-        if options.insert(key.clone(), value.clone()).is_some() {
-            return Err(EngineError::invalid(format!("option \"{key}\" of {owner} is given twice"), "Leave out one of them."));
-        }
-    }
-    for ((stream, key), value) in overrides {
-        if *stream == name {
-            options.insert(key.clone(), value.clone());
-        }
-    }
+    let mut options = given.of(&name, &owner, &statement.options)?;
     let connector = match &derived {
         Some(_) => "derived".to_string(),
         None => options.remove("connector").unwrap_or_else(|| "memory".to_string()),

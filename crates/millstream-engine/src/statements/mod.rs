@@ -3,6 +3,7 @@
 pub mod create_sink;
 pub mod create_stream;
 pub mod create_table;
+pub mod given_options;
 pub mod stream_options;
 
 use crate::error::Result;

@@ -22,13 +22,14 @@ const METADATA_MAX: u64 = 64 << 20;
 const CONTINUATION: [u8; 4] = [0xFF; 4];
 
 fn damaged(path: &str, problem: impl std::fmt::Display) -> ConnectorError {
-    ConnectorError::Data { place: quoted(path), problem: format!("is no valid Arrow file: {problem}"), hint: None }
+    let hint = Some(super::DAMAGED_HINT.to_string());
+    ConnectorError::Data { place: quoted(path), problem: format!("is no valid Arrow file: {problem}"), hint }
 }
 
 fn arrow_error(path: &str, error: ArrowError) -> ConnectorError {
     match error {
         ArrowError::IoError(_, error) => super::text::read_error(path, error),
-        other => damaged(path, other),
+        other => damaged(path, super::library_message(&other)),
     }
 }
 

@@ -75,7 +75,8 @@ impl Assembler {
                 _ if field.is_nullable() => origins.push(Origin::Null(field.data_type().clone())),
                 _ => {
                     let problem = format!("has no column \"{}\", which is NOT NULL", field.name());
-                    return Err(ConnectorError::Data { place: quoted(&slice.path), problem, hint: None });
+                    let hint = "Declare the column without NOT NULL to read NULLs from files that lack it, or mend the file.";
+                    return Err(ConnectorError::Data { place: quoted(&slice.path), problem, hint: Some(hint.into()) });
                 }
             }
         }

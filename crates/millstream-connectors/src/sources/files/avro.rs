@@ -1,7 +1,8 @@
 //! Avro object container files.
 //!
-//! Block lengths are checked against the file's size when an epoch is planned; a file that ends inside a block is refused.
-//! Reading from the middle goes straight to the block that holds the first row.
+//! Block lengths and the markers between blocks are checked when an epoch is planned; a file that ends inside a block is refused.
+//! Blocks are decoded one by one, each into one batch: arrow-avro's reader never returns from a block that holds more bytes than
+//! its rows need while a batch has room for more rows. Reading from the middle goes straight to the block with the first row.
 
 use super::columnar::ColumnarFile;
 use super::inspect::Group;
@@ -10,7 +11,6 @@ use super::slice::FileSlice;
 use super::storage::{FoundFile, ReadSeek, Storage, quoted};
 use crate::error::{ConnectorError, Result};
 use crate::source::ReadRequest;
-use ::arrow::array::RecordBatch;
 use ::arrow::datatypes::SchemaRef;
 use ::arrow::error::ArrowError;
 use arrow_avro::reader::{Reader, ReaderBuilder};
@@ -19,15 +19,18 @@ use std::io::{BufReader, Cursor, Read, SeekFrom};
 const MAGIC: &[u8; 4] = b"Obj\x01";
 /// A larger header is taken as damage.
 const HEADER_MAX: u64 = 16 << 20;
+/// A block that announces more rows is taken as damage.
+const BLOCK_ROWS_MAX: u64 = u32::MAX as u64;
 
 fn damaged(path: &str, problem: impl std::fmt::Display) -> ConnectorError {
-    ConnectorError::Data { place: quoted(path), problem: format!("is no valid Avro file: {problem}"), hint: None }
+    let hint = Some(super::DAMAGED_HINT.to_string());
+    ConnectorError::Data { place: quoted(path), problem: format!("is no valid Avro file: {problem}"), hint }
 }
 
 fn avro_error(path: &str, error: ArrowError) -> ConnectorError {
     match error {
         ArrowError::IoError(_, error) => super::text::read_error(path, error),
-        other => damaged(path, other),
+        other => damaged(path, super::library_message(&other)),
     }
 }
 
@@ -67,6 +70,14 @@ impl Counted<'_> {
             }
         }
         Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "a number is too long"))
+    }
+
+    /// The marker that ends the header and every block.
+    fn marker(&mut self) -> std::io::Result<[u8; 16]> {
+        let mut marker = [0; 16];
+        self.reader.read_exact(&mut marker)?;
+        self.position += 16;
+        Ok(marker)
     }
 
     /// Passes over `length` bytes, which must be there.
@@ -116,15 +127,18 @@ fn walk(reader: &mut dyn ReadSeek, size: u64) -> std::io::Result<Layout> {
             }
         }
     }
-    input.skip(16)?;
+    let marker = input.marker()?;
     let mut layout = Layout { header_bytes: input.position, offsets: Vec::new(), groups: Vec::new() };
     while input.position < size {
         let start = input.position;
         let (rows, bytes) = (input.long()?, input.long()?);
         input.skip(bytes)?;
-        input.skip(16)?;
+        if input.marker()? != marker {
+            return Err(invalid(&format!("the block at byte {start} does not end with the file's marker")));
+        }
         layout.offsets.push(start);
-        let rows = u64::try_from(rows).map_err(|_| invalid("a block has a negative number of rows"))?;
+        let rows = u64::try_from(rows).ok().filter(|rows| *rows <= BLOCK_ROWS_MAX && (*rows > 0 || bytes == 0));
+        let rows = rows.ok_or_else(|| invalid(&format!("the block at byte {start} announces a number of rows that it cannot hold")))?;
         layout.groups.push(Group { rows, bytes: input.position - start });
     }
     Ok(layout)
@@ -132,22 +146,28 @@ fn walk(reader: &mut dyn ReadSeek, size: u64) -> std::io::Result<Layout> {
 
 type AvroReader = Reader<BufReader<Box<dyn Read + Send>>>;
 
-/// A reader of the blocks from `from` on.
-fn open(storage: &Storage, file: &FoundFile, layout: &Layout, from: u64, batch_rows: usize) -> Result<AvroReader> {
-    let failed = |error| super::text::read_error(&file.path, error);
-    let mut header = Vec::new();
-    let mut reader = storage.open(&file.path, file.size, 0).map_err(failed)?;
-    reader.by_ref().take(layout.header_bytes).read_to_end(&mut header).map_err(failed)?;
+/// A reader of the header and one block, or of no block.
+fn decoder(path: &str, header: &[u8], block: Vec<u8>, rows: u64) -> Result<AvroReader> {
+    let joined: Box<dyn Read + Send> = Box::new(Cursor::new(header.to_vec()).chain(Cursor::new(block)));
+    let rows = usize::try_from(rows).unwrap_or(usize::MAX).max(1);
+    let builder = ReaderBuilder::new().with_batch_size(rows).with_utf8_view(true);
+    builder.build(BufReader::new(joined)).map_err(|error| avro_error(path, error))
+}
+
+fn read_exactly(reader: &mut dyn ReadSeek, path: &str, from: u64, length: u64) -> Result<Vec<u8>> {
+    let failed = |error| super::text::read_error(path, error);
+    let mut bytes = Vec::new();
     reader.seek(SeekFrom::Start(from)).map_err(failed)?;
-    let joined: Box<dyn Read + Send> = Box::new(Cursor::new(header).chain(reader));
-    let builder = ReaderBuilder::new().with_batch_size(batch_rows.max(1)).with_utf8_view(true);
-    builder.build(BufReader::new(joined)).map_err(|error| avro_error(&file.path, error))
+    reader.take(length).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
 }
 
 /// The columns of a file.
 pub(crate) fn schema(storage: &Storage, file: &FoundFile) -> Result<SchemaRef> {
     let layout = layout(storage, file)?;
-    Ok(open(storage, file, &layout, layout.header_bytes, 1)?.schema())
+    let mut reader = storage.open(&file.path, file.size, 0).map_err(|error| super::text::read_error(&file.path, error))?;
+    let header = read_exactly(reader.as_mut(), &file.path, 0, layout.header_bytes)?;
+    Ok(decoder(&file.path, &header, Vec::new(), 1)?.schema())
 }
 
 /// Reads a slice and hands out its batches.
@@ -157,31 +177,29 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
     let layout = layout(storage, &file)?;
     let total: u64 = layout.groups.iter().map(|group| group.rows).sum();
     let wanted = slice.start_row..slice.end_row.unwrap_or(total).min(total);
+    let mut input = storage.open(&file.path, file.size, 0).map_err(|error| super::text::read_error(&file.path, error))?;
+    let header = read_exactly(input.as_mut(), &file.path, 0, layout.header_bytes)?;
+    let columnar = ColumnarFile::new(shared, slice, request, &decoder(&file.path, &header, Vec::new(), 1)?.schema())?;
     let mut row = 0;
-    let mut from = file.size;
     for (offset, group) in layout.offsets.iter().zip(&layout.groups) {
-        if row + group.rows > wanted.start {
-            from = *offset;
+        if row >= wanted.end {
             break;
+        }
+        if row + group.rows > wanted.start && group.rows > 0 {
+            let block = read_exactly(input.as_mut(), &file.path, *offset, group.bytes)?;
+            let batch = decoder(&file.path, &header, block, group.rows)?.next().transpose();
+            let batch = batch.map_err(|error| avro_error(&file.path, error))?;
+            let found = batch.as_ref().map_or(0, |batch| batch.num_rows() as u64);
+            let Some(batch) = batch.filter(|_| found == group.rows) else {
+                let problem = format!("the block at byte {offset} has {found} rows, it announces {}", group.rows);
+                return Err(damaged(&file.path, problem));
+            };
+            let selected = batch.project(&columnar.stored).map_err(|error| avro_error(&file.path, error))?;
+            if !columnar.convert_parts(&selected, row, wanted.clone(), request.batch_size, emit)? {
+                return Ok(());
+            }
         }
         row += group.rows;
     }
-    let mut reader = open(storage, &file, &layout, from, request.batch_size)?;
-    let columnar = ColumnarFile::new(shared, slice, request, &reader.schema())?;
-    while row < wanted.end {
-        let batch = match reader.next() {
-            Some(batch) => batch.map_err(|error| avro_error(&file.path, error))?,
-            None => return Err(damaged(&file.path, format!("it has {row} rows, its blocks announce {total}"))),
-        };
-        let selected = batch.project(&columnar.stored).map_err(|error| avro_error(&file.path, error))?;
-        if !columnar.convert_parts(&selected, row, wanted.clone(), request.batch_size, emit)? {
-            return Ok(());
-        }
-        row += batch_rows(&batch);
-    }
     Ok(())
-}
-
-fn batch_rows(batch: &RecordBatch) -> u64 {
-    batch.num_rows() as u64
 }

@@ -7,7 +7,7 @@ use super::slice::FileSlice;
 use super::storage::quoted;
 use crate::error::{ConnectorError, Result};
 use crate::formats::{Misfit, RAW_BYTES_MAX, restore_nested, shorten, sql_type};
-use crate::source::{BadRow, ReadRequest, SourceBatch};
+use crate::source::{BadRow, ReadRequest, RowPlaces, SourceBatch};
 use ::arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use ::arrow::buffer::BooleanBuffer;
 use ::arrow::compute::filter;
@@ -24,7 +24,7 @@ pub(crate) struct ColumnarFile {
     columns: Vec<(FieldRef, Conversion)>,
     /// Indices of the stored columns to read, in the order of `columns`.
     pub stored: Vec<usize>,
-    path: String,
+    path: Arc<str>,
     sequence: u64,
 }
 
@@ -56,7 +56,7 @@ impl ColumnarFile {
             columns.push((Arc::clone(field), how));
             indices.push(at);
         }
-        Ok(Self { assembler, columns, stored: indices, path: slice.path.clone(), sequence: slice.sequence })
+        Ok(Self { assembler, columns, stored: indices, path: slice.path.as_str().into(), sequence: slice.sequence })
     }
 
     /// Converts stored columns (one per entry of `stored`, in its order) of consecutive rows from `first_row`.
@@ -88,7 +88,8 @@ impl ColumnarFile {
             *column = restore_nested(Arc::clone(column), field.data_type())?;
         }
         let batch = self.assembler.build(&converted, count, RowNumbers { first: first_row, kept: kept.as_deref() })?;
-        Ok(SourceBatch { batch, sequence: self.sequence, rows: kept, first_row, bad, bytes })
+        let places = RowPlaces { path: Arc::clone(&self.path), first_row: 0, lines: Arc::new([]) };
+        Ok(SourceBatch { batch, sequence: self.sequence, rows: kept, first_row, bad, places: Some(places), bytes })
     }
 
     fn bad_row(&self, arrays: &[ArrayRef], masks: &[BadMask], row: usize, first_row: u64) -> BadRow {

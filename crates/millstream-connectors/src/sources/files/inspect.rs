@@ -93,7 +93,7 @@ pub(crate) fn inspect(shared: &Shared, candidate: &Candidate, budget: Budget) ->
         return Ok(Outcome::Wait);
     }
     if config.format.format.is_text() {
-        return inspect_text(config, candidate, &now, growing, budget);
+        return inspect_text(shared, candidate, &now, growing, budget);
     }
     let groups = match groups(shared, &now) {
         Ok(groups) => groups,
@@ -209,7 +209,8 @@ fn inspect_groups(config: &FilesConfig, candidate: &Candidate, now: &FoundFile, 
     Ok(Outcome::Take(Box::new(slice), bytes))
 }
 
-fn inspect_text(config: &FilesConfig, candidate: &Candidate, now: &FoundFile, growing: bool, budget: Budget) -> Result<Outcome> {
+fn inspect_text(shared: &Shared, candidate: &Candidate, now: &FoundFile, growing: bool, budget: Budget) -> Result<Outcome> {
+    let config = &shared.config;
     let mut slice = slice_of(candidate, now);
     let compressed = config.compression(&now.path).is_some();
     // While draining only what the listing saw counts; otherwise everything there is.
@@ -217,7 +218,7 @@ fn inspect_text(config: &FilesConfig, candidate: &Candidate, now: &FoundFile, gr
     if let Some(known) = &candidate.grown {
         slice.byte_start = known.offset;
         let prefix = Span { start: 0, line: 1, end: Some(known.offset), max_rows: u64::MAX, max_bytes: u64::MAX, take_tail: true };
-        let before = scan(config, &now.path, now.size, prefix)?;
+        let before = scan(shared, &now.path, now.size, prefix)?;
         slice.row_base = before.rows;
         slice.line = before.line;
     }
@@ -248,7 +249,7 @@ fn inspect_text(config: &FilesConfig, candidate: &Candidate, now: &FoundFile, gr
             max_bytes: if budget.whole_files { u64::MAX } else { budget.bytes.max(1) },
             take_tail: !hold_tail,
         };
-        let scanned = scan(config, &now.path, now.size, span)?;
+        let scanned = scan(shared, &now.path, now.size, span)?;
         if scanned.rows == 0 && hold_tail {
             return Ok(Outcome::Wait);
         }

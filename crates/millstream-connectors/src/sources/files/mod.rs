@@ -60,6 +60,22 @@ pub fn metadata() -> Vec<(&'static str, DataType)> {
     ]
 }
 
+/// What to do about a file that cannot be read at all.
+pub(crate) const DAMAGED_HINT: &str = "The file is damaged or cut short; replace it or take it away.";
+
+/// The message of Arrow, Parquet or Avro without the names of the errors it is wrapped in.
+pub(crate) fn library_message(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    let mut text = text.as_str();
+    while let Some((head, rest)) = text.split_once(": ")
+        && head.len() <= 40
+        && (head.ends_with("error") || head == "EOF")
+    {
+        text = rest;
+    }
+    text.lines().next().unwrap_or_default().to_string()
+}
+
 /// Builds the source of a stream; takes the options it knows.
 ///
 /// # Errors

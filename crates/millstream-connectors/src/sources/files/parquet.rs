@@ -59,7 +59,7 @@ pub(crate) fn load(storage: &Storage, file: &FoundFile) -> Result<Arc<ParquetMet
         return Err(NotParquet::Failed(ConnectorError::Data {
             place: quoted(&file.path),
             problem: format!("is no valid Parquet file: its footer would be {footer_bytes} bytes long, the file has {}", file.size),
-            hint: None,
+            hint: Some(super::DAMAGED_HINT.into()),
         }));
     }
     let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip);
@@ -74,7 +74,7 @@ pub(crate) fn load(storage: &Storage, file: &FoundFile) -> Result<Arc<ParquetMet
             return Err(NotParquet::Failed(ConnectorError::Data {
                 place: quoted(&file.path),
                 problem: format!("is no valid Parquet file: row group {index} lies outside the file"),
-                hint: None,
+                hint: Some(super::DAMAGED_HINT.into()),
             }));
         }
     }
@@ -84,7 +84,11 @@ pub(crate) fn load(storage: &Storage, file: &FoundFile) -> Result<Arc<ParquetMet
 fn parquet_error(path: &str, error: ParquetError) -> ConnectorError {
     match error {
         ParquetError::External(source) => ConnectorError::unavailable("reading file", quoted(path), source),
-        other => ConnectorError::Data { place: quoted(path), problem: format!("cannot be read as Parquet: {other}"), hint: None },
+        other => ConnectorError::Data {
+            place: quoted(path),
+            problem: format!("is no valid Parquet file: {}", super::library_message(&other)),
+            hint: Some(super::DAMAGED_HINT.into()),
+        },
     }
 }
 
@@ -143,7 +147,11 @@ pub(crate) fn min_timestamp(metadata: &Arc<ParquetMetaData>, column: &str) -> Op
 fn stored_error(path: &str, error: ArrowError) -> ConnectorError {
     match error {
         ArrowError::ExternalError(source) => ConnectorError::unavailable("reading file", quoted(path), source),
-        other => ConnectorError::Data { place: quoted(path), problem: format!("cannot be read as Parquet: {other}"), hint: None },
+        other => ConnectorError::Data {
+            place: quoted(path),
+            problem: format!("is no valid Parquet file: {}", super::library_message(&other)),
+            hint: Some(super::DAMAGED_HINT.into()),
+        },
     }
 }
 
@@ -283,7 +291,7 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
             }
             if row != to {
                 let problem = format!("has {} rows in row group {index}, its footer says {rows}", row - group_row);
-                return Err(ConnectorError::Data { place: quoted(&slice.path), problem, hint: None });
+                return Err(ConnectorError::Data { place: quoted(&slice.path), problem, hint: Some(super::DAMAGED_HINT.into()) });
             }
         }
         group_row += rows;

@@ -99,7 +99,7 @@ impl Reader for FilesReader {
                     Err(error) => {
                         let place = quoted(&current.lock());
                         let problem = format!("makes the decoder fail: {error}");
-                        let hint = Some("The file is damaged; replace it or take it away.".to_string());
+                        let hint = Some(super::DAMAGED_HINT.to_string());
                         Some((Err(ConnectorError::Data { place, problem, hint }), (receiver, None)))
                     }
                 }

@@ -589,6 +589,7 @@ impl Source for FilesSource {
             ended: bounded && files == 0,
             next_due: next_listing.filter(|_| !bounded && self.listing.is_none()),
             min_unread_event_time: self.min_unread_event_time().await?,
+            next_event_time: None,
         })
     }
 

@@ -76,7 +76,7 @@ impl Place {
 
     fn limits(&self) -> EpochLimits {
         let clock = self.clock.now();
-        EpochLimits { max_rows: None, max_bytes: DEFAULT_EPOCH_BYTES, max_files: 1_000, clock, draining: false }
+        EpochLimits { max_rows: None, max_bytes: DEFAULT_EPOCH_BYTES, max_files: 1_000, clock, draining: false, until: None }
     }
 
     fn draining(&self) -> EpochLimits {
@@ -865,4 +865,48 @@ async fn lists_large_places_beside_the_epochs() {
     while source.backlog().await.unwrap().files != Some(9_992) {
         tokio::task::yield_now().await;
     }
+}
+
+/// An Avro file with one block of two rows, after `change` of its parts: rows, data, marker.
+fn avro_block(change: impl FnOnce(&mut (u8, Vec<u8>, Vec<u8>))) -> Vec<u8> {
+    let schema = br#"{"type":"record","name":"r","fields":[{"name":"n","type":"long"}]}"#;
+    let marker = *b"0123456789abcdef";
+    let mut bytes = b"Obj\x01\x02\x16avro.schema".to_vec();
+    // Lengths are zigzag variable-length integers.
+    let length = (schema.len() * 2) as u8;
+    assert!(schema.len() < 128);
+    bytes.extend([length | 0x80, (schema.len() * 2 >> 7) as u8]);
+    bytes.extend(schema);
+    bytes.push(0);
+    bytes.extend(marker);
+    let mut parts = (2_u8, vec![2_u8, 4], marker.to_vec());
+    change(&mut parts);
+    let (rows, data, end) = parts;
+    bytes.extend([rows * 2, (data.len() * 2) as u8]);
+    bytes.extend(data);
+    bytes.extend(end);
+    bytes
+}
+
+#[tokio::test]
+async fn avro_blocks_that_contradict_themselves_are_refused() {
+    let place = Place::new();
+    let outcome = async |bytes: Vec<u8>| {
+        place.write("in/a.avro", 1, bytes);
+        let mut source = place.open("in", &n(), &[("format", "avro"), ("bounded", "true")]).await;
+        match source.plan(&place.limits()).await {
+            Ok(Some(mut ranges)) => read_with(source.as_ref(), &ranges.remove(0), small()).await,
+            Ok(None) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    };
+    assert_eq!(outcome(avro_block(|_| ())).await.unwrap(), ["0:0 1", "0:1 2"]);
+    let more = outcome(avro_block(|parts| parts.0 = 3)).await.unwrap_err();
+    assert!(more.to_string().contains("is no valid Avro file"), "{more}");
+    let other_marker = outcome(avro_block(|parts| parts.2[15] = b'x')).await.unwrap_err();
+    assert!(other_marker.to_string().contains("does not end with the file's marker"), "{other_marker}");
+    let none = outcome(avro_block(|parts| parts.0 = 0)).await.unwrap_err();
+    assert!(none.to_string().contains("a number of rows that it cannot hold"), "{none}");
+    // More bytes than the rows need: the reader below would never return.
+    assert_eq!(outcome(avro_block(|parts| parts.0 = 1)).await.unwrap(), ["0:0 1"]);
 }

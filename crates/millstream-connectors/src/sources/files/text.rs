@@ -6,8 +6,8 @@ use super::reader::{Emit, Shared};
 use super::slice::FileSlice;
 use super::storage::quoted;
 use crate::error::{ConnectorError, Result};
-use crate::formats::{Decoder, Format, LineBatch, LineSplitter, split_csv_record};
-use crate::source::{BadRow, ReadRequest, SourceBatch};
+use crate::formats::{Decoder, Format, LineBatch, LineSplitter, header_fits, split_csv_record};
+use crate::source::{BadRow, ReadRequest, RowPlaces, SourceBatch};
 use ::arrow::datatypes::Schema;
 use millstream_types::Offset;
 use std::io::{self, Read};
@@ -23,7 +23,7 @@ pub(crate) fn read_error(path: &str, error: io::Error) -> ConnectorError {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput => ConnectorError::Data {
             place: quoted(path),
             problem: format!("cannot be read: {error}"),
-            hint: Some("The file is damaged or cut short; replace it or take it away.".into()),
+            hint: Some(super::DAMAGED_HINT.into()),
         },
         _ => ConnectorError::unavailable("reading file", quoted(path), error),
     }
@@ -86,11 +86,12 @@ pub(crate) struct Scanned {
 }
 
 /// Counts whole records until a limit is reached; at least one, where there is one.
-pub(crate) fn scan(config: &FilesConfig, path: &str, size: u64, span: Span) -> Result<Scanned> {
+pub(crate) fn scan(shared: &Shared, path: &str, size: u64, span: Span) -> Result<Scanned> {
+    let config = &shared.config;
     let mut reader = open(config, path, size, span.start)?;
     let mut left = span.end.map_or(u64::MAX, |end| end.saturating_sub(span.start));
     let mut splitter = LineSplitter::resume(config.format.split_options(), span.start, span.line);
-    let mut header = has_header(config) && span.start == 0;
+    let mut header = span.start == 0 && Header::of(shared, path, size)?.is_some_and(|header| header.fits);
     let mut scanned = Scanned { rows: 0, end: span.start, line: span.line, at_end: false };
     let mut lines = LineBatch::default();
     let mut buffer = vec![0; CHUNK_BYTES];
@@ -132,8 +133,42 @@ fn has_header(config: &FilesConfig) -> bool {
     config.format.format == Format::Csv && config.format.header
 }
 
+/// The first record of a CSV file that is to have a header.
+#[derive(Debug)]
+struct Header {
+    line: Vec<u8>,
+    names: Option<Vec<String>>,
+    /// It names columns of the stream. If not, it is the first of the bad rows: it may be data of a file without a header.
+    fits: bool,
+}
+
+impl Header {
+    /// The header of a file; `None` for files that have none.
+    fn of(shared: &Shared, path: &str, size: u64) -> Result<Option<Self>> {
+        let config = &shared.config;
+        let Some(line) = (if has_header(config) { header_line(config, path, size)? } else { None }) else { return Ok(None) };
+        let names = std::str::from_utf8(&line).ok().and_then(|line| split_csv_record(line, &config.format));
+        let mut header = Self { line, names, fits: false };
+        let own = own_columns(shared, path, Some(&header));
+        let own: Vec<_> = own.iter().map(|index| Arc::clone(&shared.schema.fields()[*index])).collect();
+        header.fits = header_fits(&Arc::new(Schema::new(own)), &config.format, &header.line)?;
+        Ok(Some(header))
+    }
+}
+
+/// Indices of the declared columns that a file holds itself. Directory names give the columns that the header does not; where
+/// there is no header they always do.
+fn own_columns(shared: &Shared, path: &str, header: Option<&Header>) -> Vec<usize> {
+    let keys = partition_keys(path);
+    let names = header.and_then(|header| header.names.as_ref());
+    let from_path =
+        |name: &str| keys.iter().any(|(key, _)| key == name) && names.is_none_or(|names| !names.iter().any(|known| known == name));
+    let fields = shared.schema.fields();
+    (0..fields.len()).filter(|index| !from_path(fields[*index].name())).collect()
+}
+
 /// The first record of a CSV file.
-pub(crate) fn header_line(config: &FilesConfig, path: &str, size: u64) -> Result<Option<Vec<u8>>> {
+fn header_line(config: &FilesConfig, path: &str, size: u64) -> Result<Option<Vec<u8>>> {
     let mut reader = open(config, path, size, 0)?;
     let mut splitter = LineSplitter::new(config.format.split_options());
     let mut lines = LineBatch::default();
@@ -156,27 +191,23 @@ pub(crate) fn header_line(config: &FilesConfig, path: &str, size: u64) -> Result
 /// Reads a slice and hands out its batches.
 pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, emit: &mut Emit<'_>) -> Result<()> {
     let config = &shared.config;
-    let header = if has_header(config) { header_line(config, &slice.path, slice.size)? } else { None };
-    let names = header.as_deref().and_then(|line| std::str::from_utf8(line).ok());
-    let names = names.and_then(|line| split_csv_record(line, &config.format));
-    // Directory names give the columns that the header does not; where there is no header they always do.
-    let keys = partition_keys(&slice.path);
-    let from_path =
-        |name: &str| keys.iter().any(|(key, _)| key == name) && names.as_ref().is_none_or(|names| !names.iter().any(|known| known == name));
-    let (assembler, decoded) = Assembler::new(shared, slice, request, |name| !from_path(name))?;
+    let header = Header::of(shared, &slice.path, slice.size)?;
+    let own = own_columns(shared, &slice.path, header.as_ref());
     let fields = shared.schema.fields();
-    let own: Vec<usize> = (0..fields.len()).filter(|index| !from_path(fields[*index].name())).collect();
+    let is_own = |name: &str| own.iter().any(|index| fields[*index].name() == name);
+    let (assembler, decoded) = Assembler::new(shared, slice, request, is_own)?;
     let own_schema = Arc::new(Schema::new(own.iter().map(|index| Arc::clone(&fields[*index])).collect::<Vec<_>>()));
     let projection: Vec<usize> = decoded.iter().filter_map(|index| own.iter().position(|own| own == index)).collect();
     let mut decoder = Decoder::new(own_schema, Some(&projection), &config.format)?;
-    if let Some(line) = &header {
-        decoder.set_header(line);
+    if let Some(header) = &header {
+        decoder.set_header(&header.line);
     }
+    let path: Arc<str> = slice.path.as_str().into();
 
     let mut reader = open(config, &slice.path, slice.size, slice.byte_start)?;
     let mut left = slice.byte_end.map_or(u64::MAX, |end| end.saturating_sub(slice.byte_start));
     let mut splitter = LineSplitter::resume(config.format.split_options(), slice.byte_start, slice.line.max(1));
-    let mut skip_header = header.is_some() && slice.byte_start == 0;
+    let mut skip_header = slice.byte_start == 0 && header.is_some_and(|header| header.fits);
     let mut row = slice.start_row;
     let mut lines = LineBatch::default();
     let mut buffer = vec![0; CHUNK_BYTES];
@@ -213,7 +244,9 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
             let numbers = RowNumbers { first: row, kept: kept.as_deref() };
             let batch = assembler.build(rows.batch.columns(), rows.batch.num_rows(), numbers)?;
             let bytes = part.iter().map(|line| (line.end - line.start) as u64 + 1).sum();
-            if !emit(Ok(SourceBatch { batch, sequence: slice.sequence, rows: kept, first_row: row, bad, bytes })) {
+            let places = RowPlaces { path: Arc::clone(&path), first_row: row, lines: part.iter().map(|line| line.number).collect() };
+            let places = Some(places);
+            if !emit(Ok(SourceBatch { batch, sequence: slice.sequence, rows: kept, first_row: row, bad, places, bytes })) {
                 return Ok(());
             }
             row += part.len() as u64;

@@ -154,7 +154,15 @@ impl Rows {
             arrays.push(numbers);
         }
         let batch = batch_of(&self.columns.output_schema(selected), arrays, rows, "generating rows")?;
-        let whole = SourceBatch { batch, sequence: 0, rows: None, first_row: first, bad: Vec::new(), bytes: rows as u64 * self.row_bytes };
+        let whole = SourceBatch {
+            batch,
+            sequence: 0,
+            rows: None,
+            first_row: first,
+            bad: Vec::new(),
+            places: None,
+            bytes: rows as u64 * self.row_bytes,
+        };
         if self.corrupt_share > 0.0 { self.corrupted(whole) } else { Ok(whole) }
     }
 

@@ -319,6 +319,7 @@ fn cut(columns: &SourceColumns, selected: &[usize], push: &Pushed, row: u64, row
         rows: None,
         first_row: row,
         bad: Vec::new(),
+        places: None,
         bytes: push.bytes * rows / (push.batch.num_rows() as u64).max(1),
     })
 }

@@ -205,6 +205,14 @@ impl Rows {
             arrays.push(events);
         }
         let batch = batch_of(&self.columns.output_schema(selected), arrays, numbers.len(), "generating Nexmark events")?;
-        Ok(SourceBatch { batch, sequence: 0, rows: None, first_row: first, bad: Vec::new(), bytes: rows * self.table.row_bytes() })
+        Ok(SourceBatch {
+            batch,
+            sequence: 0,
+            rows: None,
+            first_row: first,
+            bad: Vec::new(),
+            places: None,
+            bytes: rows * self.table.row_bytes(),
+        })
     }
 }

@@ -1,7 +1,8 @@
 //! The bounded buffer, and the receivers that fill it.
 
-use crate::formats::{LineBatch, LineSplitter, SplitOptions};
+use crate::formats::{Format, FormatOptions, LineBatch, LineSplitter, SplitOptions, header_fits};
 use crate::source::{Backlog, EpochLimits};
+use arrow::datatypes::SchemaRef;
 use millstream_types::{Clock, EventTime, Offset, OffsetRange, PartitionRange};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
@@ -291,19 +292,41 @@ pub(crate) struct LineReceiver {
     partition: String,
     peer: Arc<str>,
     splitter: LineSplitter,
-    wants_header: bool,
+    expected: Option<ExpectedHeader>,
     header: Option<Arc<[u8]>>,
 }
 
+/// What the first line of a connection is to be.
+#[derive(Debug, Clone)]
+pub(crate) struct ExpectedHeader {
+    /// The columns of the stream.
+    pub(crate) schema: SchemaRef,
+    /// The format of its lines.
+    pub(crate) format: FormatOptions,
+}
+
+impl ExpectedHeader {
+    /// For CSV with a header.
+    pub(crate) fn of(schema: &SchemaRef, format: &FormatOptions) -> Option<Self> {
+        (format.header && format.format == Format::Csv).then(|| Self { schema: Arc::clone(schema), format: format.clone() })
+    }
+}
+
 impl LineReceiver {
-    /// A receiver for a new connection of `peer`; with `wants_header` its first line is a CSV header.
-    pub(crate) fn new(buffer: &Arc<LineBuffer>, partition: &str, peer: &str, options: SplitOptions, wants_header: bool) -> Self {
+    /// A receiver for a new connection of `peer`; where one is `expected`, its first line is a CSV header.
+    pub(crate) fn new(
+        buffer: &Arc<LineBuffer>,
+        partition: &str,
+        peer: &str,
+        options: SplitOptions,
+        expected: Option<ExpectedHeader>,
+    ) -> Self {
         Self {
             buffer: Arc::clone(buffer),
             partition: partition.to_string(),
             peer: peer.into(),
             splitter: LineSplitter::new(options),
-            wants_header,
+            expected,
             header: None,
         }
     }
@@ -329,10 +352,15 @@ impl LineReceiver {
     }
 
     fn append(&mut self, mut lines: LineBatch) {
-        if self.wants_header && !lines.lines.is_empty() {
-            let header = lines.lines.remove(0);
-            self.header = Some(header.of(&lines.bytes).into());
-            self.wants_header = false;
+        if let Some(first) = lines.lines.first().copied()
+            && let Some(ExpectedHeader { schema, format }) = self.expected.take()
+        {
+            let header = first.of(&lines.bytes);
+            self.header = Some(header.into());
+            // A line that is no header stays the first of the bad rows: it may be data.
+            if header_fits(&schema, &format, header).unwrap_or(true) {
+                lines.lines.remove(0);
+            }
         }
         self.buffer.append(&self.partition, &self.peer, &self.header, lines);
     }

@@ -12,7 +12,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use buffer::{LineBuffer, LineReceiver};
+pub(crate) use buffer::{ExpectedHeader, LineBuffer, LineReceiver};
 pub(crate) use reader::LineReader;
 
 use crate::error::{ConnectorError, Result};

@@ -110,6 +110,7 @@ impl LineReader {
             rows: decoded.kept.map(|kept| kept.into_iter().map(|index| group.first_row + u64::from(index)).collect()),
             first_row: group.first_row,
             bad: bad.collect(),
+            places: None,
             bytes: group.lines.bytes.len() as u64,
         })
     }

@@ -12,7 +12,7 @@ fn buffer(bytes: u64) -> Arc<LineBuffer> {
 
 fn receiver(buffer: &Arc<LineBuffer>, partition: &str) -> LineReceiver {
     buffer.start_partition(partition, 0);
-    LineReceiver::new(buffer, partition, "peer", SplitOptions::default(), false)
+    LineReceiver::new(buffer, partition, "peer", SplitOptions::default(), None)
 }
 
 fn spans(buffer: &LineBuffer, limits: &EpochLimits) -> Vec<(String, u64, u64)> {

@@ -1,7 +1,7 @@
 //! The tasks that hold connections: one client that keeps reconnecting, or a server with a task per connection.
 
 use crate::formats::SplitOptions;
-use crate::sources::received::{LineBuffer, LineReceiver};
+use crate::sources::received::{ExpectedHeader, LineBuffer, LineReceiver};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -20,7 +20,7 @@ pub(super) struct Receiving {
     pub(super) stream: Arc<str>,
     pub(super) buffer: Arc<LineBuffer>,
     pub(super) split: SplitOptions,
-    pub(super) wants_header: bool,
+    pub(super) expected: Option<ExpectedHeader>,
     pub(super) bounded: bool,
 }
 
@@ -104,7 +104,7 @@ struct End {
 
 impl Receiving {
     async fn receive(&self, mut socket: TcpStream, partition: &str, peer: &str) -> End {
-        let mut receiver = LineReceiver::new(&self.buffer, partition, peer, self.split, self.wants_header);
+        let mut receiver = LineReceiver::new(&self.buffer, partition, peer, self.split, self.expected.clone());
         let mut chunk = vec![0; READ_BYTES];
         let mut received = false;
         loop {

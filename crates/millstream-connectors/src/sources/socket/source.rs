@@ -6,7 +6,7 @@ use crate::formats::FormatOptions;
 use crate::source::{Backlog, EpochLimits, Reader, Source, SourceContext, SourceProperties};
 use crate::sources::columns::SourceColumns;
 use crate::sources::position::stored;
-use crate::sources::received::{DEFAULT_BUFFER_BYTES, LineBuffer, LineReader, check_columns, take_format};
+use crate::sources::received::{DEFAULT_BUFFER_BYTES, ExpectedHeader, LineBuffer, LineReader, check_columns, take_format};
 use async_trait::async_trait;
 use millstream_types::{OptionError, PartitionRange};
 use serde::{Deserialize, Serialize};
@@ -118,7 +118,7 @@ impl Source for SocketSource {
             stream: self.stream.as_str().into(),
             buffer: Arc::clone(&self.buffer),
             split: self.format.split_options(),
-            wants_header: self.format.header && self.format.format == crate::formats::Format::Csv,
+            expected: ExpectedHeader::of(&self.columns.schema, &self.format),
             bounded: self.bounded,
         };
         let place = if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) };

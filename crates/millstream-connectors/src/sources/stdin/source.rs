@@ -1,11 +1,11 @@
 //! Standard input as a source.
 
 use crate::error::{ConnectorError, Result};
-use crate::formats::{Format, FormatOptions};
+use crate::formats::FormatOptions;
 use crate::source::{Backlog, EpochLimits, Reader, Source, SourceContext, SourceProperties};
 use crate::sources::columns::SourceColumns;
 use crate::sources::position::stored;
-use crate::sources::received::{DEFAULT_BUFFER_BYTES, LineBuffer, LineReader, LineReceiver, check_columns, take_format};
+use crate::sources::received::{DEFAULT_BUFFER_BYTES, ExpectedHeader, LineBuffer, LineReader, LineReceiver, check_columns, take_format};
 use async_trait::async_trait;
 use millstream_types::{OptionError, PartitionRange};
 use std::io::Read;
@@ -103,8 +103,8 @@ impl Source for StdinSource {
         self.buffer.start_partition("", row);
         let Some(input) = self.input.take() else { return Ok(()) };
         let mut chunks = read_chunks(&self.stream, input)?;
-        let wants_header = self.format.header && self.format.format == Format::Csv;
-        let mut receiver = LineReceiver::new(&self.buffer, "", "standard input", self.format.split_options(), wants_header);
+        let expected = ExpectedHeader::of(&self.columns.schema, &self.format);
+        let mut receiver = LineReceiver::new(&self.buffer, "", "standard input", self.format.split_options(), expected);
         let buffer = Arc::clone(&self.buffer);
         self.task = Some(tokio::spawn(async move {
             while let Some(chunk) = chunks.recv().await {

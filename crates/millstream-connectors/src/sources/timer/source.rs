@@ -209,6 +209,7 @@ fn ticks(columns: &SourceColumns, selected: &[usize], first_us: i64, interval_us
         rows: None,
         first_row: row,
         bad: Vec::new(),
+        places: None,
         bytes: rows * 16,
     })
 }
