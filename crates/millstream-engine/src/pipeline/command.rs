@@ -8,7 +8,8 @@ use crate::notice::Notice;
 use crate::subscription::Subscription;
 use millstream_connectors::sinks::callback::Callback;
 use millstream_sql::Statement;
-use millstream_types::{Delta, Epoch};
+use millstream_types::{Delta, Epoch, Offset};
+use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 /// How to stop.
@@ -44,6 +45,15 @@ pub enum Command {
         file_insert: Option<(u64, u64)>,
         /// The answer.
         answer: Answer<Epoch>,
+    },
+    /// Rows were pushed to a stream: process them at once.
+    Take {
+        /// The stream.
+        stream: String,
+        /// The offset after the last of them.
+        end: Offset,
+        /// The answer: whether they are committed or will be without further ado.
+        answer: Answer<bool>,
     },
     /// The content of relations after the newest epoch, consistently.
     Snapshot {
@@ -142,6 +152,14 @@ impl Pipeline {
                     return Err(error);
                 }
             }
+            Command::Take { stream, end, answer } => {
+                let result = self.take(&stream, end).await;
+                let fatal = result.as_ref().err().cloned();
+                let _ = answer.send(result);
+                if let Some(error) = fatal {
+                    return Err(error);
+                }
+            }
             Command::Snapshot { request, answer } => {
                 let _ = answer.send(self.snapshot(request));
             }
@@ -177,7 +195,7 @@ impl Pipeline {
                 let _ = answer.send(result);
             }
             Command::Pause { pause, answer } => {
-                self.paused = pause;
+                self.shared.paused.store(pause, Ordering::Release);
                 self.backlog = true;
                 let _ = answer.send(Ok(()));
             }
@@ -222,6 +240,18 @@ impl Pipeline {
             }
         }
         Ok(false)
+    }
+
+    /// Runs epochs until `stream` is committed up to `end`, as far as its limits allow now.
+    async fn take(&mut self, stream: &str, end: Offset) -> Result<bool> {
+        let reached = |shared: &super::Shared| shared.committed.borrow().offsets.get(stream).is_some_and(|offset| *offset >= end);
+        while !reached(&self.shared) {
+            if self.try_epoch(false).await?.is_none() {
+                break;
+            }
+        }
+        self.backlog = true;
+        Ok(reached(&self.shared) || self.may_run())
     }
 
     async fn run_until_idle(&mut self) -> Result<()> {
@@ -326,6 +356,7 @@ impl Pipeline {
             }
             Command::Ddl { answer, .. } => drop(answer.send(Err(stopped()))),
             Command::Insert { answer, .. } => drop(answer.send(Err(stopped()))),
+            Command::Take { answer, .. } => drop(answer.send(Err(stopped()))),
             Command::Explain { answer, .. } => drop(answer.send(Err(stopped()))),
             Command::Subscribe { answer, .. } => drop(answer.send(Err(stopped()))),
             Command::RunEpoch { answer } => drop(answer.send(Err(stopped()))),

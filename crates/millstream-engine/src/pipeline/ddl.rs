@@ -240,7 +240,6 @@ impl Pipeline {
             reader: None,
             derived,
             replayable: true,
-            active: false,
             budget: None,
             ended: false,
         };
@@ -280,6 +279,7 @@ impl Pipeline {
         let sources = self.sources.as_mut().ok_or_else(|| EngineError::Internal("sources are away".into()))?;
         sources.streams.insert(name.clone(), state);
         sources.order.push(name);
+        self.update_readers();
         Ok(())
     }
 
@@ -581,10 +581,16 @@ impl Pipeline {
         let clock_dependent = planned.graph.nodes.iter().any(|node| node.properties.clock_dependent || closes_by_clock(node));
         let name = def.name.clone();
         let backfill = def.backfill;
-        let reads = planned.reads;
-        let mut query =
-            QueryState { def, graph: planned.graph, dataflow, target, reads: reads.clone(), started: false, failed: None, clock_dependent };
-        self.activate(&reads);
+        let mut query = QueryState {
+            def,
+            graph: planned.graph,
+            dataflow,
+            target,
+            reads: planned.reads,
+            started: false,
+            failed: None,
+            clock_dependent,
+        };
         if !self.restore_query(&mut query).await? {
             let changes = self.backfill(&mut query, backfill).await?;
             initial.insert(name, changes);
@@ -655,7 +661,6 @@ impl Pipeline {
                 reader: None,
                 derived: Some(Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state })?),
                 replayable: true,
-                active: true,
                 budget: None,
                 ended: false,
             };
@@ -796,49 +801,21 @@ impl Pipeline {
         })
     }
 
-    /// Marks the streams of a query as read, bases of derived streams too.
-    fn activate(&mut self, reads: &BTreeSet<String>) {
-        let Some(sources) = &mut self.sources else { return };
-        for name in super::sources::base_streams(sources, reads) {
-            if let Some(stream) = sources.streams.get_mut(&name) {
-                stream.active = true;
-            }
-        }
-    }
-
     /// Tells every stream which of its columns are read.
     pub(super) fn update_readers(&mut self) {
         let mut needed: HashMap<String, BTreeSet<String>> = HashMap::new();
-        let mut active = BTreeSet::new();
-        let flows = self.queries.iter().map(|query| &query.dataflow).chain(self.live.iter().map(|live| live.dataflow()));
-        for flow in flows {
+        let Some(sources) = &mut self.sources else { return };
+        let queries = self.queries.iter().map(|query| &query.dataflow);
+        let live = self.live.iter().map(|live| live.dataflow());
+        let derived = sources.streams.values().filter_map(|stream| stream.derived.as_ref());
+        for flow in queries.chain(live).chain(derived) {
             for (relation, columns) in flow.input_columns() {
                 needed.entry(relation).or_default().extend(columns);
             }
         }
-        let reads: BTreeSet<String> = self
-            .queries
-            .iter()
-            .flat_map(|query| query.reads.iter().cloned())
-            .chain(self.live.iter().flat_map(|live| live.reads().iter().cloned()))
-            .collect();
-        let Some(sources) = &mut self.sources else { return };
-        active.extend(super::sources::base_streams(sources, &reads));
-        let derived_inputs: Vec<(String, BTreeSet<String>)> = sources
-            .streams
-            .values()
-            .filter(|stream| active.contains(&stream.def.name))
-            .filter_map(|stream| stream.derived.as_ref())
-            .flat_map(|flow| flow.input_columns())
-            .map(|(relation, columns)| (relation, columns.into_iter().collect()))
-            .collect();
-        for (relation, columns) in derived_inputs {
-            needed.entry(relation).or_default().extend(columns);
-        }
         for (name, stream) in &mut sources.streams {
-            stream.active = active.contains(name);
             // Rows of sources that cannot replay are kept whole, because later readers may want other columns.
-            let columns = if stream.replayable && stream.derived.is_none() { needed.get(name).cloned() } else { None };
+            let columns = (stream.replayable && stream.derived.is_none()).then(|| needed.remove(name).unwrap_or_default());
             stream.edge.set_needed(columns);
         }
     }

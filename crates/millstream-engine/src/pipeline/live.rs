@@ -50,9 +50,6 @@ impl LiveQuery {
         &self.dataflow
     }
 
-    pub(super) fn reads(&self) -> &BTreeSet<String> {
-        &self.reads
-    }
 
     pub(super) fn clock_dependent(&self) -> bool {
         self.clock_dependent

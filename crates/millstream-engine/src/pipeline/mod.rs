@@ -43,6 +43,7 @@ use sinks::SinkState;
 use sources::{Assembled, Sources};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -68,6 +69,8 @@ pub struct Shared {
     pub pushers: RwLock<BTreeMap<String, Arc<dyn millstream_connectors::source::Push>>>,
     /// Committed offsets of streams: how far pushed rows are durable.
     pub committed: tokio::sync::watch::Sender<Committed>,
+    /// `PAUSE PIPELINE`: no new input is taken.
+    pub paused: AtomicBool,
 }
 
 /// How far the pipeline has committed.
@@ -155,7 +158,6 @@ pub struct Pipeline {
     wakers: BTreeMap<String, JoinHandle<()>>,
     running: bool,
     manual: bool,
-    paused: bool,
     backlog: bool,
     next_due: Option<EventTime>,
     last_start: Stopwatch,
@@ -230,7 +232,6 @@ impl Pipeline {
             wakers: BTreeMap::new(),
             running: false,
             manual: options.manual,
-            paused: false,
             backlog: false,
             next_due: None,
             last_start: Stopwatch::start(),
@@ -318,7 +319,7 @@ impl Pipeline {
     }
 
     fn may_run(&self) -> bool {
-        self.running && !self.manual && !self.paused
+        self.running && !self.manual && !self.shared.paused.load(Ordering::Acquire)
     }
 
     /// How long until the next epoch should be tried; `None`: not before something happens.
