@@ -1,13 +1,14 @@
 //! Statements that change the catalog. Several of them (a pipeline file) make one epoch; either all take effect or none.
 
 use super::epoch::EpochWork;
+use super::held::Held;
 use super::query::{QueryState, Target, epoch_input};
 use super::record::CatalogChange;
 use super::sinks::SinkState;
 use super::sources::SourceState;
 use super::{Pipeline, StreamRuntime, TableState};
 use crate::catalog::Catalog;
-use crate::catalog::object::{Backfill, ExternalTableDef, Object, ObjectKind, QueryDef, SinkDef, StreamDef, StreamShape, ViewDef};
+use crate::catalog::object::{Backfill, ExternalTableDef, Object, ObjectKind, QueryDef, Refresh, SinkDef, StreamDef, StreamShape, ViewDef};
 use crate::catalog::resolve::{
     Contents, ContinuousRelations, Placeholder, Resolved, Resolver, fold, object_name, rename_columns, stream_relation,
 };
@@ -19,7 +20,6 @@ use crate::statements;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use millstream_connectors::registry;
 use millstream_connectors::sink::{Sink, SinkContext, SinkMode};
@@ -41,12 +41,14 @@ use millstream_types::{Delta, Options, delta};
 use sqlparser::ast::{self, ObjectName, Query};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A planned continuous query.
 pub(super) struct Planned {
     pub(super) graph: Arc<Graph>,
     pub(super) schema: SchemaRef,
     pub(super) reads: BTreeSet<String>,
+    pub(super) at_rest: BTreeSet<String>,
     pub(super) state: datafusion::execution::SessionState,
     pub(super) notices: Vec<String>,
 }
@@ -63,6 +65,7 @@ impl Contents for ContinuousContents<'_> {
             ObjectKind::Stream(def) => Arc::new(Placeholder::new(if hidden { def.schema_with_hidden() } else { def.schema() })),
             ObjectKind::Table(def) => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
             ObjectKind::MaterializedView(def) => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
+            ObjectKind::ExternalTable(def) if def.refresh == Refresh::Track => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
             ObjectKind::ExternalTable(def) => match self.pipeline.pinned.get(name) {
                 Some(pinned) => Arc::clone(pinned),
                 None => Arc::clone(&def.provider),
@@ -75,6 +78,13 @@ impl Contents for ContinuousContents<'_> {
             }
             ObjectKind::View(_) => return Err(EngineError::Internal("views are expanded by the resolver".into())),
         })
+    }
+
+    async fn files(&self, path: &str) -> Result<Arc<dyn TableProvider>> {
+        match self.pipeline.pinned.get(path) {
+            Some(pinned) => Ok(Arc::clone(pinned)),
+            None => self.pipeline.file_table(path).await,
+        }
     }
 
     fn system_table(&self, _name: &str) -> Option<Arc<dyn TableProvider>> {
@@ -159,15 +169,7 @@ impl Pipeline {
                 Ok(Vec::new())
             }
             Statement::RefreshTable(name) => {
-                let name = object_name(name);
-                self.catalog.require(&name)?;
-                if let Some(reader) = self.queries.iter().find(|query| query.reads.contains(&name)) {
-                    return Err(EngineError::invalid(
-                        format!("table \"{name}\" is read by the continuous query \"{}\"", reader.def.name),
-                        "Drop and create the query again to read the new content.",
-                    ));
-                }
-                self.pinned.remove(&name);
+                self.refresh_table(&object_name(name)).await?;
                 Ok(Vec::new())
             }
             other => Err(EngineError::invalid(format!("this statement is not supported here: {other}"), "")),
@@ -233,16 +235,8 @@ impl Pipeline {
         let name = def.name.clone();
         let owner = format!("stream \"{name}\"");
         let edge = Edge::new(Arc::clone(def), &self.shared.base)?;
-        let mut state = SourceState {
-            def: Arc::clone(def),
-            edge,
-            source: None,
-            reader: None,
-            derived,
-            replayable: true,
-            budget: None,
-            ended: false,
-        };
+        let mut state =
+            SourceState { def: Arc::clone(def), edge, source: None, reader: None, derived, replayable: true, budget: None, ended: false };
         if def.derived.is_none() {
             let context = self.source_context(def, &state.edge);
             let fail = |error| EngineError::connector(&owner, error);
@@ -321,8 +315,10 @@ impl Pipeline {
             return Ok(notices);
         }
         let def = Arc::new(statements::create_table::define(create, &self.shared.base)?);
-        self.tables
-            .insert(name.clone(), TableState { rows: ViewStore::new(&name, Arc::clone(&def.schema), false, None)?, def: Arc::clone(&def) });
+        let rows = ViewStore::new(&name, Arc::clone(&def.schema), false, None)?;
+        // A change that was computed from a table of the same name before is void.
+        let changed = if self.recovering() { self.epoch } else { self.epoch.next() };
+        self.tables.insert(name.clone(), TableState { rows, def: Arc::clone(&def), changed });
         self.catalog.put(Object { name, sql, kind: ObjectKind::Table(def) });
         Ok(notices)
     }
@@ -331,15 +327,8 @@ impl Pipeline {
         let mut notices = Vec::new();
         let name = object_name(&create.definition.name);
         let mut definition = create.definition.clone();
-        if let Some((_, refresh)) = create.options.iter().find(|(key, _)| key == "refresh") {
-            if refresh != "static" {
-                return Err(EngineError::invalid(
-                    format!("refresh of table \"{name}\" is '{refresh}', which this build cannot do"),
-                    "Leave it out or write 'static'; to read new content, drop and create the queries that use the table.",
-                ));
-            }
-            definition.options.retain(|(key, _)| !key.eq_ignore_ascii_case("refresh"));
-        }
+        let refresh = refresh_option(&name, &create.options)?;
+        definition.options.retain(|(key, _)| !key.eq_ignore_ascii_case("refresh"));
         if self.claim(&name, create.definition.if_not_exists, create.definition.or_replace, &mut notices).await? {
             return Ok(notices);
         }
@@ -350,8 +339,11 @@ impl Pipeline {
         let plan = context.state().statement_to_plan(statement).await?;
         context.execute_logical_plan(plan).await?;
         let provider = context.table_provider(datafusion::common::TableReference::bare(name.clone())).await?;
-        let def = ExternalTableDef { name: name.clone(), schema: provider.schema(), provider };
-        self.catalog.put(Object { name, sql, kind: ObjectKind::ExternalTable(Arc::new(def)) });
+        let def = Arc::new(ExternalTableDef { name: name.clone(), schema: provider.schema(), refresh, provider });
+        if refresh == Refresh::Track {
+            self.track(&def).await?;
+        }
+        self.catalog.put(Object { name, sql, kind: ObjectKind::ExternalTable(def) });
         Ok(notices)
     }
 
@@ -361,10 +353,12 @@ impl Pipeline {
         if self.claim(&name, create.if_not_exists, create.or_replace, &mut notices).await? {
             return Ok(notices);
         }
-        // Planned now, so that mistakes show now and not when it is first read.
-        let resolved = self.resolve(&create.query).await?;
         let columns: Vec<String> = create.columns.iter().map(fold).collect();
-        rename_columns(resolved.plan, &columns, &name)?;
+        // Planned now, so that mistakes show now and not when it is first read. Files it reads may be gone when it is recovered.
+        if !self.recovering() {
+            let resolved = self.resolve(&create.query).await?;
+            rename_columns(resolved.plan, &columns, &name)?;
+        }
         let def = ViewDef { name: name.clone(), columns, query: create.query.clone() };
         self.catalog.put(Object { name, sql, kind: ObjectKind::View(Arc::new(def)) });
         Ok(notices)
@@ -382,7 +376,7 @@ impl Pipeline {
             return Ok(notices);
         }
         let columns: Vec<String> = create.columns.iter().map(fold).collect();
-        let on_close = on_close(create.emit, &name)?;
+        let Emission { on_close, period } = emission(create.emit, &name)?;
         let backfill = backfill_option(&name, create.options.clone())?;
         let planned = self.plan_continuous(&create.query, &columns, &name, on_close).await?;
         let def = Arc::new(QueryDef {
@@ -390,6 +384,7 @@ impl Pipeline {
             columns,
             query: create.query.clone(),
             on_close,
+            period,
             backfill,
             schema: Arc::clone(&planned.schema),
             insert_sql: None,
@@ -463,7 +458,7 @@ impl Pipeline {
         initial: &mut BTreeMap<String, Delta>,
         notices: &mut Vec<Notice>,
     ) -> Result<Arc<QueryDef>> {
-        let on_close = on_close(emit, &name)?;
+        let Emission { on_close, period } = emission(emit, &name)?;
         let planned = self.plan_continuous(&query, &sink.columns, &name, on_close).await?;
         let properties = &planned.graph.output_node().properties;
         if sink.mode == SinkMode::Append && !properties.append_only {
@@ -504,6 +499,7 @@ impl Pipeline {
             columns: sink.columns.clone(),
             query,
             on_close,
+            period,
             backfill: Backfill::All,
             schema: Arc::clone(&planned.schema),
             insert_sql,
@@ -587,9 +583,11 @@ impl Pipeline {
             dataflow,
             target,
             reads: planned.reads,
+            at_rest: planned.at_rest,
             started: false,
             failed: None,
             clock_dependent,
+            held: Held::default(),
         };
         if !self.restore_query(&mut query).await? {
             let changes = self.backfill(&mut query, backfill).await?;
@@ -718,7 +716,7 @@ impl Pipeline {
     /// Plans a continuous query; loads the at-rest tables it reads.
     pub(super) async fn plan_continuous(&mut self, query: &Query, columns: &[String], name: &str, on_close: bool) -> Result<Planned> {
         self.pin_tables(query).await?;
-        let Resolved { plan, state, reads } = self.resolve(query).await?;
+        let Resolved { plan, state, reads, files } = self.resolve(query).await?;
         let plan = rename_columns(plan, columns, name)?;
         let mut names = BTreeSet::new();
         if let Some(twice) = plan.schema().fields().iter().find(|field| !names.insert(field.name().clone())) {
@@ -730,12 +728,19 @@ impl Pipeline {
         let names: Vec<String> = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
         let mut relations = ContinuousRelations::default();
         let mut streamed = BTreeSet::new();
+        let mut at_rest = files.clone();
         for read in &reads {
             if let Some(relation) = self.relation_of(read) {
-                if relation.kind != RelationKind::AtRest {
-                    streamed.insert(read.clone());
-                }
+                match relation.kind {
+                    RelationKind::AtRest => at_rest.insert(read.clone()),
+                    _ => streamed.insert(read.clone()),
+                };
                 relations.put(relation);
+            }
+        }
+        for path in &files {
+            if let Some(table) = self.pinned.get(path) {
+                relations.put(plain_relation(path, RelationKind::AtRest, &table.schema(), true, &[]));
             }
         }
         let options = PlanOptions {
@@ -745,6 +750,7 @@ impl Pipeline {
         let state = session_state_for_continuous(&state);
         let plan = optimize(&plan, &state)?;
         let millstream_plan::Planned { graph, notices } = millstream_plan::plan(&plan, &relations, &state, &options)?;
+        self.check_refreshed(name, &graph)?;
         let output = graph.output_node();
         let fields: Vec<_> = output
             .schema
@@ -753,31 +759,7 @@ impl Pipeline {
             .zip(names)
             .map(|(field, name)| field.as_ref().clone().with_name(name).with_metadata(HashMap::new()))
             .collect();
-        Ok(Planned { schema: Arc::new(Schema::new(fields)), graph: Arc::new(graph), reads: streamed, state, notices })
-    }
-
-    /// Loads the at-rest tables of a query that are not loaded yet; continuous queries see one version of them.
-    async fn pin_tables(&mut self, query: &Query) -> Result<()> {
-        let reads = self.resolve(query).await?.reads;
-        for name in reads {
-            let Some(object) = self.catalog.get(&name).cloned() else { continue };
-            let ObjectKind::ExternalTable(def) = &object.kind else { continue };
-            if self.pinned.contains_key(&name) {
-                continue;
-            }
-            let batches = match self.pinned_content(&name)? {
-                Some(batches) => batches,
-                None => {
-                    let context = SessionContext::new_with_state(self.shared.base.clone());
-                    let batches = context.read_table(Arc::clone(&def.provider))?.collect().await?;
-                    self.pin_content(&name, &def.schema, &batches)?;
-                    batches
-                }
-            };
-            let table = MemTable::try_new(Arc::clone(&def.schema), vec![batches])?;
-            self.pinned.insert(name, Arc::new(table));
-        }
-        Ok(())
+        Ok(Planned { schema: Arc::new(Schema::new(fields)), graph: Arc::new(graph), reads: streamed, at_rest, state, notices })
     }
 
     fn relation_of(&self, name: &str) -> Option<Relation> {
@@ -785,6 +767,9 @@ impl Pipeline {
         Some(match &object.kind {
             ObjectKind::Stream(def) => stream_relation(def),
             ObjectKind::Table(def) => plain_relation(name, RelationKind::Table, &def.schema, false, &def.key),
+            ObjectKind::ExternalTable(def) if def.refresh == Refresh::Track => {
+                plain_relation(name, RelationKind::Table, &def.schema, false, &[])
+            }
             ObjectKind::ExternalTable(def) => plain_relation(name, RelationKind::AtRest, &def.schema, true, &[]),
             ObjectKind::MaterializedView(def) => {
                 let query = self.queries.iter().find(|query| query.def.name == name)?;
@@ -867,7 +852,10 @@ impl Pipeline {
         match &object.kind {
             ObjectKind::Stream(_) => self.remove_source(name).await,
             ObjectKind::Table(_) => drop(self.tables.remove(name)),
-            ObjectKind::ExternalTable(_) => drop(self.pinned.remove(name)),
+            ObjectKind::ExternalTable(_) => {
+                self.unpin(name);
+                self.tables.remove(name);
+            }
             ObjectKind::View(_) => {}
             ObjectKind::MaterializedView(_) => self.queries.retain(|query| query.def.name != name),
             ObjectKind::Sink(def) => {
@@ -892,7 +880,12 @@ impl Pipeline {
                 _ => Vec::new(),
             };
             for query in queries {
-                if object.name != name && self.resolve(query).await?.reads.contains(name) {
+                let reads = match self.resolve(query).await {
+                    Ok(resolved) => resolved.reads.contains(name),
+                    // What it reads cannot be looked at, for example because a file is gone: its text tells the names.
+                    Err(_) => names_in(query).contains(name),
+                };
+                if object.name != name && reads {
                     readers.push(object.name.clone());
                     break;
                 }
@@ -911,9 +904,27 @@ impl Pipeline {
             Statement::InsertInto(insert) => (insert.source.clone(), insert.emit),
             other => return Err(EngineError::invalid(format!("EXPLAIN INCREMENTAL explains queries, not: {other}"), "")),
         };
-        let on_close = on_close(emit, "query")?;
+        let Emission { on_close, .. } = emission(emit, "query")?;
         let planned = self.plan_continuous(&query, &[], "query", on_close).await?;
         Ok(explain(&planned.graph))
+    }
+}
+
+/// The option `refresh` of an at-rest table.
+fn refresh_option(table: &str, options: &[(String, String)]) -> Result<Refresh> {
+    let Some((_, refresh)) = options.iter().find(|(key, _)| key == "refresh") else { return Ok(Refresh::Static) };
+    match refresh.as_str() {
+        "static" => Ok(Refresh::Static),
+        "track" => Ok(Refresh::Track),
+        "every epoch" => Ok(Refresh::EveryEpoch),
+        other => millstream_types::options::parse_duration(other).filter(|interval| !interval.is_zero()).map(Refresh::Interval).ok_or_else(
+            || {
+                EngineError::invalid(
+                    format!("option \"refresh\" of table \"{table}\" is '{other}'"),
+                    "Write 'static', an interval such as '10 minutes', 'every epoch' or 'track'.",
+                )
+            },
+        ),
     }
 }
 
@@ -931,22 +942,36 @@ fn plain_relation(name: &str, kind: RelationKind, schema: &SchemaRef, append_onl
     }
 }
 
+/// Names of all relations in the text of a query.
+fn names_in(query: &Query) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let _ = ast::visit_relations(query, |name| {
+        names.insert(object_name(name));
+        std::ops::ControlFlow::<()>::Continue(())
+    });
+    names
+}
+
 /// `SELECT * FROM name`.
 pub(crate) fn select_all(name: &ObjectName) -> Result<Box<Query>> {
     Ok(millstream_sql::parse_query(&format!("SELECT * FROM {name}"))?)
 }
 
-fn on_close(emit: Emit, name: &str) -> Result<bool> {
+/// What an EMIT clause asks for.
+#[derive(Debug, Clone, Copy)]
+struct Emission {
+    on_close: bool,
+    period: Option<Duration>,
+}
+
+fn emission(emit: Emit, name: &str) -> Result<Emission> {
     match emit {
-        Emit::None | Emit::Changes { limit: None } => Ok(false),
-        Emit::OnWindowClose => Ok(true),
+        Emit::None | Emit::Changes { limit: None } => Ok(Emission { on_close: false, period: None }),
+        Emit::OnWindowClose => Ok(Emission { on_close: true, period: None }),
+        Emit::Periodic(period) => Ok(Emission { on_close: false, period: Some(period) }),
         Emit::Changes { limit: Some(_) } => {
             Err(EngineError::invalid(format!("EMIT CHANGES LIMIT belongs to a SELECT, not to \"{name}\""), ""))
         }
-        Emit::Periodic(_) => Err(EngineError::invalid(
-            format!("EMIT PERIODIC of \"{name}\" is not in this build"),
-            "Leave it out to emit every change, or use EMIT ON WINDOW CLOSE.",
-        )),
     }
 }
 

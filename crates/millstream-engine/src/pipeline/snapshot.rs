@@ -3,7 +3,7 @@
 use super::query::Target;
 use super::record::HistoryEntry;
 use super::{Pipeline, StreamRuntime};
-use crate::catalog::object::ObjectKind;
+use crate::catalog::object::{ObjectKind, Refresh};
 use crate::error::Result;
 use crate::progress::OperatorProgress;
 use arrow::array::RecordBatch;
@@ -122,6 +122,10 @@ impl Pipeline {
                         buffered: sink.buffered(),
                     }
                 }
+                ObjectKind::ExternalTable(def) if def.refresh == Refresh::Track => match self.tables.get_mut(name) {
+                    Some(table) => Content::Rows(Arc::clone(&def.schema), table.rows.snapshot()?),
+                    None => continue,
+                },
                 ObjectKind::View(_) | ObjectKind::ExternalTable(_) => continue,
             };
             snapshot.relations.insert(name.clone(), content);

@@ -1,6 +1,8 @@
 //! A session: carries out statements one by one over the engine's shared catalog.
 
+mod change;
 mod insert;
+mod transaction;
 
 use crate::catalog::object::ObjectKind;
 use crate::catalog::resolve::{Contents, Placeholder, Resolved, Resolver, object_name};
@@ -12,7 +14,7 @@ use crate::pipeline::live::LiveRequest;
 use crate::pipeline::snapshot::{Content, Snapshot, SnapshotRequest};
 use crate::result::{Output, Rows, StatementResult};
 use crate::settings::SettingInfo;
-use crate::{stream_scan, system_tables};
+use crate::{file_relation, stream_scan, system_tables};
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -27,13 +29,16 @@ use millstream_sql::statement::{
 };
 use millstream_sql::{ScriptError, Statement, parse_script, parse_statement};
 use millstream_types::Epoch;
+use parking_lot::Mutex;
 use sqlparser::ast::{ObjectName, Query};
 use std::sync::Arc;
+use transaction::{Transaction, accepted_harmlessly};
 
-/// A session over an engine. Cheap to clone; sessions do not see each other.
+/// A session over an engine. Cheap to clone, and a clone is the same session; sessions do not see each other.
 #[derive(Debug, Clone)]
 pub struct Session {
     engine: Engine,
+    transaction: Arc<Mutex<Option<Transaction>>>,
 }
 
 /// Where a statement of a script stands.
@@ -73,7 +78,9 @@ struct BatchContents<'a> {
 #[async_trait]
 impl Contents for BatchContents<'_> {
     async fn provider(&self, name: &str, kind: &ObjectKind, hidden: bool) -> Result<Arc<dyn TableProvider>> {
-        if let ObjectKind::ExternalTable(def) = kind {
+        if let ObjectKind::ExternalTable(def) = kind
+            && !self.snapshot.relations.contains_key(name)
+        {
             return Ok(Arc::clone(&def.provider));
         }
         let base = &self.shared.base;
@@ -89,6 +96,10 @@ impl Contents for BatchContents<'_> {
                 _ => Err(EngineError::invalid(format!("\"{name}\" cannot be read"), "")),
             },
         }
+    }
+
+    async fn files(&self, path: &str) -> Result<Arc<dyn TableProvider>> {
+        file_relation::provider(path, &self.shared.base, &self.shared.clock).await
     }
 
     fn system_table(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
@@ -133,10 +144,12 @@ async fn sink_rows(
 }
 
 /// Relations without content: to find out which ones a query reads.
-struct NamesOnly;
+struct NamesOnly<'a> {
+    shared: &'a Shared,
+}
 
 #[async_trait]
-impl Contents for NamesOnly {
+impl Contents for NamesOnly<'_> {
     async fn provider(&self, _name: &str, kind: &ObjectKind, hidden: bool) -> Result<Arc<dyn TableProvider>> {
         Ok(match kind {
             ObjectKind::Stream(def) => Arc::new(Placeholder::new(if hidden { def.schema_with_hidden() } else { def.schema() })),
@@ -151,6 +164,10 @@ impl Contents for NamesOnly {
         })
     }
 
+    async fn files(&self, path: &str) -> Result<Arc<dyn TableProvider>> {
+        file_relation::provider(path, &self.shared.base, &self.shared.clock).await
+    }
+
     fn system_table(&self, _name: &str) -> Option<Arc<dyn TableProvider>> {
         None
     }
@@ -158,7 +175,7 @@ impl Contents for NamesOnly {
 
 impl Session {
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
+        Self { engine, transaction: Arc::default() }
     }
 
     /// The engine of this session.
@@ -204,11 +221,16 @@ impl Session {
     /// # Errors
     /// As [`Session::execute`].
     pub async fn execute_parsed(&self, statement: Statement) -> Result<StatementResult> {
+        self.check_transaction(&statement)?;
         let tag = tag_of(&statement);
         match statement {
             Statement::Query(query) => self.query(query).await,
             Statement::Subscribe(subscribe) => self.subscribe_statement(subscribe).await,
             Statement::InsertInto(insert) => self.insert(insert, None).await,
+            Statement::Update(_) | Statement::Delete(_) | Statement::Truncate(_) => self.change(&statement, None).await,
+            Statement::Begin => self.begin().await,
+            Statement::Commit => self.commit().await,
+            Statement::Rollback => Ok(self.rollback()),
             Statement::Show(show) => self.show(show).await,
             Statement::Describe(name) => self.describe(&name).await,
             Statement::ShowCreate(name) => {
@@ -283,6 +305,7 @@ impl Session {
                 let notices = self.engine.ddl(vec![statement]).await?;
                 Ok(StatementResult::done(tag, notices))
             }
+            other if accepted_harmlessly(&other) => Ok(StatementResult::done(tag, Vec::new())),
             _ => Err(unsupported(&tag)),
         }
     }
@@ -324,10 +347,20 @@ impl Session {
 
     /// Plans a batch query over one consistent snapshot.
     pub(crate) async fn plan(&self, query: &Query) -> Result<Resolved> {
+        self.plan_at(query).await.map(|(resolved, _)| resolved)
+    }
+
+    /// As [`Session::plan`], with the epoch of the snapshot.
+    async fn plan_at(&self, query: &Query) -> Result<(Resolved, Epoch)> {
         let shared = self.engine.shared();
+        if let Some((catalog, snapshot)) = self.pinned() {
+            let contents = BatchContents { shared, snapshot: &snapshot };
+            let resolved = Resolver { catalog: &catalog, base: &shared.base, contents: &contents }.plan(query).await?;
+            return Ok((resolved, snapshot.epoch));
+        }
         let catalog = shared.catalog.read().clone();
         let figures = query.to_string().contains(crate::catalog::resolve::SYSTEM_SCHEMA);
-        let names = match (Resolver { catalog: &catalog, base: &shared.base, contents: &NamesOnly }).plan(query).await {
+        let names = match (Resolver { catalog: &catalog, base: &shared.base, contents: &NamesOnly { shared } }).plan(query).await {
             Ok(resolved) => resolved.reads,
             // A system table has no columns yet; whatever else is wrong shows again below.
             Err(_) if figures => catalog.objects().iter().map(|object| object.name.clone()).collect(),
@@ -336,7 +369,8 @@ impl Session {
         let request = SnapshotRequest { names, figures };
         let snapshot = self.engine.request(|answer| Command::Snapshot { request, answer }).await?;
         let contents = BatchContents { shared, snapshot: &snapshot };
-        Resolver { catalog: &catalog, base: &shared.base, contents: &contents }.plan(query).await
+        let resolved = Resolver { catalog: &catalog, base: &shared.base, contents: &contents }.plan(query).await?;
+        Ok((resolved, snapshot.epoch))
     }
 
     async fn select(&self, query: &Query) -> Result<StatementResult> {
@@ -453,7 +487,10 @@ impl Session {
             ObjectKind::MaterializedView(def) => Arc::clone(&def.schema),
             ObjectKind::View(_) => {
                 let query = crate::pipeline::ddl::select_all(&ObjectName::from(vec![sqlparser::ast::Ident::with_quote('"', &name)]))?;
-                let resolved = Resolver { catalog: &catalog, base: &self.engine.shared().base, contents: &NamesOnly }.plan(&query).await?;
+                let resolved =
+                    Resolver { catalog: &catalog, base: &self.engine.shared().base, contents: &NamesOnly { shared: self.engine.shared() } }
+                        .plan(&query)
+                        .await?;
                 Arc::new(resolved.plan.schema().as_arrow().clone())
             }
             ObjectKind::Sink(def) => match def.queries.first() {
