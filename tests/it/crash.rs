@@ -30,7 +30,6 @@ const SIGKILL: i32 = 9;
 /// Fail points that the pipeline below does not come by, each with its reason.
 const NOT_REACHED: &[(&str, &str)] = &[
     ("blob.after_temp", "no query of the pipeline reads a table at rest"),
-    ("catalog.before_put", "the catalog travels in commit records"),
     ("log.roll.after_create", "a segment is 64 MB; the tests of millstream-state make smaller ones"),
     ("log.roll.after_end", "as log.roll.after_create"),
     ("log.roll.before", "as log.roll.after_create"),

@@ -194,6 +194,7 @@ impl EngineBuilder {
             epoch_clock,
             pushers: RwLock::default(),
             committed: watch::channel(Committed::default()).0,
+            paused: false.into(),
         });
         let mut pipeline = Pipeline::new(PipelineOptions {
             shared: Arc::clone(&shared),
@@ -614,6 +615,17 @@ impl MemorySource {
     pub async fn push(&self, rows: RecordBatch) -> Result<Pushed> {
         let end = self.pusher.push(rows).await.map_err(|error| EngineError::connector(format!("stream \"{}\"", self.stream), error))?;
         Ok(Pushed { engine: self.engine.clone(), stream: self.stream.clone(), end })
+    }
+
+    /// As [`MemorySource::push`], and has the rows committed at once, whether or not the clock runs. Where a rate limit holds them
+    /// back, waits as long as the clock runs.
+    pub(crate) async fn insert(&self, rows: RecordBatch) -> Result<()> {
+        let pushed = self.push(rows).await?;
+        let (stream, end) = (self.stream.clone(), pushed.end);
+        match self.engine.request(|answer| Command::Take { stream, end, answer }).await? {
+            true => pushed.committed().await.map(drop),
+            false => Ok(()),
+        }
     }
 
     /// Ends the stream after the queued rows.

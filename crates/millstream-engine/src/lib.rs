@@ -11,6 +11,7 @@ pub mod context;
 pub mod edge;
 pub mod engine;
 pub mod error;
+mod file_relation;
 pub mod notice;
 pub mod pipeline;
 pub mod progress;

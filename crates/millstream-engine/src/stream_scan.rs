@@ -144,11 +144,11 @@ pub(crate) fn accepted(
     }
 }
 
-/// Everything the source of a stream has now, for a stream that no query reads: its source is opened a second time.
+/// Everything the source of a stream has now, before any query has started the clock: its source is opened a second time.
 ///
 /// # Errors
 /// When the source cannot be opened or listed.
-pub(crate) async fn unread(
+pub(crate) async fn untouched(
     def: &Arc<StreamDef>,
     hidden: bool,
     state: &SessionState,

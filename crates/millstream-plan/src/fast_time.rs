@@ -14,6 +14,7 @@ use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, Literal};
 use datafusion::physical_plan::PhysicalExpr;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// Microseconds that also have a value in nanoseconds, with room for a length beside them.
@@ -22,10 +23,23 @@ const PLAIN: std::ops::RangeInclusive<i64> = -(i64::MAX / 1_000 - MICROS_MAX)..=
 const MICROS_MAX: i64 = 366 * 86_400 * 1_000_000;
 
 /// An expression with a quick way for arrays of microseconds.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Eq)]
 struct FastTime {
     original: Arc<dyn PhysicalExpr>,
     operation: Operation,
+}
+
+impl PartialEq for FastTime {
+    fn eq(&self, other: &Self) -> bool {
+        self.operation == other.operation && self.original.eq(&other.original)
+    }
+}
+
+impl Hash for FastTime {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.original.hash(state);
+        self.operation.hash(state);
+    }
 }
 
 /// What is done to the one child that is not constant.

@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Every fail point of the project, sorted. A crash test goes through all of them.
 pub const ALL: &[&str] = &[
     "blob.after_temp",
-    "catalog.before_put",
     "checkpoint.before",
     "checkpoint.cleanup",
     "checkpoint.manifest",

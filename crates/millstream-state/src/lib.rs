@@ -5,7 +5,6 @@
 //!     FORMAT                 format versions; a newer one is refused
 //!     lock                   flock: held while an instance is live
 //!     writer/<n>             fencing: created put-if-absent at start, the highest n owns the directory
-//!     catalog/<seq>          statements, in order                                         (CatalogLog)
 //!     log/<writer>-<seq>     checksummed frames: commit records                           (Log)
 //!     log/<writer>.seal      where a predecessor's frames end; later ones are void
 //!     checkpoint/<epoch>/    manifest and segments/<name>.arrow                           (CheckpointWriter, CheckpointReader)
@@ -33,7 +32,6 @@
 //! ```
 
 pub mod blob;
-pub mod catalog_log;
 pub mod checkpoint;
 mod document;
 pub mod durable_put;
@@ -45,7 +43,6 @@ pub mod state_dir;
 mod writer_number;
 
 pub use blob::{BlobRef, BlobStore};
-pub use catalog_log::CatalogLog;
 pub use checkpoint::{CheckpointReader, CheckpointWriter, Manifest, Recovered};
 pub use error::{Result, StateError};
 pub use ipc::Compression;

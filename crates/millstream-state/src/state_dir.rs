@@ -11,7 +11,7 @@
 use crate::durable_put::{self, Put, put_new};
 use crate::error::{Result, StateError};
 use crate::log::seal;
-use crate::{blob::BlobStore, catalog_log::CatalogLog, document, failpoint, writer_number};
+use crate::{blob::BlobStore, document, failpoint, writer_number};
 use millstream_types::EventTime;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -53,12 +53,11 @@ pub(crate) struct FormatVersions {
     pub(crate) directory: u32,
     pub(crate) log: u32,
     pub(crate) checkpoint: u32,
-    pub(crate) catalog: u32,
 }
 
-const CURRENT: FormatVersions = FormatVersions { directory: 1, log: 1, checkpoint: 1, catalog: 1 };
+const CURRENT: FormatVersions = FormatVersions { directory: 1, log: 1, checkpoint: 1 };
 
-const DIRECTORIES: [&str; 6] = ["writer", "catalog", "log", "checkpoint", "tables", "parts"];
+const DIRECTORIES: [&str; 5] = ["writer", "log", "checkpoint", "tables", "parts"];
 
 /// An open state directory. Dropping it ends the lock.
 #[derive(Debug)]
@@ -131,11 +130,6 @@ impl StateDir {
         self.path.join("checkpoint")
     }
 
-    /// The catalog.
-    pub fn catalog(&self) -> CatalogLog {
-        CatalogLog::new(self.path.join("catalog"))
-    }
-
     /// Content of at-rest tables.
     pub fn blobs(&self) -> BlobStore {
         BlobStore::new(self.path.join("tables"))
@@ -169,7 +163,6 @@ fn check_format(path: &Path) -> Result<()> {
         ("directory", found.directory, CURRENT.directory),
         ("log", found.log, CURRENT.log),
         ("checkpoint", found.checkpoint, CURRENT.checkpoint),
-        ("catalog", found.catalog, CURRENT.catalog),
     ] {
         if found > supported {
             return Err(StateError::NewerFormat { path: path.to_path_buf(), part, found, supported });

@@ -139,7 +139,8 @@ impl<'a> Run<'a> {
             "query" => self.query(instance, record).await,
             "subscribe" => instance.subscribe(&record.argument, &self.expand(&record.text())).await.map_err(|error| describe(&error)),
             "changes" => {
-                let found = instance.changes(&record.argument).ok_or_else(|| format!("no subscription \"{}\"", record.argument))?;
+                let found = instance.changes(&record.argument).await.map_err(|error| describe(&error))?;
+                let found = found.ok_or_else(|| format!("no subscription \"{}\"", record.argument))?;
                 self.compare(record, found)
             }
             "console" => self.compare(record, instance.console()),
@@ -156,7 +157,7 @@ impl<'a> Run<'a> {
     async fn statement(&mut self, instance: &mut Instance, record: &Record) -> StepResult {
         let sql = self.expand(&record.text());
         let (wanted, text) = record.argument.split_once(' ').unwrap_or((&record.argument, ""));
-        let result = support::instance::within(instance.engine().sql(&sql)).await;
+        let result = support::instance::within(instance.session().execute(&sql)).await;
         match (wanted, result) {
             ("ok", Ok(result)) => {
                 self.note_view(&sql);
@@ -194,7 +195,7 @@ impl<'a> Run<'a> {
             if statement.text.to_uppercase().starts_with("SELECT") && !statement.text.to_uppercase().contains("EMIT CHANGES") {
                 instance.drain().await.map_err(|error| describe(&error))?;
             }
-            let result = support::instance::within(instance.engine().sql(statement.text)).await;
+            let result = support::instance::within(instance.session().execute(statement.text)).await;
             drop(result.map_err(|error| format!("{}\n{}", describe(&error), statement.text))?);
             self.note_view(statement.text);
         }

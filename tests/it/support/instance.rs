@@ -3,7 +3,7 @@
 use super::output;
 use arrow::array::RecordBatch;
 use futures::FutureExt;
-use millstream::{Change, Engine, EngineError, Epoch, EventTime, ManualClock, Stop, Subscription};
+use millstream::{Change, Engine, EngineError, Epoch, EventTime, ManualClock, Session, Stop, Subscription};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,6 +22,7 @@ pub(crate) struct Instance {
     clock: Arc<ManualClock>,
     state_dir: Option<PathBuf>,
     engine: Engine,
+    session: Session,
     console: Arc<Mutex<Vec<u8>>>,
     subscriptions: BTreeMap<String, Watched>,
 }
@@ -41,12 +42,18 @@ impl Instance {
         let clock = Arc::new(ManualClock::new(START));
         let console = Arc::default();
         let engine = build(&clock, &console, state_dir).await?;
-        Ok(Self { clock, state_dir: state_dir.map(Path::to_path_buf), engine, console, subscriptions: BTreeMap::new() })
+        let session = engine.session();
+        Ok(Self { clock, state_dir: state_dir.map(Path::to_path_buf), engine, session, console, subscriptions: BTreeMap::new() })
     }
 
     /// The engine.
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// The session that statements run in.
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Moves the clock.
@@ -56,7 +63,7 @@ impl Instance {
 
     /// Runs one statement and collects its rows.
     pub(crate) async fn rows(&self, sql: &str) -> Result<Vec<RecordBatch>, EngineError> {
-        within(async { self.engine.sql(sql).await?.collect().await }).await
+        within(async { self.session.execute(sql).await?.collect().await }).await
     }
 
     /// Runs one query and writes its rows down.
@@ -96,8 +103,10 @@ impl Instance {
     }
 
     /// The changes since the last call: `+I|...` and `-D|...`, in order of epoch, sorted within one.
-    pub(crate) fn changes(&mut self, name: &str) -> Option<Vec<String>> {
-        self.subscriptions.get_mut(name).map(|watched| std::mem::take(&mut watched.pending))
+    pub(crate) async fn changes(&mut self, name: &str) -> Result<Option<Vec<String>>, EngineError> {
+        // Statements commit epochs of their own.
+        self.collect_changes().await?;
+        Ok(self.subscriptions.get_mut(name).map(|watched| std::mem::take(&mut watched.pending)))
     }
 
     /// What console sinks printed since the last call.
@@ -134,6 +143,7 @@ impl Instance {
     async fn reopen(&mut self) -> Result<(), EngineError> {
         let state_dir = self.state_dir.as_deref().expect("only a durable engine can be started again");
         self.engine = within(build(&self.clock, &self.console, Some(state_dir))).await?;
+        self.session = self.engine.session();
         for watched in self.subscriptions.values_mut() {
             watched.subscription = within(self.engine.subscribe(&watched.query)).await?;
             watched.in_snapshot = true;

@@ -206,6 +206,19 @@ pub struct TableDef {
     pub key: Vec<String>,
 }
 
+/// When a continuous query sees another content of an at-rest table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refresh {
+    /// After `REFRESH TABLE`.
+    Static,
+    /// At the first epoch after this time.
+    Interval(Duration),
+    /// At each epoch.
+    EveryEpoch,
+    /// Differences are changes that correct earlier results.
+    Track,
+}
+
 /// Files at rest.
 #[derive(Debug, Clone)]
 pub struct ExternalTableDef {
@@ -213,6 +226,8 @@ pub struct ExternalTableDef {
     pub name: String,
     /// Its columns.
     pub schema: SchemaRef,
+    /// When continuous queries see another content.
+    pub refresh: Refresh,
     /// The DataFusion provider.
     pub provider: Arc<dyn datafusion::catalog::TableProvider>,
 }
@@ -239,6 +254,8 @@ pub struct QueryDef {
     pub query: Box<sqlparser::ast::Query>,
     /// Emit only rows that can no longer change.
     pub on_close: bool,
+    /// Hold changes and emit them at most that often.
+    pub period: Option<Duration>,
     /// `backfill` option.
     pub backfill: Backfill,
     /// Output columns.

@@ -23,6 +23,7 @@ use millstream_plan::relation::{Relation, RelationKind, Relations};
 use millstream_sql::rewrite::{RewriteContext, mentions_hidden, rewrite_query};
 use sqlparser::ast::{self, ObjectName, Query};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// The name of the schema with the system tables.
@@ -37,6 +38,12 @@ pub trait Contents: Send + Sync {
     /// When its content cannot be had.
     async fn provider(&self, name: &str, kind: &ObjectKind, hidden: bool) -> Result<Arc<dyn TableProvider>>;
 
+    /// The rows of the files that a path in quotes stands for.
+    ///
+    /// # Errors
+    /// When there are none, or they cannot be read.
+    async fn files(&self, path: &str) -> Result<Arc<dyn TableProvider>>;
+
     /// The provider of a system table.
     fn system_table(&self, name: &str) -> Option<Arc<dyn TableProvider>>;
 }
@@ -50,6 +57,15 @@ pub struct Resolved {
     pub state: SessionState,
     /// Names of catalog objects it reads, through views.
     pub reads: BTreeSet<String>,
+    /// Paths of files it reads, through views.
+    pub files: BTreeSet<String>,
+}
+
+/// What a query reads.
+#[derive(Debug, Default)]
+struct Reads {
+    objects: BTreeSet<String>,
+    files: BTreeSet<String>,
 }
 
 /// Plans queries over a catalog.
@@ -68,12 +84,12 @@ impl Resolver<'_> {
     /// # Errors
     /// When it uses what is not supported, or names that do not exist.
     pub async fn plan(&self, query: &Query) -> Result<Resolved> {
-        let mut reads = BTreeSet::new();
+        let mut reads = Reads::default();
         let (plan, state) = self.plan_in(query, &mut reads, 0).await?;
-        Ok(Resolved { plan, state, reads })
+        Ok(Resolved { plan, state, reads: reads.objects, files: reads.files })
     }
 
-    async fn plan_in(&self, query: &Query, reads: &mut BTreeSet<String>, depth: usize) -> Result<(LogicalPlan, SessionState)> {
+    async fn plan_in(&self, query: &Query, reads: &mut Reads, depth: usize) -> Result<(LogicalPlan, SessionState)> {
         if depth > 64 {
             return Err(EngineError::invalid("views are nested more than 64 levels deep", ""));
         }
@@ -85,6 +101,7 @@ impl Resolver<'_> {
         };
         let written = query.clone();
         rewrite_query(&mut query, &RewriteContext { is_stream: &is_stream, shows_hidden_columns: hidden })?;
+        let paths = quoted_names(&query);
         let statement = DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
         let references = self.base.resolve_table_references(&statement)?;
         let mut tables: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
@@ -101,8 +118,18 @@ impl Resolver<'_> {
                 Some("information_schema") => continue,
                 _ => {}
             }
-            let (name, object) = self.lookup(&name).map_err(|error| error.at_relation(&written, &name))?;
-            reads.insert(object.name.clone());
+            if paths.contains(&name) && self.catalog.get(&name).is_none() {
+                tables.insert(name.clone(), self.contents.files(&name).await?);
+                reads.files.insert(name);
+                continue;
+            }
+            let (name, object) = match self.lookup(&name) {
+                Ok(found) => found,
+                // `FROM generate_series(1, 3)` names a function.
+                Err(_) if self.base.table_functions().contains_key(&name) => continue,
+                Err(error) => return Err(error.at_relation(&written, &name)),
+            };
+            reads.objects.insert(object.name.clone());
             let provider: Arc<dyn TableProvider> = match &object.kind {
                 ObjectKind::View(view) => {
                     let (plan, _) = Box::pin(self.plan_in(&view.query, reads, depth + 1)).await?;
@@ -147,6 +174,20 @@ pub fn rename_columns(plan: LogicalPlan, columns: &[String], owner: &str) -> Res
     let exprs: Vec<Expr> =
         schema.columns().into_iter().zip(columns).map(|(column, name)| Expr::Column(column).alias(name.as_str())).collect();
     Ok(datafusion::logical_expr::LogicalPlanBuilder::from(plan).project(exprs)?.build()?)
+}
+
+/// Relations whose names stand in single quotes: paths of files.
+fn quoted_names(query: &Query) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let _ = ast::visit_relations(query, |name| {
+        if let [ast::ObjectNamePart::Identifier(ident)] = name.0.as_slice()
+            && ident.quote_style == Some('\'')
+        {
+            names.insert(ident.value.clone());
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    names
 }
 
 /// The last part of a name, folded as SQL folds it.

@@ -141,6 +141,11 @@ impl Edge {
         self.needed = needed;
     }
 
+    /// The columns that are read; `None` for all.
+    pub fn needed(&self) -> Option<&BTreeSet<String>> {
+        self.needed.as_ref()
+    }
+
     /// Indices into [`Edge::decode_schema`] that must be read for the needed columns; `None` for all.
     pub fn projection(&self) -> Option<Vec<usize>> {
         // Keyed and bag streams identify rows by all their columns.

@@ -8,7 +8,9 @@ use crate::notice::Notice;
 use crate::subscription::Subscription;
 use millstream_connectors::sinks::callback::Callback;
 use millstream_sql::Statement;
-use millstream_types::{Delta, Epoch};
+use millstream_types::{Delta, Epoch, Offset};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 /// How to stop.
@@ -34,6 +36,15 @@ pub struct FailedStatement {
 /// The answer to a command.
 pub type Answer<T> = oneshot::Sender<Result<T>>;
 
+/// A change of one table.
+#[derive(Debug, Clone, Default)]
+pub struct TableChange {
+    /// Rows that come and go, with the columns of the table.
+    pub changes: Delta,
+    /// The epoch whose content it was computed from, if it depends on that content.
+    pub based_on: Option<Epoch>,
+}
+
 /// A request to the pipeline's task.
 pub enum Command {
     /// A statement that changes the catalog, or a whole pipeline file's; one epoch.
@@ -43,16 +54,23 @@ pub enum Command {
         /// The answer; a failure of a statement says which one it was.
         answer: Answer<Result<Vec<Notice>, FailedStatement>>,
     },
-    /// Rows for a table; one epoch.
-    Insert {
-        /// The table.
-        table: String,
-        /// The change.
-        changes: Delta,
+    /// Changes of tables; one epoch.
+    Change {
+        /// The changes, by table.
+        tables: BTreeMap<String, TableChange>,
         /// Position and text hash of the statement in a pipeline file.
         file_insert: Option<(u64, u64)>,
-        /// The answer.
-        answer: Answer<Epoch>,
+        /// The answer; `None` when a table is not any more what its change was computed from, and nothing has happened.
+        answer: Answer<Option<Epoch>>,
+    },
+    /// Rows were pushed to a stream: process them at once.
+    Take {
+        /// The stream.
+        stream: String,
+        /// The offset after the last of them.
+        end: Offset,
+        /// The answer: whether they are committed or will be without further ado.
+        answer: Answer<bool>,
     },
     /// The content of relations after the newest epoch, consistently.
     Snapshot {
@@ -146,9 +164,17 @@ impl Pipeline {
                     return Err(error);
                 }
             }
-            Command::Insert { table, changes, file_insert, answer } => {
-                let result = self.insert(&table, changes, file_insert).await;
+            Command::Change { tables, file_insert, answer } => {
+                let result = self.change(tables, file_insert).await;
                 let fatal = self.fatal(&result);
+                let _ = answer.send(result);
+                if let Some(error) = fatal {
+                    return Err(error);
+                }
+            }
+            Command::Take { stream, end, answer } => {
+                let result = self.take(&stream, end).await;
+                let fatal = result.as_ref().err().cloned();
                 let _ = answer.send(result);
                 if let Some(error) = fatal {
                     return Err(error);
@@ -189,7 +215,7 @@ impl Pipeline {
                 let _ = answer.send(result);
             }
             Command::Pause { pause, answer } => {
-                self.paused = pause;
+                self.shared.paused.store(pause, Ordering::Release);
                 self.backlog = true;
                 let _ = answer.send(Ok(()));
             }
@@ -234,6 +260,18 @@ impl Pipeline {
             }
         }
         Ok(false)
+    }
+
+    /// Runs epochs until `stream` is committed up to `end`, as far as its limits allow now.
+    async fn take(&mut self, stream: &str, end: Offset) -> Result<bool> {
+        let reached = |shared: &super::Shared| shared.committed.borrow().offsets.get(stream).is_some_and(|offset| *offset >= end);
+        while !reached(&self.shared) {
+            if self.try_epoch(false).await?.is_none() {
+                break;
+            }
+        }
+        self.backlog = true;
+        Ok(reached(&self.shared) || self.may_run())
     }
 
     async fn run_until_idle(&mut self) -> Result<()> {
@@ -307,13 +345,20 @@ impl Pipeline {
         Ok(())
     }
 
-    async fn insert(&mut self, table: &str, changes: Delta, file_insert: Option<(u64, u64)>) -> Result<Epoch> {
+    async fn change(&mut self, tables: BTreeMap<String, TableChange>, file_insert: Option<(u64, u64)>) -> Result<Option<Epoch>> {
         self.settle().await?;
+        for (name, change) in &tables {
+            let Some(table) = self.tables.get(name) else { return Err(self.catalog.unknown(name)) };
+            let replaced = change.changes.iter().any(|part| part.batch.schema_ref() != &table.def.schema);
+            if replaced || change.based_on.is_some_and(|epoch| table.changed > epoch) {
+                return Ok(None);
+            }
+        }
         if let Some((position, hash)) = file_insert {
             self.pending_catalog.push(super::record::CatalogChange::FileInsert { position, hash });
         }
-        let work = EpochWork { tables: [(table.to_string(), changes)].into(), ..EpochWork::default() };
-        self.run_epoch_with(work).await
+        let tables = tables.into_iter().map(|(name, change)| (name, change.changes)).collect();
+        self.run_epoch_with(EpochWork { tables, ..EpochWork::default() }).await.map(Some)
     }
 
     /// Errors of the engine itself end it; errors of the request do not.
@@ -337,7 +382,8 @@ impl Pipeline {
                 let _ = answer.send(Ok(()));
             }
             Command::Ddl { answer, .. } => drop(answer.send(Err(stopped()))),
-            Command::Insert { answer, .. } => drop(answer.send(Err(stopped()))),
+            Command::Change { answer, .. } => drop(answer.send(Err(stopped()))),
+            Command::Take { answer, .. } => drop(answer.send(Err(stopped()))),
             Command::Explain { answer, .. } => drop(answer.send(Err(stopped()))),
             Command::Subscribe { answer, .. } => drop(answer.send(Err(stopped()))),
             Command::RunEpoch { answer } => drop(answer.send(Err(stopped()))),

@@ -2,13 +2,14 @@
 
 use super::command::FailedStatement;
 use super::epoch::EpochWork;
+use super::held::Held;
 use super::query::{QueryState, Target, epoch_input};
 use super::record::CatalogChange;
 use super::sinks::SinkState;
 use super::sources::SourceState;
 use super::{Pipeline, StreamRuntime, TableState};
 use crate::catalog::Catalog;
-use crate::catalog::object::{Backfill, ExternalTableDef, Object, ObjectKind, QueryDef, SinkDef, StreamDef, StreamShape, ViewDef};
+use crate::catalog::object::{Backfill, ExternalTableDef, Object, ObjectKind, QueryDef, Refresh, SinkDef, StreamDef, StreamShape, ViewDef};
 use crate::catalog::resolve::{
     Contents, ContinuousRelations, Placeholder, Resolved, Resolver, fold, object_name, rename_columns, stream_relation,
 };
@@ -20,7 +21,6 @@ use crate::statements;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use millstream_connectors::registry;
 use millstream_connectors::sink::{Sink, SinkContext, SinkMode};
@@ -43,12 +43,14 @@ use millstream_types::{Delta, Options, delta};
 use sqlparser::ast::{self, ObjectName, Query};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A planned continuous query.
 pub(super) struct Planned {
     pub(super) graph: Arc<Graph>,
     pub(super) schema: SchemaRef,
     pub(super) reads: BTreeSet<String>,
+    pub(super) at_rest: BTreeSet<String>,
     pub(super) state: datafusion::execution::SessionState,
     pub(super) notices: Vec<String>,
 }
@@ -65,6 +67,7 @@ impl Contents for ContinuousContents<'_> {
             ObjectKind::Stream(def) => Arc::new(Placeholder::new(if hidden { def.schema_with_hidden() } else { def.schema() })),
             ObjectKind::Table(def) => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
             ObjectKind::MaterializedView(def) => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
+            ObjectKind::ExternalTable(def) if def.refresh == Refresh::Track => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
             ObjectKind::ExternalTable(def) => match self.pipeline.pinned.get(name) {
                 Some(pinned) => Arc::clone(pinned),
                 None => Arc::clone(&def.provider),
@@ -77,6 +80,13 @@ impl Contents for ContinuousContents<'_> {
             }
             ObjectKind::View(_) => return Err(EngineError::Internal("views are expanded by the resolver".into())),
         })
+    }
+
+    async fn files(&self, path: &str) -> Result<Arc<dyn TableProvider>> {
+        match self.pipeline.pinned.get(path) {
+            Some(pinned) => Ok(Arc::clone(pinned)),
+            None => self.pipeline.file_table(path).await,
+        }
     }
 
     fn system_table(&self, _name: &str) -> Option<Arc<dyn TableProvider>> {
@@ -161,15 +171,7 @@ impl Pipeline {
                 Ok(Vec::new())
             }
             Statement::RefreshTable(name) => {
-                let name = object_name(name);
-                self.catalog.require(&name)?;
-                if let Some(reader) = self.queries.iter().find(|query| query.reads.contains(&name)) {
-                    return Err(EngineError::invalid(
-                        format!("table \"{name}\" is read by the continuous query \"{}\"", reader.def.name),
-                        "Drop and create the query again to read the new content.",
-                    ));
-                }
-                self.pinned.remove(&name);
+                self.refresh_table(&object_name(name)).await?;
                 Ok(Vec::new())
             }
             other => Err(EngineError::invalid(format!("this statement is not supported here: {other}"), "")),
@@ -235,17 +237,8 @@ impl Pipeline {
         let name = def.name.clone();
         let owner = format!("stream \"{name}\"");
         let edge = Edge::new(Arc::clone(def), &self.shared.base)?;
-        let mut state = SourceState {
-            def: Arc::clone(def),
-            edge,
-            source: None,
-            reader: None,
-            derived,
-            replayable: true,
-            active: false,
-            budget: None,
-            ended: false,
-        };
+        let mut state =
+            SourceState { def: Arc::clone(def), edge, source: None, reader: None, derived, replayable: true, budget: None, ended: false };
         if def.derived.is_none() {
             let context = self.source_context(def, &state.edge);
             let fail = |error| EngineError::connector(&owner, error);
@@ -296,6 +289,7 @@ impl Pipeline {
         let sources = self.sources.as_mut().ok_or_else(|| EngineError::Internal("sources are away".into()))?;
         sources.streams.insert(name.clone(), state);
         sources.order.push(name);
+        self.update_readers();
         Ok(())
     }
 
@@ -337,8 +331,10 @@ impl Pipeline {
             return Ok(notices);
         }
         let def = Arc::new(statements::create_table::define(create, &self.shared.base)?);
-        self.tables
-            .insert(name.clone(), TableState { rows: ViewStore::new(&name, Arc::clone(&def.schema), false, None)?, def: Arc::clone(&def) });
+        let rows = ViewStore::new(&name, Arc::clone(&def.schema), false, None)?;
+        // A change that was computed from a table of the same name before is void.
+        let changed = if self.recovering() { self.epoch } else { self.epoch.next() };
+        self.tables.insert(name.clone(), TableState { rows, def: Arc::clone(&def), changed });
         self.catalog.put(Object { name, sql, kind: ObjectKind::Table(def) });
         Ok(notices)
     }
@@ -347,15 +343,8 @@ impl Pipeline {
         let mut notices = Vec::new();
         let name = object_name(&create.definition.name);
         let mut definition = create.definition.clone();
-        if let Some((_, refresh)) = create.options.iter().find(|(key, _)| key == "refresh") {
-            if refresh != "static" {
-                return Err(EngineError::invalid(
-                    format!("refresh of table \"{name}\" is '{refresh}', which this build cannot do"),
-                    "Leave it out or write 'static'; to read new content, drop and create the queries that use the table.",
-                ));
-            }
-            definition.options.retain(|(key, _)| !key.eq_ignore_ascii_case("refresh"));
-        }
+        let refresh = refresh_option(&name, &create.options)?;
+        definition.options.retain(|(key, _)| !key.eq_ignore_ascii_case("refresh"));
         if self.claim(&name, create.definition.if_not_exists, create.definition.or_replace, &mut notices).await? {
             return Ok(notices);
         }
@@ -375,8 +364,11 @@ impl Pipeline {
         let plan = context.state().statement_to_plan(statement).await?;
         context.execute_logical_plan(plan).await?;
         let provider = context.table_provider(datafusion::common::TableReference::bare(name.clone())).await?;
-        let def = ExternalTableDef { name: name.clone(), schema: provider.schema(), provider };
-        self.catalog.put(Object { name, sql, kind: ObjectKind::ExternalTable(Arc::new(def)) });
+        let def = Arc::new(ExternalTableDef { name: name.clone(), schema: provider.schema(), refresh, provider });
+        if refresh == Refresh::Track {
+            self.track(&def).await?;
+        }
+        self.catalog.put(Object { name, sql, kind: ObjectKind::ExternalTable(def) });
         Ok(notices)
     }
 
@@ -386,10 +378,12 @@ impl Pipeline {
         if self.claim(&name, create.if_not_exists, create.or_replace, &mut notices).await? {
             return Ok(notices);
         }
-        // Planned now, so that mistakes show now and not when it is first read.
-        let resolved = self.resolve(&create.query).await?;
         let columns: Vec<String> = create.columns.iter().map(fold).collect();
-        rename_columns(resolved.plan, &columns, &name)?;
+        // Planned now, so that mistakes show now and not when it is first read. Files it reads may be gone when it is recovered.
+        if !self.recovering() {
+            let resolved = self.resolve(&create.query).await?;
+            rename_columns(resolved.plan, &columns, &name)?;
+        }
         let def = ViewDef { name: name.clone(), columns, query: create.query.clone() };
         self.catalog.put(Object { name, sql, kind: ObjectKind::View(Arc::new(def)) });
         Ok(notices)
@@ -407,7 +401,7 @@ impl Pipeline {
             return Ok(notices);
         }
         let columns: Vec<String> = create.columns.iter().map(fold).collect();
-        let on_close = on_close(create.emit, &name)?;
+        let Emission { on_close, period } = emission(create.emit, &name)?;
         let backfill = backfill_option(&name, create.options.clone())?;
         let planned = self.plan_continuous(&create.query, &columns, &name, on_close).await?;
         let def = Arc::new(QueryDef {
@@ -415,6 +409,7 @@ impl Pipeline {
             columns,
             query: create.query.clone(),
             on_close,
+            period,
             backfill,
             schema: Arc::clone(&planned.schema),
             insert_sql: None,
@@ -488,7 +483,7 @@ impl Pipeline {
         initial: &mut BTreeMap<String, Delta>,
         notices: &mut Vec<Notice>,
     ) -> Result<Arc<QueryDef>> {
-        let on_close = on_close(emit, &name)?;
+        let Emission { on_close, period } = emission(emit, &name)?;
         let planned = self.plan_continuous(&query, &sink.columns, &name, on_close).await?;
         let properties = &planned.graph.output_node().properties;
         if sink.mode == SinkMode::Append && !properties.append_only {
@@ -529,6 +524,7 @@ impl Pipeline {
             columns: sink.columns.clone(),
             query,
             on_close,
+            period,
             backfill: Backfill::All,
             schema: Arc::clone(&planned.schema),
             insert_sql,
@@ -606,10 +602,18 @@ impl Pipeline {
         let clock_dependent = planned.graph.nodes.iter().any(|node| node.properties.clock_dependent || closes_by_clock(node));
         let name = def.name.clone();
         let backfill = def.backfill;
-        let reads = planned.reads;
-        let mut query =
-            QueryState { def, graph: planned.graph, dataflow, target, reads: reads.clone(), started: false, failed: None, clock_dependent };
-        self.activate(&reads);
+        let mut query = QueryState {
+            def,
+            graph: planned.graph,
+            dataflow,
+            target,
+            reads: planned.reads,
+            at_rest: planned.at_rest,
+            started: false,
+            failed: None,
+            clock_dependent,
+            held: Held::default(),
+        };
         if !self.restore_query(&mut query).await? {
             let changes = self.backfill(&mut query, backfill).await?;
             initial.insert(name, changes);
@@ -680,7 +684,6 @@ impl Pipeline {
                 reader: None,
                 derived: Some(Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state })?),
                 replayable: true,
-                active: true,
                 budget: None,
                 ended: false,
             };
@@ -738,7 +741,7 @@ impl Pipeline {
     /// Plans a continuous query; loads the at-rest tables it reads.
     pub(super) async fn plan_continuous(&mut self, query: &Query, columns: &[String], name: &str, on_close: bool) -> Result<Planned> {
         self.pin_tables(query).await?;
-        let Resolved { plan, state, reads } = self.resolve(query).await?;
+        let Resolved { plan, state, reads, files } = self.resolve(query).await?;
         let plan = rename_columns(plan, columns, name)?;
         let mut names = BTreeSet::new();
         if let Some(twice) = plan.schema().fields().iter().find(|field| !names.insert(field.name().clone())) {
@@ -750,12 +753,19 @@ impl Pipeline {
         let names: Vec<String> = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
         let mut relations = ContinuousRelations::default();
         let mut streamed = BTreeSet::new();
+        let mut at_rest = files.clone();
         for read in &reads {
             if let Some(relation) = self.relation_of(read) {
-                if relation.kind != RelationKind::AtRest {
-                    streamed.insert(read.clone());
-                }
+                match relation.kind {
+                    RelationKind::AtRest => at_rest.insert(read.clone()),
+                    _ => streamed.insert(read.clone()),
+                };
                 relations.put(relation);
+            }
+        }
+        for path in &files {
+            if let Some(table) = self.pinned.get(path) {
+                relations.put(plain_relation(path, RelationKind::AtRest, &table.schema(), true, &[]));
             }
         }
         let options = PlanOptions {
@@ -766,6 +776,7 @@ impl Pipeline {
         let plan = optimize(&plan, &state).map_err(|error| EngineError::in_plan(error, query))?;
         let planned = millstream_plan::plan(&plan, &relations, &state, &options);
         let millstream_plan::Planned { graph, notices } = planned.map_err(|error| EngineError::in_plan(error, query))?;
+        self.check_refreshed(name, &graph)?;
         let output = graph.output_node();
         let fields: Vec<_> = output
             .schema
@@ -774,31 +785,7 @@ impl Pipeline {
             .zip(names)
             .map(|(field, name)| field.as_ref().clone().with_name(name).with_metadata(HashMap::new()))
             .collect();
-        Ok(Planned { schema: Arc::new(Schema::new(fields)), graph: Arc::new(graph), reads: streamed, state, notices })
-    }
-
-    /// Loads the at-rest tables of a query that are not loaded yet; continuous queries see one version of them.
-    async fn pin_tables(&mut self, query: &Query) -> Result<()> {
-        let reads = self.resolve(query).await?.reads;
-        for name in reads {
-            let Some(object) = self.catalog.get(&name).cloned() else { continue };
-            let ObjectKind::ExternalTable(def) = &object.kind else { continue };
-            if self.pinned.contains_key(&name) {
-                continue;
-            }
-            let batches = match self.pinned_content(&name)? {
-                Some(batches) => batches,
-                None => {
-                    let context = SessionContext::new_with_state(self.shared.base.clone());
-                    let batches = context.read_table(Arc::clone(&def.provider))?.collect().await?;
-                    self.pin_content(&name, &def.schema, &batches)?;
-                    batches
-                }
-            };
-            let table = MemTable::try_new(Arc::clone(&def.schema), vec![batches])?;
-            self.pinned.insert(name, Arc::new(table));
-        }
-        Ok(())
+        Ok(Planned { schema: Arc::new(Schema::new(fields)), graph: Arc::new(graph), reads: streamed, at_rest, state, notices })
     }
 
     fn relation_of(&self, name: &str) -> Option<Relation> {
@@ -806,6 +793,9 @@ impl Pipeline {
         Some(match &object.kind {
             ObjectKind::Stream(def) => stream_relation(def),
             ObjectKind::Table(def) => plain_relation(name, RelationKind::Table, &def.schema, false, &def.key),
+            ObjectKind::ExternalTable(def) if def.refresh == Refresh::Track => {
+                plain_relation(name, RelationKind::Table, &def.schema, false, &[])
+            }
             ObjectKind::ExternalTable(def) => plain_relation(name, RelationKind::AtRest, &def.schema, true, &[]),
             ObjectKind::MaterializedView(def) => {
                 let query = self.queries.iter().find(|query| query.def.name == name)?;
@@ -822,49 +812,21 @@ impl Pipeline {
         })
     }
 
-    /// Marks the streams of a query as read, bases of derived streams too.
-    fn activate(&mut self, reads: &BTreeSet<String>) {
-        let Some(sources) = &mut self.sources else { return };
-        for name in super::sources::base_streams(sources, reads) {
-            if let Some(stream) = sources.streams.get_mut(&name) {
-                stream.active = true;
-            }
-        }
-    }
-
     /// Tells every stream which of its columns are read.
     pub(super) fn update_readers(&mut self) {
         let mut needed: HashMap<String, BTreeSet<String>> = HashMap::new();
-        let mut active = BTreeSet::new();
-        let flows = self.queries.iter().map(|query| &query.dataflow).chain(self.live.iter().map(|live| live.dataflow()));
-        for flow in flows {
+        let Some(sources) = &mut self.sources else { return };
+        let queries = self.queries.iter().map(|query| &query.dataflow);
+        let live = self.live.iter().map(|live| live.dataflow());
+        let derived = sources.streams.values().filter_map(|stream| stream.derived.as_ref());
+        for flow in queries.chain(live).chain(derived) {
             for (relation, columns) in flow.input_columns() {
                 needed.entry(relation).or_default().extend(columns);
             }
         }
-        let reads: BTreeSet<String> = self
-            .queries
-            .iter()
-            .flat_map(|query| query.reads.iter().cloned())
-            .chain(self.live.iter().flat_map(|live| live.reads().iter().cloned()))
-            .collect();
-        let Some(sources) = &mut self.sources else { return };
-        active.extend(super::sources::base_streams(sources, &reads));
-        let derived_inputs: Vec<(String, BTreeSet<String>)> = sources
-            .streams
-            .values()
-            .filter(|stream| active.contains(&stream.def.name))
-            .filter_map(|stream| stream.derived.as_ref())
-            .flat_map(|flow| flow.input_columns())
-            .map(|(relation, columns)| (relation, columns.into_iter().collect()))
-            .collect();
-        for (relation, columns) in derived_inputs {
-            needed.entry(relation).or_default().extend(columns);
-        }
         for (name, stream) in &mut sources.streams {
-            stream.active = active.contains(name);
             // Rows of sources that cannot replay are kept whole, because later readers may want other columns.
-            let columns = if stream.replayable && stream.derived.is_none() { needed.get(name).cloned() } else { None };
+            let columns = (stream.replayable && stream.derived.is_none()).then(|| needed.remove(name).unwrap_or_default());
             stream.edge.set_needed(columns);
         }
     }
@@ -916,7 +878,10 @@ impl Pipeline {
         match &object.kind {
             ObjectKind::Stream(_) => self.remove_source(name).await,
             ObjectKind::Table(_) => drop(self.tables.remove(name)),
-            ObjectKind::ExternalTable(_) => drop(self.pinned.remove(name)),
+            ObjectKind::ExternalTable(_) => {
+                self.unpin(name);
+                self.tables.remove(name);
+            }
             ObjectKind::View(_) => {}
             ObjectKind::MaterializedView(_) => self.queries.retain(|query| query.def.name != name),
             ObjectKind::Sink(def) => {
@@ -941,7 +906,12 @@ impl Pipeline {
                 _ => Vec::new(),
             };
             for query in queries {
-                if object.name != name && self.resolve(query).await?.reads.contains(name) {
+                let reads = match self.resolve(query).await {
+                    Ok(resolved) => resolved.reads.contains(name),
+                    // What it reads cannot be looked at, for example because a file is gone: its text tells the names.
+                    Err(_) => names_in(query).contains(name),
+                };
+                if object.name != name && reads {
                     readers.push(object.name.clone());
                     break;
                 }
@@ -960,9 +930,27 @@ impl Pipeline {
             Statement::InsertInto(insert) => (insert.source.clone(), insert.emit),
             other => return Err(EngineError::invalid(format!("EXPLAIN INCREMENTAL explains queries, not: {other}"), "")),
         };
-        let on_close = on_close(emit, "query")?;
+        let Emission { on_close, .. } = emission(emit, "query")?;
         let planned = self.plan_continuous(&query, &[], "query", on_close).await?;
         Ok(explain(&planned.graph))
+    }
+}
+
+/// The option `refresh` of an at-rest table.
+fn refresh_option(table: &str, options: &[(String, String)]) -> Result<Refresh> {
+    let Some((_, refresh)) = options.iter().find(|(key, _)| key == "refresh") else { return Ok(Refresh::Static) };
+    match refresh.as_str() {
+        "static" => Ok(Refresh::Static),
+        "track" => Ok(Refresh::Track),
+        "every epoch" => Ok(Refresh::EveryEpoch),
+        other => millstream_types::options::parse_duration(other).filter(|interval| !interval.is_zero()).map(Refresh::Interval).ok_or_else(
+            || {
+                EngineError::invalid(
+                    format!("option \"refresh\" of table \"{table}\" is '{other}'"),
+                    "Write 'static', an interval such as '10 minutes', 'every epoch' or 'track'.",
+                )
+            },
+        ),
     }
 }
 
@@ -980,22 +968,36 @@ fn plain_relation(name: &str, kind: RelationKind, schema: &SchemaRef, append_onl
     }
 }
 
+/// Names of all relations in the text of a query.
+fn names_in(query: &Query) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let _ = ast::visit_relations(query, |name| {
+        names.insert(object_name(name));
+        std::ops::ControlFlow::<()>::Continue(())
+    });
+    names
+}
+
 /// `SELECT * FROM name`.
 pub(crate) fn select_all(name: &ObjectName) -> Result<Box<Query>> {
     Ok(millstream_sql::parse_query(&format!("SELECT * FROM {name}"))?)
 }
 
-fn on_close(emit: Emit, name: &str) -> Result<bool> {
+/// What an EMIT clause asks for.
+#[derive(Debug, Clone, Copy)]
+struct Emission {
+    on_close: bool,
+    period: Option<Duration>,
+}
+
+fn emission(emit: Emit, name: &str) -> Result<Emission> {
     match emit {
-        Emit::None | Emit::Changes { limit: None } => Ok(false),
-        Emit::OnWindowClose => Ok(true),
+        Emit::None | Emit::Changes { limit: None } => Ok(Emission { on_close: false, period: None }),
+        Emit::OnWindowClose => Ok(Emission { on_close: true, period: None }),
+        Emit::Periodic(period) => Ok(Emission { on_close: false, period: Some(period) }),
         Emit::Changes { limit: Some(_) } => {
             Err(EngineError::invalid(format!("EMIT CHANGES LIMIT belongs to a SELECT, not to \"{name}\""), ""))
         }
-        Emit::Periodic(_) => Err(EngineError::invalid(
-            format!("EMIT PERIODIC of \"{name}\" is not in this build"),
-            "Leave it out to emit every change, or use EMIT ON WINDOW CLOSE.",
-        )),
     }
 }
 

@@ -104,6 +104,7 @@ impl Pipeline {
         for (name, changes) in &work.tables {
             if let Some(table) = self.tables.get_mut(name) {
                 table.rows.apply(changes).map_err(|source| EngineError::Dataflow(Arc::new(source)))?;
+                table.changed = epoch;
             }
         }
         self.remember(&record, &mut assembled.streams, &deltas);
@@ -135,6 +136,7 @@ impl Pipeline {
     ) -> Result<BTreeMap<String, Delta>> {
         let watermarks = self.watermarks();
         let policy = self.settings.on_query_failure()?;
+        let ended = !self.streams.is_empty() && self.streams.values().all(|stream| stream.watermark.1);
         let mut outputs = BTreeMap::new();
         let mut failed: BTreeSet<String> =
             self.queries.iter().filter(|query| query.failed.is_some()).map(|query| query.def.name.clone()).collect();
@@ -148,10 +150,14 @@ impl Pipeline {
                 continue;
             }
             let result = match initial.remove(&query.def.name) {
-                Some(changes) => Ok(changes),
+                Some(changes) => {
+                    query.held.emitted = Some(clock);
+                    Ok(changes)
+                }
                 None => {
                     let own = query.reads.iter().filter_map(|name| deltas.get(name).map(|delta| (name.clone(), delta.clone()))).collect();
-                    query.step(&epoch_input(epoch, clock, own, &watermarks)).await
+                    let changes = query.step(&epoch_input(epoch, clock, own, &watermarks)).await;
+                    changes.and_then(|changes| query.release(changes, clock, ended))
                 }
             };
             let result = result.and_then(|changes| query.apply(&changes).map(|()| changes));

@@ -35,8 +35,11 @@ pub struct LiveRequest {
 /// A live query.
 #[derive(Debug)]
 pub struct LiveQuery {
+    query: Box<Query>,
+    on_close: bool,
     dataflow: Dataflow,
     reads: BTreeSet<String>,
+    at_rest: BTreeSet<String>,
     schema: SchemaRef,
     append_only: bool,
     clock_dependent: bool,
@@ -50,8 +53,20 @@ impl LiveQuery {
         &self.dataflow
     }
 
-    pub(super) fn reads(&self) -> &BTreeSet<String> {
-        &self.reads
+    /// The query, and whether it gives final rows only.
+    pub(super) fn definition(&self) -> (Box<Query>, bool) {
+        (self.query.clone(), self.on_close)
+    }
+
+    /// Goes on with another dataflow of the same query, which gets the state of the present one.
+    pub(super) async fn take_over(&mut self, mut dataflow: Dataflow) -> Result<()> {
+        dataflow.restore(self.dataflow.checkpoint()?).await?;
+        self.dataflow = dataflow;
+        Ok(())
+    }
+
+    pub(super) fn at_rest(&self) -> &BTreeSet<String> {
+        &self.at_rest
     }
 
     pub(super) fn clock_dependent(&self) -> bool {
@@ -99,8 +114,11 @@ impl Pipeline {
         let properties = &planned.graph.output_node().properties;
         let (sender, receiver) = mpsc::channel(BUFFER);
         let mut live = LiveQuery {
+            query: request.query,
+            on_close: request.on_close,
             dataflow,
             reads: planned.reads,
+            at_rest: planned.at_rest,
             schema: planned.schema,
             append_only: properties.append_only,
             clock_dependent: planned.graph.nodes.iter().any(|node| node.properties.clock_dependent),

@@ -8,10 +8,12 @@
 //! Everybody else talks to it by [`Command`]s, which are carried out between epochs; so a statement never sees half an epoch.
 //! Recovery uses the same functions before the task is started.
 
+pub mod at_rest;
 pub mod checkpoint;
 pub mod command;
 pub mod ddl;
 pub mod epoch;
+pub mod held;
 pub mod history;
 pub mod live;
 pub mod query;
@@ -46,6 +48,7 @@ use sinks::SinkState;
 use sources::{Assembled, Sources};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -71,6 +74,8 @@ pub struct Shared {
     pub pushers: RwLock<BTreeMap<String, Arc<dyn millstream_connectors::source::Push>>>,
     /// Committed offsets of streams: how far pushed rows are durable.
     pub committed: tokio::sync::watch::Sender<Committed>,
+    /// `PAUSE PIPELINE`: no new input is taken.
+    pub paused: AtomicBool,
 }
 
 /// How far the pipeline has committed.
@@ -116,6 +121,8 @@ pub struct TableState {
     pub def: Arc<crate::catalog::object::TableDef>,
     /// Its rows.
     pub rows: ViewStore,
+    /// The epoch of its newest change.
+    pub changed: Epoch,
 }
 
 /// A continuous query's or live query's callbacks registered by the embedding program, by sink name.
@@ -151,6 +158,8 @@ pub struct Pipeline {
     live: Vec<LiveQuery>,
     next_live: u64,
     pinned: HashMap<String, Arc<dyn TableProvider>>,
+    /// Clock at which the content of an at-rest table was last looked at.
+    refreshed: HashMap<String, EventTime>,
     durability: Option<Durability>,
     pipeline_id: String,
     epoch: Epoch,
@@ -161,7 +170,6 @@ pub struct Pipeline {
     wakers: BTreeMap<String, JoinHandle<()>>,
     running: bool,
     manual: bool,
-    paused: bool,
     backlog: bool,
     next_due: Option<EventTime>,
     last_start: Stopwatch,
@@ -238,6 +246,7 @@ impl Pipeline {
             live: Vec::new(),
             next_live: 1,
             pinned: HashMap::new(),
+            refreshed: HashMap::new(),
             durability: options.durability,
             pipeline_id,
             epoch: Epoch::ZERO,
@@ -248,7 +257,6 @@ impl Pipeline {
             wakers: BTreeMap::new(),
             running: false,
             manual: options.manual,
-            paused: false,
             backlog: false,
             next_due: None,
             last_start: Stopwatch::start(),
@@ -336,7 +344,7 @@ impl Pipeline {
     }
 
     fn may_run(&self) -> bool {
-        self.running && !self.manual && !self.paused
+        self.running && !self.manual && !self.shared.paused.load(Ordering::Acquire)
     }
 
     /// How long until the next epoch should be tried; `None`: not before something happens.
@@ -417,13 +425,16 @@ impl Pipeline {
         self.all_ended = assembled.all_ended;
         self.backlog |= assembled.more;
         let roll_due = self.roll_due();
-        if assembled.is_empty() && !roll_due && !self.clock_due(assembled.clock.unwrap_or(self.clock)) {
+        let clock = assembled.clock.unwrap_or(self.clock);
+        let tables = self.tracked_changes(clock).await?;
+        if assembled.is_empty() && tables.is_empty() && !roll_due && !self.clock_due(clock) {
             return Ok(None);
         }
+        self.refresh_due(clock).await?;
         if assembled.more && !self.manual && !unbounded {
             self.start_prefetch(draining, self.clock_of(assembled.clock));
         }
-        let work = epoch::EpochWork { assembled: Some(assembled), ..epoch::EpochWork::default() };
+        let work = epoch::EpochWork { assembled: Some(assembled), tables, ..epoch::EpochWork::default() };
         self.run_epoch_with(work).await.map(Some)
     }
 
@@ -507,8 +518,11 @@ impl Pipeline {
         Ok(())
     }
 
-    /// A query that depends on the clock alone is due.
+    /// A query that depends on the clock alone is due, or one that holds changes.
     fn clock_due(&self, clock: EventTime) -> bool {
+        if self.release_due().is_some_and(|due| due <= clock) {
+            return true;
+        }
         if !self.queries.iter().any(|query| query.clock_dependent && query.failed.is_none())
             && !self.live.iter().any(LiveQuery::clock_dependent)
         {
@@ -516,6 +530,12 @@ impl Pipeline {
         }
         let resolution = self.settings.clock_resolution().unwrap_or(Duration::from_secs(1));
         self.clock == EventTime::MIN || self.clock.plus(resolution) <= clock
+    }
+
+    /// When changes held by EMIT PERIODIC are to be handed out next.
+    fn release_due(&self) -> Option<EventTime> {
+        let running = self.queries.iter().filter(|query| query.failed.is_none());
+        running.filter_map(|query| query.held.due(query.def.period?)).min()
     }
 
     fn roll_due(&self) -> bool {
@@ -536,7 +556,8 @@ impl Pipeline {
             .filter_map(|stream| stream.def.options.idle_timeout)
             .min()
             .map(|timeout| self.shared.clock.now().plus(timeout));
-        [source, roll, clock, idle].into_iter().flatten().min()
+        let track = self.track_due().map(|due| due.max(self.shared.clock.now()));
+        [source, roll, clock, idle, track, self.release_due()].into_iter().flatten().min()
     }
 
     /// Publishes the catalog and settings to everybody.

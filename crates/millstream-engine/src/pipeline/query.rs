@@ -1,5 +1,7 @@
 //! A continuous query at run time: its dataflow, and what its changes feed.
 
+use super::epoch::{unweighted, weighted_batches};
+use super::held::Held;
 use super::record::{OperatorCheckpoint, QueryCheckpoint};
 use crate::catalog::object::QueryDef;
 use crate::error::{EngineError, Result};
@@ -43,12 +45,16 @@ pub struct QueryState {
     pub target: Target,
     /// Catalog objects it reads.
     pub reads: BTreeSet<String>,
+    /// At-rest tables and paths of files it reads, as they were when it was made.
+    pub at_rest: BTreeSet<String>,
     /// It has been stepped at least once.
     pub started: bool,
     /// Why it failed, if it did; it is not run any more.
     pub failed: Option<String>,
     /// It has an operator that depends on the clock alone.
     pub clock_dependent: bool,
+    /// What waits for the end of the period of EMIT PERIODIC.
+    pub held: Held,
 }
 
 impl QueryState {
@@ -69,6 +75,27 @@ impl QueryState {
             return Ok(changes);
         }
         Ok(delta::consolidate(&self.def.schema, &changes)?)
+    }
+
+    /// Goes on with another dataflow of the same query, which gets the state of the present one.
+    ///
+    /// # Errors
+    /// When it is the dataflow of another query.
+    pub async fn take_over(&mut self, mut dataflow: Dataflow) -> Result<()> {
+        dataflow.restore(self.dataflow.checkpoint()?).await?;
+        self.dataflow = dataflow;
+        Ok(())
+    }
+
+    /// What of an epoch's changes is handed out in it: all, unless EMIT PERIODIC holds them. `ended`: nothing comes after it.
+    ///
+    /// # Errors
+    /// When changes cannot be consolidated.
+    pub fn release(&mut self, changes: Delta, clock: EventTime, ended: bool) -> Result<Delta> {
+        match self.def.period {
+            Some(period) => self.held.release(changes, &self.def.schema, period, (clock, ended)),
+            None => Ok(changes),
+        }
     }
 
     /// Takes the change into the query's own result, where it keeps one.
@@ -130,7 +157,10 @@ impl QueryState {
                 segments.push((format!("query/{}/result", self.def.name), batches));
             }
         }
-        Ok((QueryCheckpoint { operators, failed: self.failed.clone() }, segments))
+        if !self.held.changes.is_empty() {
+            segments.push((format!("query/{}/held", self.def.name), weighted_batches(&self.held.changes)?));
+        }
+        Ok((QueryCheckpoint { operators, failed: self.failed.clone(), emitted: self.held.emitted }, segments))
     }
 
     /// Takes over what [`QueryState::checkpoint`] gave; `segment` reads rows by name.
@@ -157,6 +187,8 @@ impl QueryState {
         if let Target::View(store) | Target::Sink { result: Some(store), .. } = &mut self.target {
             store.restore(&segment(&format!("query/{}/result", self.def.name))?)?;
         }
+        self.held.changes = unweighted(segment(&format!("query/{}/held", self.def.name))?)?;
+        self.held.emitted = checkpoint.emitted;
         self.started = true;
         self.failed = checkpoint.failed.clone();
         Ok(())

@@ -7,7 +7,7 @@ use crate::edge::WatermarkState;
 use millstream_connectors::sink::SinkCommit;
 use millstream_types::{Epoch, EventTime, PartitionRange};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The kind byte of commit frames.
 pub const COMMIT_FRAME: u8 = 1;
@@ -31,6 +31,9 @@ pub struct StreamCommit {
     pub watermark_end: WatermarkState,
     /// The accepted rows are in the attachment `stream/<name>`.
     pub logged: bool,
+    /// The columns that were read, so that a replay judges rows by the same ones; `None` for all.
+    #[serde(default)]
+    pub columns: Option<BTreeSet<String>>,
 }
 
 /// A change of the catalog.
@@ -152,6 +155,9 @@ pub struct QueryCheckpoint {
     pub operators: Vec<OperatorCheckpoint>,
     /// The query has failed and waits to be dropped or resumed.
     pub failed: Option<String>,
+    /// With EMIT PERIODIC: clock of the epoch that handed out last.
+    #[serde(default)]
+    pub emitted: Option<EventTime>,
 }
 
 /// An operator's state: the facts; its rows are in segments `query/<name>/<index>/<group>`.

@@ -18,6 +18,7 @@ use crate::error::{EngineError, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_connectors::sink::{SinkCheckpoint, SinkEpoch};
+use millstream_dataflow::ViewStore;
 use millstream_sql::parse_statement;
 use millstream_state::{BlobRef, CheckpointReader, FramePayload, failpoint};
 use millstream_types::{Delta, Epoch, EventTime, PartitionRange};
@@ -75,10 +76,10 @@ impl Pipeline {
     }
 
     /// The pinned content of an at-rest table, if it was stored.
-    pub(super) fn pinned_content(&self, name: &str) -> Result<Option<Vec<RecordBatch>>> {
+    pub(super) fn pinned_content(&self, name: &str) -> Result<Option<(SchemaRef, Vec<RecordBatch>)>> {
         let (Some(blob), Some(durability)) = (self.pinned_blobs.get(name), &self.durability) else { return Ok(None) };
         let blob: BlobRef = serde_json::from_value(blob.clone()).map_err(|error| EngineError::Corrupt(error.to_string()))?;
-        Ok(Some(durability.dir.blobs().get(&blob)?.1))
+        Ok(Some(durability.dir.blobs().get(&blob)?))
     }
 
     /// Stores the content of an at-rest table, so that a restart sees the same.
@@ -211,6 +212,8 @@ impl Pipeline {
         for name in self.tables.keys().cloned().collect::<Vec<_>>() {
             let rows = self.recovered_segment(&format!("table/{name}"))?;
             if let Some(table) = self.tables.get_mut(&name) {
+                // A tracked table has the content it was made with.
+                table.rows = ViewStore::new(&name, Arc::clone(&table.def.schema), false, None)?;
                 table.rows.restore(&rows)?;
             }
         }
@@ -250,6 +253,7 @@ impl Pipeline {
                 }
                 CatalogChange::Pinned { table, blob } => {
                     self.pinned_blobs.insert(table.clone(), blob.clone());
+                    self.replay_pinned(table).await?;
                 }
             }
         }
@@ -278,6 +282,9 @@ impl Pipeline {
                 // Nothing was accepted, so nothing was logged.
                 Accepted::default()
             } else {
+                if let (Some(columns), Some(stream)) = (&commit.columns, sources.streams.get_mut(&name)) {
+                    stream.edge.set_needed(Some(columns.clone()));
+                }
                 sources.replay(&name, epoch, &commit.ranges).await?
             };
             let replayable = sources.streams.get(&name).is_some_and(|stream| stream.replayable);

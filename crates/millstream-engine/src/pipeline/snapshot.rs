@@ -3,7 +3,7 @@
 use super::query::Target;
 use super::record::HistoryEntry;
 use super::{Pipeline, StreamRuntime};
-use crate::catalog::object::ObjectKind;
+use crate::catalog::object::{ObjectKind, Refresh};
 use crate::error::Result;
 use crate::progress::OperatorProgress;
 use arrow::array::RecordBatch;
@@ -62,10 +62,10 @@ pub struct StreamFigures {
 pub enum Content {
     /// Rows.
     Rows(SchemaRef, Arc<Vec<RecordBatch>>),
-    /// A stream that is read: what was accepted, to be read again or retained.
+    /// A stream: what was accepted, to be read again or retained.
     Stream(Box<StreamRuntime>, Vec<Arc<HistoryEntry>>),
-    /// A stream nobody reads: its source is read afresh.
-    UnreadStream(Box<StreamRuntime>),
+    /// A stream before any query has started the clock: its source is read afresh.
+    UntouchedStream(Box<StreamRuntime>),
     /// A sink: committed files and rows that are in no file yet.
     Sink {
         /// Columns of its query.
@@ -100,14 +100,13 @@ impl Pipeline {
                 }
                 ObjectKind::Stream(_) => {
                     let Some(runtime) = self.streams.get(name) else { continue };
-                    let read = self.queries.iter().any(|query| query.reads.contains(name))
-                        || self.live.iter().any(|live| live.reads().contains(name));
-                    let read = read || !runtime.history.is_empty() || !runtime.retained.is_empty() || runtime.def.derived.is_some();
                     let stream = StreamRuntime { history: Vec::new(), ..runtime.clone() };
-                    if read || !runtime.replayable {
+                    // From the first query on streams are drained, and SELECT gives what was accepted.
+                    let drained = self.running || !self.queries.is_empty() || !self.live.is_empty() || !runtime.history.is_empty();
+                    if drained || !runtime.replayable || runtime.def.derived.is_some() {
                         Content::Stream(Box::new(stream), runtime.history.clone())
                     } else {
-                        Content::UnreadStream(Box::new(stream))
+                        Content::UntouchedStream(Box::new(stream))
                     }
                 }
                 ObjectKind::Sink(def) => {
@@ -123,6 +122,10 @@ impl Pipeline {
                         buffered: sink.buffered(),
                     }
                 }
+                ObjectKind::ExternalTable(def) if def.refresh == Refresh::Track => match self.tables.get_mut(name) {
+                    Some(table) => Content::Rows(Arc::clone(&def.schema), table.rows.snapshot()?),
+                    None => continue,
+                },
                 ObjectKind::View(_) | ObjectKind::ExternalTable(_) => continue,
             };
             snapshot.relations.insert(name.clone(), content);

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use millstream_connectors::source::{EpochLimits, ReadRequest, Reader, Source};
 use millstream_dataflow::Dataflow;
 use millstream_types::{Delta, Epoch, EventTime, PartitionRange};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +34,6 @@ pub struct SourceState {
     pub derived: Option<Dataflow>,
     /// Ranges can be read again after a restart.
     pub replayable: bool,
-    /// Somebody reads it; other streams are not touched.
-    pub active: bool,
     /// Rate limit: rows that may still be read, and when that was computed.
     pub budget: Option<(f64, EventTime)>,
     /// The position after the ranges of each assembled epoch, where it was asked for.
@@ -105,7 +103,7 @@ pub struct Assembled {
     pub states: Option<BTreeMap<String, EdgeState>>,
     /// More waits at some source.
     pub more: bool,
-    /// All active streams have ended.
+    /// All streams have ended.
     pub all_ended: bool,
     /// Time spent cutting ranges.
     pub plan_time: Duration,
@@ -128,7 +126,7 @@ impl Sources {
     /// # Errors
     /// When a source cannot be listed.
     pub async fn mark_end(&mut self) -> Result<()> {
-        for (name, stream) in self.streams.iter_mut().filter(|(_, stream)| stream.active) {
+        for (name, stream) in &mut self.streams {
             if let Some(source) = &mut stream.source {
                 source.mark_end().await.map_err(|error| EngineError::connector(format!("stream \"{name}\""), error))?;
             }
@@ -146,7 +144,8 @@ impl Sources {
         self.streams.iter().map(|(name, stream)| (name.clone(), state(stream))).collect()
     }
 
-    /// Cuts the next epoch of every active stream, reads it and judges its rows.
+    /// Cuts the next epoch of every stream, reads it and judges its rows. A stream that no query reads is drained like the
+    /// others, so that its rows are counted and its source never waits; of its rows only the event time is decoded.
     ///
     /// # Errors
     /// When a source fails or a row does not fit a stream whose policy is `fail`.
@@ -159,11 +158,11 @@ impl Sources {
         }
         let mut assembled = Assembled { epoch: request.epoch, clock: Some(request.clock), all_ended: true, ..Assembled::default() };
         let mut planned: BTreeMap<String, (Vec<PartitionRange>, Option<EventTime>, bool)> = BTreeMap::new();
-        let mut any_active = false;
-        for (name, stream) in self.streams.iter_mut().filter(|(_, stream)| stream.active && stream.source.is_some()) {
-            any_active = true;
+        let mut any_source = false;
+        for (name, stream) in &mut self.streams {
             let limits = stream.limits(&request);
             let Some(source) = &mut stream.source else { continue };
+            any_source = true;
             let fail = |error| EngineError::connector(format!("stream \"{name}\""), error);
             let ranges = if limits.max_rows == Some(0) { None } else { source.plan(&limits).await.map_err(fail)? };
             let backlog = source.backlog().await.map_err(fail)?;
@@ -182,7 +181,7 @@ impl Sources {
                 planned.insert(name.clone(), (Vec::new(), backlog.min_unread_event_time, false));
             }
         }
-        assembled.all_ended &= any_active;
+        assembled.all_ended &= any_source;
         assembled.plan_time = watch.lap();
         let mut reading = Vec::new();
         for (name, stream) in &mut self.streams {
@@ -203,10 +202,10 @@ impl Sources {
         Ok(assembled)
     }
 
-    /// The smallest event time that any active stream has not handed out.
+    /// The smallest event time that any stream has not handed out.
     async fn next_event_time(&mut self) -> Result<Option<EventTime>> {
         let mut next: Option<EventTime> = None;
-        for (name, stream) in self.streams.iter_mut().filter(|(_, stream)| stream.active) {
+        for (name, stream) in &mut self.streams {
             let Some(source) = &mut stream.source else { continue };
             let backlog = source.backlog().await.map_err(|error| EngineError::connector(format!("stream \"{name}\""), error))?;
             next = match (next, backlog.next_event_time) {
@@ -220,7 +219,7 @@ impl Sources {
     /// Runs derived streams over what their bases brought.
     async fn derive(&mut self, assembled: &mut Assembled, request: AssembleRequest) -> Result<()> {
         for name in self.order.clone() {
-            let Some(stream) = self.streams.get_mut(&name).filter(|stream| stream.active && stream.derived.is_some()) else { continue };
+            let Some(stream) = self.streams.get_mut(&name).filter(|stream| stream.derived.is_some()) else { continue };
             let Some(derived) = &stream.def.derived else { continue };
             let Some(base) = assembled.streams.get(&derived.base) else { continue };
             let ends = base.commit.watermark_end.closed && !stream.ended;
@@ -349,6 +348,7 @@ impl SourceState {
             rows_late: accepted.rows_late,
             watermark_start: epoch.watermark_start,
             watermark_end: self.edge.watermark.clone(),
+            columns: self.edge.needed().cloned(),
             logged: !self.replayable && self.derived.is_none() && !accepted.delta.is_empty(),
         };
         Ok(StreamEpoch { commit, accepted, replayable: self.replayable })
@@ -394,15 +394,4 @@ pub async fn read_accepted(edge: &mut Edge, reader: &Arc<dyn Reader>, ranges: &[
         }
     }
     Ok(accepted)
-}
-
-/// Names of streams that anything in `reads` comes from, derived streams resolved to their bases too.
-pub fn base_streams(sources: &Sources, reads: &BTreeSet<String>) -> BTreeSet<String> {
-    let mut names = reads.clone();
-    for name in reads {
-        if let Some(derived) = sources.streams.get(name).and_then(|stream| stream.def.derived.as_ref()) {
-            names.insert(derived.base.clone());
-        }
-    }
-    names
 }

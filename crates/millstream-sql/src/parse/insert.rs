@@ -5,7 +5,7 @@ use sqlparser::tokenizer::Token;
 use super::{StatementParser, is_word};
 use crate::error::{Result, SqlError};
 use crate::statement::{Emit, InsertInto, Statement};
-use crate::tokens::QueryEnd;
+use crate::tokens::{QueryEnd, are_words};
 
 impl StatementParser<'_> {
     pub(super) fn insert(&mut self) -> Result<Statement> {
@@ -23,6 +23,12 @@ impl StatementParser<'_> {
         let target = self.name()?;
         let query_name = if self.eat(&["as"]) { Some(self.ident()?) } else { None };
         let columns = if self.starts_column_list() { self.ident_list()? } else { Vec::new() };
+        let rest = self.parser.index()..self.tokens.len();
+        if let Some(at) = rest.into_iter().find(|&at| are_words(&self.tokens, at, &["on", "conflict"])) {
+            return Err(SqlError::new("INSERT ... ON CONFLICT is not supported")
+                .with_hint("A key that the table has already is an error; UPDATE its row, or DELETE it before in the same transaction.")
+                .at(self.tokens[at].span));
+        }
         let source = self.query(QueryEnd::Emit)?;
         let emit = self.emit()?;
         let insert = InsertInto { target, query_name, columns, source, emit };

@@ -15,6 +15,7 @@
 //! | --- | --- |
 //! | `config.rs` | the options |
 //! | `discovery.rs` | what is there, what is new, what changed |
+//! | `at_rest.rs` | the files that a query names by their path |
 //! | `taken.rs` | the exact set of taken files |
 //! | `source.rs` | planning epochs, positions, `after_read` |
 //! | `inspect.rs` | how much of a file an epoch takes |
@@ -25,6 +26,7 @@
 
 mod arrow;
 mod assemble;
+mod at_rest;
 mod avro;
 mod columnar;
 mod config;
@@ -43,6 +45,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+pub use at_rest::{FilesAtRest, files_at_rest};
 pub use infer::{infer, infer_schema};
 
 use crate::error::Result;

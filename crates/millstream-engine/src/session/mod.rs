@@ -1,6 +1,10 @@
 //! A session: carries out statements one by one over the engine's shared catalog.
 
-use crate::catalog::object::{ObjectKind, StreamShape};
+mod change;
+mod insert;
+mod transaction;
+
+use crate::catalog::object::ObjectKind;
 use crate::catalog::resolve::{Contents, Placeholder, Resolved, Resolver, object_name};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -10,7 +14,7 @@ use crate::pipeline::live::LiveRequest;
 use crate::pipeline::snapshot::{Content, Snapshot, SnapshotRequest};
 use crate::result::{Output, Rows, StatementResult};
 use crate::settings::SettingInfo;
-use crate::{stream_scan, system_tables};
+use crate::{file_relation, stream_scan, system_tables};
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -21,17 +25,20 @@ use datafusion::logical_expr::LogicalPlanBuilder;
 use datafusion::prelude::{CsvReadOptions, DataFrame, JsonReadOptions, ParquetReadOptions, SessionContext};
 use futures::Stream;
 use millstream_sql::statement::{
-    AlterAction, CopySource, Emit, ExplainMode, InsertInto, PipelineAction, QueryStatement, Show, ShowWhat, Subscribe, SubscribeSource,
+    AlterAction, CopySource, Emit, ExplainMode, PipelineAction, QueryStatement, Show, ShowWhat, Subscribe, SubscribeSource,
 };
 use millstream_sql::{ScriptError, Statement, parse_script, parse_statement};
-use millstream_types::{Delta, DeltaBatch, Epoch, delta};
+use millstream_types::Epoch;
+use parking_lot::Mutex;
 use sqlparser::ast::{ObjectName, Query};
 use std::sync::Arc;
+use transaction::{Transaction, accepted_harmlessly};
 
-/// A session over an engine. Cheap to clone; sessions do not see each other.
+/// A session over an engine. Cheap to clone, and a clone is the same session; sessions do not see each other.
 #[derive(Debug, Clone)]
 pub struct Session {
     engine: Engine,
+    transaction: Arc<Mutex<Option<Transaction>>>,
 }
 
 /// Where a statement of a script stands.
@@ -71,14 +78,16 @@ struct BatchContents<'a> {
 #[async_trait]
 impl Contents for BatchContents<'_> {
     async fn provider(&self, name: &str, kind: &ObjectKind, hidden: bool) -> Result<Arc<dyn TableProvider>> {
-        if let ObjectKind::ExternalTable(def) = kind {
+        if let ObjectKind::ExternalTable(def) = kind
+            && !self.snapshot.relations.contains_key(name)
+        {
             return Ok(Arc::clone(&def.provider));
         }
         let base = &self.shared.base;
         match self.snapshot.relations.get(name) {
             Some(Content::Rows(schema, rows)) => Ok(Arc::new(MemTable::try_new(Arc::clone(schema), vec![rows.to_vec()])?)),
             Some(Content::Stream(runtime, history)) => stream_scan::accepted(runtime, history.clone(), hidden, base),
-            Some(Content::UnreadStream(runtime)) => stream_scan::unread(&runtime.def, hidden, base, &self.shared.clock).await,
+            Some(Content::UntouchedStream(runtime)) => stream_scan::untouched(&runtime.def, hidden, base, &self.shared.clock).await,
             Some(Content::Sink { schema, format, files, buffered }) => sink_rows(base, name, schema, format, files, buffered).await,
             None => match kind {
                 ObjectKind::Sink(_) => {
@@ -87,6 +96,10 @@ impl Contents for BatchContents<'_> {
                 _ => Err(EngineError::invalid(format!("\"{name}\" cannot be read"), "")),
             },
         }
+    }
+
+    async fn files(&self, path: &str) -> Result<Arc<dyn TableProvider>> {
+        file_relation::provider(path, &self.shared.base, &self.shared.clock).await
     }
 
     fn system_table(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
@@ -131,10 +144,12 @@ async fn sink_rows(
 }
 
 /// Relations without content: to find out which ones a query reads.
-struct NamesOnly;
+struct NamesOnly<'a> {
+    shared: &'a Shared,
+}
 
 #[async_trait]
-impl Contents for NamesOnly {
+impl Contents for NamesOnly<'_> {
     async fn provider(&self, _name: &str, kind: &ObjectKind, hidden: bool) -> Result<Arc<dyn TableProvider>> {
         Ok(match kind {
             ObjectKind::Stream(def) => Arc::new(Placeholder::new(if hidden { def.schema_with_hidden() } else { def.schema() })),
@@ -149,6 +164,10 @@ impl Contents for NamesOnly {
         })
     }
 
+    async fn files(&self, path: &str) -> Result<Arc<dyn TableProvider>> {
+        file_relation::provider(path, &self.shared.base, &self.shared.clock).await
+    }
+
     fn system_table(&self, _name: &str) -> Option<Arc<dyn TableProvider>> {
         None
     }
@@ -156,7 +175,7 @@ impl Contents for NamesOnly {
 
 impl Session {
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
+        Self { engine, transaction: Arc::default() }
     }
 
     /// The engine of this session.
@@ -202,11 +221,16 @@ impl Session {
     /// # Errors
     /// As [`Session::execute`].
     pub async fn execute_parsed(&self, statement: Statement) -> Result<StatementResult> {
+        self.check_transaction(&statement)?;
         let tag = tag_of(&statement);
         match statement {
             Statement::Query(query) => self.query(query).await,
             Statement::Subscribe(subscribe) => self.subscribe_statement(subscribe).await,
             Statement::InsertInto(insert) => self.insert(insert, None).await,
+            Statement::Update(_) | Statement::Delete(_) | Statement::Truncate(_) => self.change(&statement, None).await,
+            Statement::Begin => self.begin().await,
+            Statement::Commit => self.commit().await,
+            Statement::Rollback => Ok(self.rollback()),
             Statement::Show(show) => self.show(show).await,
             Statement::Describe(name) => self.describe(&name).await,
             Statement::ShowCreate(name) => {
@@ -281,6 +305,7 @@ impl Session {
                 let notices = self.engine.ddl(vec![statement]).await?;
                 Ok(StatementResult::done(tag, notices))
             }
+            other if accepted_harmlessly(&other) => Ok(StatementResult::done(tag, Vec::new())),
             _ => Err(unsupported(&tag)),
         }
     }
@@ -322,10 +347,20 @@ impl Session {
 
     /// Plans a batch query over one consistent snapshot.
     pub(crate) async fn plan(&self, query: &Query) -> Result<Resolved> {
+        self.plan_at(query).await.map(|(resolved, _)| resolved)
+    }
+
+    /// As [`Session::plan`], with the epoch of the snapshot.
+    async fn plan_at(&self, query: &Query) -> Result<(Resolved, Epoch)> {
         let shared = self.engine.shared();
+        if let Some((catalog, snapshot)) = self.pinned() {
+            let contents = BatchContents { shared, snapshot: &snapshot };
+            let resolved = Resolver { catalog: &catalog, base: &shared.base, contents: &contents }.plan(query).await?;
+            return Ok((resolved, snapshot.epoch));
+        }
         let catalog = shared.catalog.read().clone();
         let figures = query.to_string().contains(crate::catalog::resolve::SYSTEM_SCHEMA);
-        let names = match (Resolver { catalog: &catalog, base: &shared.base, contents: &NamesOnly }).plan(query).await {
+        let names = match (Resolver { catalog: &catalog, base: &shared.base, contents: &NamesOnly { shared } }).plan(query).await {
             Ok(resolved) => resolved.reads,
             // A system table has no columns yet; whatever else is wrong shows again below.
             Err(_) if figures => catalog.objects().iter().map(|object| object.name.clone()).collect(),
@@ -334,7 +369,8 @@ impl Session {
         let request = SnapshotRequest { names, figures };
         let snapshot = self.engine.request(|answer| Command::Snapshot { request, answer }).await?;
         let contents = BatchContents { shared, snapshot: &snapshot };
-        Resolver { catalog: &catalog, base: &shared.base, contents: &contents }.plan(query).await
+        let resolved = Resolver { catalog: &catalog, base: &shared.base, contents: &contents }.plan(query).await?;
+        Ok((resolved, snapshot.epoch))
     }
 
     async fn select(&self, query: &Query) -> Result<StatementResult> {
@@ -354,120 +390,6 @@ impl Session {
         let resolved = self.plan(query).await?;
         let frame = DataFrame::new(resolved.state, resolved.plan).explain(mode == ExplainMode::Verbose, mode == ExplainMode::Analyze)?;
         Ok(StatementResult { tag: "EXPLAIN".into(), notices: Vec::new(), output: Output::Rows(Rows::new(frame.execute_stream().await?)) })
-    }
-
-    /// `INSERT INTO`: rows for a table or memory stream, or a continuous query for a sink.
-    pub(crate) async fn insert(&self, insert: InsertInto, file_insert: Option<(u64, u64)>) -> Result<StatementResult> {
-        let name = object_name(&insert.target);
-        let catalog = self.engine.shared().catalog.read().clone();
-        let object = Arc::clone(catalog.require(&name)?);
-        let (schema, key) = match &object.kind {
-            ObjectKind::Sink(_) => {
-                let notices = self.engine.ddl(vec![Statement::InsertInto(insert)]).await?;
-                return Ok(StatementResult::done("INSERT", notices));
-            }
-            ObjectKind::Table(def) => (Arc::clone(&def.schema), def.key.clone()),
-            ObjectKind::Stream(def) if def.connector == "memory" => (self.engine.memory_schema(&name)?, Vec::new()),
-            other => {
-                return Err(EngineError::invalid(
-                    format!("cannot INSERT INTO {} \"{name}\"", other.word()),
-                    "Rows can be inserted into tables and memory streams, continuous queries into sinks.",
-                ));
-            }
-        };
-        let rows = self.rows_for(&insert, &name, &schema).await?;
-        let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
-        let tag = format!("INSERT {count}");
-        if let ObjectKind::Stream(def) = &object.kind {
-            debug_assert!(matches!(def.shape, StreamShape::Append | StreamShape::Upsert { .. } | StreamShape::Bag { .. }));
-            let source = self.engine.memory_source(&name)?;
-            // The next SELECT sees the rows, if a continuous query reads the stream; else they wait in its buffer.
-            let _queued = source.push(arrow::compute::concat_batches(&schema, &rows)?).await?;
-            self.engine.wait_idle().await?;
-            return Ok(StatementResult::done(tag, Vec::new()));
-        }
-        if !key.is_empty() {
-            self.check_keys(&name, &key, &schema, &rows).await?;
-        }
-        let changes: Delta = rows.into_iter().filter(|batch| batch.num_rows() > 0).map(DeltaBatch::insertions).collect();
-        if delta::num_rows(&changes) > 0 || file_insert.is_some() {
-            self.engine.request(|answer| Command::Insert { table: name, changes, file_insert, answer }).await?;
-        }
-        Ok(StatementResult::done(tag, Vec::new()))
-    }
-
-    /// The rows of an INSERT with the columns of its target; columns not named are NULL.
-    async fn rows_for(&self, insert: &InsertInto, target: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
-        let resolved = self.plan(&insert.source).await?;
-        let columns: Vec<String> = if insert.columns.is_empty() {
-            schema.fields().iter().map(|field| field.name().clone()).collect()
-        } else {
-            insert.columns.iter().map(crate::catalog::resolve::fold).collect()
-        };
-        let given = resolved.plan.schema().fields().len();
-        if given != columns.len() {
-            return Err(EngineError::invalid(
-                format!("INSERT INTO \"{target}\" gives {given} values for {} columns", columns.len()),
-                format!("The columns are ({}).", columns.join(", ")),
-            ));
-        }
-        if let Some(unknown) = columns.iter().find(|column| schema.index_of(column).is_err()) {
-            return Err(EngineError::invalid(format!("\"{target}\" has no column \"{unknown}\""), ""));
-        }
-        let frame = DataFrame::new(resolved.state, resolved.plan);
-        let source: Vec<RecordBatch> = frame.collect().await?;
-        let mut rows = Vec::with_capacity(source.len());
-        for batch in source {
-            let mut arrays: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
-            for field in schema.fields() {
-                let array = match columns.iter().position(|column| column == field.name()) {
-                    Some(index) => strict_cast(batch.column(index), field, target)?,
-                    None => arrow::array::new_null_array(field.data_type(), batch.num_rows()),
-                };
-                if !field.is_nullable() && array.null_count() > 0 {
-                    return Err(EngineError::invalid(format!("column \"{}\" of \"{target}\" must not be NULL", field.name()), ""));
-                }
-                arrays.push(array);
-            }
-            rows.push(RecordBatch::try_new(Arc::clone(schema), arrays)?);
-        }
-        Ok(rows)
-    }
-
-    async fn check_keys(&self, table: &str, key: &[String], schema: &SchemaRef, rows: &[RecordBatch]) -> Result<()> {
-        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-        let query = millstream_sql::parse_query(&format!(
-            "SELECT {} FROM {}",
-            key.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "),
-            quoted(table)
-        ))?;
-        let resolved = self.plan(&query).await?;
-        let existing = DataFrame::new(resolved.state, resolved.plan).collect().await?;
-        let indices = key.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<_>, _>>()?;
-        let encoder = millstream_types::row_key::RowKeyEncoder::new(indices.iter().map(|&index| schema.field(index).data_type().clone()))?;
-        let mut seen = std::collections::HashSet::new();
-        for batch in &existing {
-            let encoded = encoder.encode(batch.columns())?;
-            seen.extend(encoded.iter().map(|row| row.owned()));
-        }
-        for batch in rows {
-            let columns: Vec<ArrayRef> = indices.iter().map(|&index| Arc::clone(batch.column(index))).collect();
-            let encoded = encoder.encode(&columns)?;
-            for (index, row) in encoded.iter().enumerate() {
-                if !seen.insert(row.owned()) {
-                    let values = columns.iter().map(|column| arrow::util::display::array_value_to_string(column, index)).collect::<Result<
-                        Vec<_>,
-                        _,
-                    >>(
-                    )?;
-                    return Err(EngineError::invalid(
-                        format!("table \"{table}\" already has a row with the key ({}) = ({})", key.join(", "), values.join(", ")),
-                        "Keys are unique; nothing was inserted.",
-                    ));
-                }
-            }
-        }
-        Ok(())
     }
 
     async fn show(&self, show: Show) -> Result<StatementResult> {
@@ -566,7 +488,10 @@ impl Session {
             ObjectKind::MaterializedView(def) => Arc::clone(&def.schema),
             ObjectKind::View(_) => {
                 let query = crate::pipeline::ddl::select_all(&ObjectName::from(vec![sqlparser::ast::Ident::with_quote('"', &name)]))?;
-                let resolved = Resolver { catalog: &catalog, base: &self.engine.shared().base, contents: &NamesOnly }.plan(&query).await?;
+                let resolved =
+                    Resolver { catalog: &catalog, base: &self.engine.shared().base, contents: &NamesOnly { shared: self.engine.shared() } }
+                        .plan(&query)
+                        .await?;
                 Arc::new(resolved.plan.schema().as_arrow().clone())
             }
             ObjectKind::Sink(def) => match def.queries.first() {
@@ -589,28 +514,6 @@ impl Session {
         ];
         Ok(StatementResult::batch("DESCRIBE", RecordBatch::try_from_iter(columns)?))
     }
-}
-
-/// A cast for INSERT: what does not fit exactly is an error, not NULL and not rounded.
-fn strict_cast(array: &ArrayRef, field: &arrow::datatypes::Field, target: &str) -> Result<ArrayRef> {
-    if array.data_type() == field.data_type() {
-        return Ok(Arc::clone(array));
-    }
-    let options = arrow::compute::CastOptions { safe: false, ..Default::default() };
-    let cast = arrow::compute::cast_with_options(array, field.data_type(), &options).map_err(|error| {
-        EngineError::invalid(format!("a value for column \"{}\" of \"{target}\" does not fit: {error}", field.name()), "")
-    })?;
-    if array.data_type().is_numeric() && field.data_type().is_integer() && !array.data_type().is_integer() {
-        let back = arrow::compute::cast_with_options(&cast, array.data_type(), &options)?;
-        let same = arrow::compute::kernels::cmp::not_distinct(&back, array)?;
-        if same.false_count() > 0 {
-            return Err(EngineError::invalid(
-                format!("a value for column \"{}\" of \"{target}\" is not a whole number", field.name()),
-                "Round it with round() or CAST it.",
-            ));
-        }
-    }
-    Ok(cast)
 }
 
 fn text_result(tag: &str, column: &str, values: impl IntoIterator<Item = String>) -> Result<StatementResult> {
