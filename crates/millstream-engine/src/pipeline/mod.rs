@@ -13,6 +13,7 @@ pub mod command;
 pub mod ddl;
 pub mod epoch;
 pub mod live;
+pub mod log_replay;
 pub mod query;
 pub mod record;
 pub mod recovery;
