@@ -228,7 +228,7 @@ struct Killed {
 /// Kills at the given hit of a point, during normal work and during the recovery from an earlier kill.
 fn kill_and_compare(point: &str, hit: u64, expected: &Tables) -> Killed {
     let mut reached = false;
-    for before in ["", "commit.after_sync=kill@5"] {
+    for before in ["", "commit.after_sync=kill@3"] {
         let dir = support::scratch_dir();
         write_input(dir.path());
         if !before.is_empty() {

@@ -168,6 +168,9 @@ pub(crate) struct ReplayArgs {
     /// How much event time an epoch of `--order event-time` takes, of every stream the same.
     #[arg(long, value_name = "DURATION", default_value = "1 minute", value_parser = slice)]
     pub(crate) slice: Duration,
+    /// The state directory whose epochs `--order log` runs again.
+    #[arg(long, value_name = "STATE_DIR", required_if_eq("order", "log"), conflicts_with_all = ["from", "to", "close_windows", "speed"])]
+    pub(crate) log_of: Option<PathBuf>,
     /// Close the windows that are still open at the end.
     #[arg(long)]
     pub(crate) close_windows: bool,
@@ -180,6 +183,8 @@ pub(crate) enum ReplayOrder {
     EventTime,
     /// Files in the source's order, cut by the limits of each stream; late rows are late as configured.
     Arrival,
+    /// The epochs of another state directory (`--log-of`), exactly as they were.
+    Log,
 }
 
 /// How fast a replay runs.

@@ -5,6 +5,7 @@ use crate::context::base_state;
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
 use crate::pipeline::command::{Answer, Command, Stop};
+use crate::pipeline::log_replay::{LoggedEpoch, LoggedEpochs};
 use crate::pipeline::snapshot::SnapshotRequest;
 use crate::pipeline::{Committed, Durability, EventTimeReplay, Pipeline, PipelineOptions, Shared};
 use crate::progress::{Progress, RunReport};
@@ -58,6 +59,7 @@ pub struct EngineBuilder {
     settings: Vec<(String, String)>,
     given: GivenOptions,
     history: Option<EventTimeReplay>,
+    logged: Option<LoggedEpochs>,
     takeover: bool,
     adopted: Option<SessionContext>,
     console: Option<Arc<Mutex<dyn std::io::Write + Send>>>,
@@ -78,6 +80,7 @@ impl Default for EngineBuilder {
             settings: Vec::new(),
             given: GivenOptions::default(),
             history: None,
+            logged: None,
             takeover: false,
             adopted: None,
             console: None,
@@ -139,6 +142,13 @@ impl EngineBuilder {
     #[must_use]
     pub fn event_time_replay(mut self, replay: EventTimeReplay) -> Self {
         self.history = Some(replay);
+        self
+    }
+
+    /// Sources count what a log took as taken; its epochs are run by [`Engine::run_logged_epoch`].
+    #[must_use]
+    pub fn log_replay(mut self, logged: LoggedEpochs) -> Self {
+        self.logged = Some(logged);
         self
     }
 
@@ -205,6 +215,9 @@ impl EngineBuilder {
             console: self.console,
         });
         pipeline.recover().await?;
+        if let Some(logged) = &self.logged {
+            pipeline.expect_ranges(logged.ranges()?);
+        }
         let (commands, receiver) = mpsc::channel(COMMANDS);
         tokio::spawn(pipeline.run(receiver));
         Ok(Engine { inner: Arc::new(Inner { shared, commands, manual: self.manual }) })
@@ -426,6 +439,14 @@ impl Engine {
     /// When the epoch fails; the pipeline has stopped then.
     pub async fn run_epoch(&self) -> Result<Option<Epoch>> {
         self.request(|answer| Command::RunEpoch { answer }).await
+    }
+
+    /// Runs an epoch of another log as it was. `None`: the pipeline's own statements have made it already.
+    ///
+    /// # Errors
+    /// When the epoch fails, or does not follow the one before; the pipeline has stopped then.
+    pub async fn run_logged_epoch(&self, logged: LoggedEpoch) -> Result<Option<Epoch>> {
+        self.request(|answer| Command::RunLogged { logged: Box::new(logged), answer }).await
     }
 
     /// Processes everything that is there now, in normal epochs, rolls files and makes a checkpoint.

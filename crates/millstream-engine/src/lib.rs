@@ -30,6 +30,7 @@ pub use error::EngineError;
 pub use notice::{Notice, Severity};
 pub use pipeline::EventTimeReplay;
 pub use pipeline::command::Stop;
+pub use pipeline::log_replay::{LoggedEpoch, LoggedEpochs};
 pub use progress::{EpochProgress, Progress, RunReport};
 pub use result::{Output, Rows, StatementResult};
 pub use session::{ScriptFailure, ScriptPosition, Session};

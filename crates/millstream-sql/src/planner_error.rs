@@ -90,14 +90,14 @@ impl SqlError {
     /// Whether an error is about the query, as opposed to the rows it meets.
     pub fn is_planner_error(error: &DataFusionError) -> bool {
         let error = error.iter().next().unwrap_or(error);
-        match error.find_root() {
+        matches!(
+            error.find_root(),
             DataFusionError::Plan(_)
-            | DataFusionError::SchemaError(..)
-            | DataFusionError::NotImplemented(_)
-            | DataFusionError::SQL(..)
-            | DataFusionError::Configuration(_) => true,
-            _ => false,
-        }
+                | DataFusionError::SchemaError(..)
+                | DataFusionError::NotImplemented(_)
+                | DataFusionError::SQL(..)
+                | DataFusionError::Configuration(_)
+        )
     }
 }
 

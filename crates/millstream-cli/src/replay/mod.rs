@@ -26,7 +26,7 @@ use crate::script::Script;
 use crate::settings::Settings;
 use clock::{Pace, ReplayClock};
 use millstream_connectors::sources::history::HistoryOptions;
-use millstream_engine::{Engine, EngineError, EventTimeReplay};
+use millstream_engine::{Engine, EngineError, EventTimeReplay, LoggedEpochs};
 use millstream_sql::Statement;
 use millstream_sql::statement::ColumnKind;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,12 @@ use std::sync::Arc;
 /// # Errors
 /// A usage error when a stream has no history, a script failure for the file, or the error that stopped the pipeline.
 pub(crate) async fn replay(mut args: ReplayArgs, global: &GlobalArgs, settings: &Settings) -> anyhow::Result<u8> {
+    if let (Some(_), Some(ReplayOrder::EventTime | ReplayOrder::Arrival)) = (&args.log_of, args.order) {
+        return Err(Failure::usage("--log-of goes with --order log only").into());
+    }
+    if args.log_of.is_some() {
+        return replay_log(args, global, settings).await;
+    }
     let mut script = pipeline_file::read(&args.pipeline.file, &args.pipeline.variables, &args.pipeline.set)?;
     let mut presenter = Presenter::new(settings, global.format, global.quiet, false);
     let closes = args.close_windows || args.to.is_none();
@@ -63,13 +69,41 @@ pub(crate) async fn replay(mut args: ReplayArgs, global: &GlobalArgs, settings: 
     // Sorted rows are not as many bytes as the files they come from.
     let total_bytes = match order {
         ReplayOrder::EventTime => None,
-        ReplayOrder::Arrival => progress::input_bytes(&engine.catalog(), &args.pipeline.set),
+        ReplayOrder::Arrival | ReplayOrder::Log => progress::input_bytes(&engine.catalog(), &args.pipeline.set),
     };
     let work = drive(&engine, &clock, order, Pace::new(args.speed));
     let outcome = with_progress(&engine, shows_progress, total_bytes, work, &mut interrupts).await;
     let finished = finish(&engine, outcome, file, &mut presenter, args.pipeline.report.as_deref(), &mut interrupts).await;
     spool.remove_temporary();
     finished
+}
+
+/// Runs the epochs of another state directory again.
+async fn replay_log(mut args: ReplayArgs, global: &GlobalArgs, settings: &Settings) -> anyhow::Result<u8> {
+    let script = pipeline_file::read(&args.pipeline.file, &args.pipeline.variables, &args.pipeline.set)?;
+    let mut presenter = Presenter::new(settings, global.format, global.quiet, false);
+    let logged =
+        LoggedEpochs::open(args.log_of.take().unwrap_or_default()).map_err(|error| Failure::usage(engine_setup::with_hint(&error)))?;
+    if args.pipeline.state_dir.is_none() {
+        // It is about looking at what happened; nothing goes on from here.
+        args.pipeline.in_memory = true;
+    }
+    let clock = Arc::new(ReplayClock::new(None));
+    let builder = pipeline_file::builder(&args.pipeline, settings, None, global.quiet).log_replay(logged.clone());
+    let mut interrupts = Interrupts::watch()?;
+    let engine = engine_setup::build(builder.manual().clock(Arc::clone(&clock) as Arc<dyn millstream_types::Clock>)).await?;
+    let file = pipeline_file::apply(&engine, &script, &presenter).await?;
+    let work = async {
+        for epoch in logged.iter()? {
+            let epoch = epoch?;
+            clock.reached(epoch.clock());
+            engine.run_logged_epoch(epoch).await?;
+        }
+        Ok(())
+    };
+    let shows_progress = !args.pipeline.no_progress && !global.quiet;
+    let outcome = with_progress(&engine, shows_progress, None, work, &mut interrupts).await;
+    finish(&engine, outcome, file, &mut presenter, args.pipeline.report.as_deref(), &mut interrupts).await
 }
 
 /// Where sorted history is kept.
@@ -125,7 +159,7 @@ async fn drive(engine: &Engine, clock: &ReplayClock, order: ReplayOrder, mut pac
         let Some(progress) = engine.progress().latest() else { continue };
         match order {
             ReplayOrder::EventTime => clock.reached(progress.clock),
-            ReplayOrder::Arrival => progress.sources.iter().for_each(|source| clock.reached(source.watermark)),
+            ReplayOrder::Arrival | ReplayOrder::Log => progress.sources.iter().for_each(|source| clock.reached(source.watermark)),
         }
         pace.wait(clock.event_time()).await;
     }

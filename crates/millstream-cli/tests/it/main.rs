@@ -206,6 +206,22 @@ closed
 }
 
 #[test]
+fn a_replay_of_the_log_runs_the_epochs_as_they_were() {
+    let directory = directory();
+    history(directory.path());
+    let args = ["run", "h.sql", "--state-dir", "state", "--trigger", "available", "--set", "clicks.bounded=true"];
+    let live = run(directory.path(), &args);
+    assert_eq!(live.status.code(), Some(0), "{}", stderr(&live));
+    // What came after the log is no part of it.
+    std::fs::write(directory.path().join("clicks/c.csv"), "id,ts\n9,2024-05-01T00:09:00Z\n").unwrap();
+    let (rows, report) = replayed(directory.path(), &["--order", "log", "--log-of", "state"]);
+    assert_eq!(rows, stdout(&live), "the same epochs at the same times");
+    assert_eq!((&report["rows_in"], &report["rows_late"]), (&5.into(), &1.into()), "{report}");
+    let missing = run(directory.path(), &["replay", "h.sql", "--order", "log", "--log-of", "nowhere"]);
+    assert_eq!(missing.status.code(), Some(2), "{}", stderr(&missing));
+}
+
+#[test]
 fn a_mistake_in_a_pipeline_file_is_shown_where_it_stands() {
     let directory = directory();
     let text = "CREATE STREAM s (id BIGINT);\n-- the view\nCREATE MATERIALIZED VIEW v AS\n  SELECT idd FROM s;\n";

@@ -1,6 +1,7 @@
 //! What others ask of the pipeline's task, and how it answers.
 
 use super::live::LiveRequest;
+use super::log_replay::LoggedEpoch;
 use super::snapshot::{Snapshot, SnapshotRequest};
 use super::{Draining, Pipeline, epoch::EpochWork};
 use crate::error::{EngineError, Result};
@@ -114,6 +115,13 @@ pub enum Command {
         /// The answer.
         answer: Answer<()>,
     },
+    /// Runs an epoch of another log.
+    RunLogged {
+        /// The epoch.
+        logged: Box<LoggedEpoch>,
+        /// The answer.
+        answer: Answer<Option<Epoch>>,
+    },
     /// Run one epoch now, if there is something to do.
     RunEpoch {
         /// The answer.
@@ -221,6 +229,14 @@ impl Pipeline {
             }
             Command::RunEpoch { answer } => {
                 let result = self.try_epoch(false).await;
+                let fatal = result.as_ref().err().cloned();
+                let _ = answer.send(result);
+                if let Some(error) = fatal {
+                    return Err(error);
+                }
+            }
+            Command::RunLogged { logged, answer } => {
+                let result = self.run_logged(*logged).await;
                 let fatal = result.as_ref().err().cloned();
                 let _ = answer.send(result);
                 if let Some(error) = fatal {
@@ -386,7 +402,7 @@ impl Pipeline {
             Command::Take { answer, .. } => drop(answer.send(Err(stopped()))),
             Command::Explain { answer, .. } => drop(answer.send(Err(stopped()))),
             Command::Subscribe { answer, .. } => drop(answer.send(Err(stopped()))),
-            Command::RunEpoch { answer } => drop(answer.send(Err(stopped()))),
+            Command::RunEpoch { answer } | Command::RunLogged { answer, .. } => drop(answer.send(Err(stopped()))),
             Command::Checkpoint { answer } => drop(answer.send(Err(stopped()))),
             Command::Callback { answer, .. }
             | Command::Start { answer }

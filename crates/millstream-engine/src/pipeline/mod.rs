@@ -16,6 +16,7 @@ pub mod epoch;
 pub mod held;
 pub mod history;
 pub mod live;
+pub mod log_replay;
 pub mod query;
 pub mod record;
 pub mod recovery;

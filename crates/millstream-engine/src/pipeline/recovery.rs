@@ -12,8 +12,7 @@ use super::epoch::unweighted;
 use super::history;
 use super::query::{QueryState, Segments, Target};
 use super::record::{COMMIT_FRAME, CatalogChange, CheckpointHeader, CommitRecord};
-use super::sources::StreamEpoch;
-use crate::edge::{Accepted, ChangelogState, EdgeEpoch};
+use crate::edge::ChangelogState;
 use crate::error::{EngineError, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -35,6 +34,11 @@ pub struct Recovery {
 }
 
 impl Recovery {
+    /// Knows nothing but ranges that were taken before.
+    pub(super) fn of_ranges(ranges: BTreeMap<String, Vec<PartitionRange>>) -> Self {
+        Self { ranges, ..Self::default() }
+    }
+
     fn segment(&self, name: &str) -> Result<Vec<RecordBatch>> {
         match &self.checkpoint {
             Some(reader) if reader.has_segment(name) => Ok(reader.read_segment(name)?.1),
@@ -257,54 +261,9 @@ impl Pipeline {
                 }
             }
         }
-        let mut streams: BTreeMap<String, StreamEpoch> = BTreeMap::new();
-        let mut deltas: HashMap<String, Delta> = HashMap::new();
-        let order = self.sources.as_ref().map_or_else(Vec::new, |sources| sources.order.clone());
-        for name in order {
-            let Some(commit) = record.streams.get(&name) else { continue };
-            let epoch = EdgeEpoch { epoch: record.epoch, clock: record.clock, watermark_start: commit.watermark_start };
-            let logged = attachments.remove(&format!("stream/{name}")).unwrap_or_default();
-            let Some(sources) = &mut self.sources else { return Err(EngineError::Internal("sources are away".into())) };
-            let base = sources.streams.get(&name).and_then(|stream| stream.def.derived.as_ref().map(|derived| derived.base.clone()));
-            let accepted = if let Some(base) = base {
-                let rows: Delta = deltas.get(&base).cloned().unwrap_or_default();
-                match sources.streams.get_mut(&name) {
-                    Some(stream) => stream.derive_accepted(&rows, epoch).await?,
-                    None => Accepted::default(),
-                }
-            } else if commit.logged {
-                let mut accepted = Accepted::default();
-                if let Some(stream) = sources.streams.get_mut(&name) {
-                    stream.edge.accept_logged(unweighted(logged)?, &mut accepted)?;
-                }
-                accepted
-            } else if sources.streams.get(&name).is_some_and(|stream| !stream.replayable) {
-                // Nothing was accepted, so nothing was logged.
-                Accepted::default()
-            } else {
-                if let (Some(columns), Some(stream)) = (&commit.columns, sources.streams.get_mut(&name)) {
-                    stream.edge.set_needed(Some(columns.clone()));
-                }
-                sources.replay(&name, epoch, &commit.ranges).await?
-            };
-            let replayable = sources.streams.get(&name).is_some_and(|stream| stream.replayable);
-            if replayable && accepted.rows_used != commit.rows_used {
-                return Err(EngineError::Corrupt(format!(
-                    "stream \"{name}\" gave {} rows for epoch {} where the log says {}; its input has changed",
-                    accepted.rows_used, record.epoch, commit.rows_used
-                )));
-            }
-            let replayable = match sources.streams.get_mut(&name) {
-                Some(stream) => {
-                    stream.edge.watermark = commit.watermark_end.clone();
-                    stream.ended = commit.watermark_end.closed;
-                    stream.replayable
-                }
-                None => true,
-            };
-            deltas.insert(name.clone(), accepted.delta.clone());
-            streams.insert(name, StreamEpoch { commit: commit.clone(), accepted, replayable });
-        }
+        let mut streams = self.read_logged(&record, &mut attachments).await?;
+        let mut deltas: HashMap<String, Delta> =
+            streams.iter().map(|(name, stream)| (name.clone(), stream.accepted.delta.clone())).collect();
         for (name, stream) in &record.streams {
             if let Some(runtime) = self.streams.get_mut(name) {
                 runtime.watermark = (stream.watermark_end.current, stream.watermark_end.closed);

@@ -1,8 +1,8 @@
 //! Avro object container files.
 //!
-//! Block lengths and the markers between blocks are checked when an epoch is planned; a file that ends inside a block is refused.
-//! Blocks are decoded one by one, each into one batch: arrow-avro's reader never returns from a block that holds more bytes than
-//! its rows need while a batch has room for more rows. Reading from the middle goes straight to the block with the first row.
+//! Block lengths and the markers between blocks are checked when an epoch is planned; a file that ends inside a block is
+//! refused. Blocks are decoded one by one, each into one batch, and must hold exactly the rows they announce. Reading from
+//! the middle goes straight to the block with the first row.
 
 use super::columnar::ColumnarFile;
 use super::inspect::Group;
@@ -154,6 +154,21 @@ fn decoder(path: &str, header: &[u8], block: Vec<u8>, rows: u64) -> Result<AvroR
     builder.build(BufReader::new(joined)).map_err(|error| avro_error(path, error))
 }
 
+/// The block with twice the number of rows at its start. arrow-avro's reader never returns from a block that has bytes left after
+/// its last row; this way it takes them for another row, and where nothing is left it is at the end.
+fn announcing_more(block: &[u8], rows: u64) -> Vec<u8> {
+    let length = block.iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
+    let mut bytes = Vec::with_capacity(block.len() + 1);
+    let mut zigzag = rows * 4;
+    while zigzag >= 0x80 {
+        bytes.push((zigzag & 0x7F) as u8 | 0x80);
+        zigzag >>= 7;
+    }
+    bytes.push(zigzag as u8);
+    bytes.extend_from_slice(&block[length.min(block.len())..]);
+    bytes
+}
+
 fn read_exactly(reader: &mut dyn ReadSeek, path: &str, from: u64, length: u64) -> Result<Vec<u8>> {
     let failed = |error| super::text::read_error(path, error);
     let mut bytes = Vec::new();
@@ -187,8 +202,12 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
         }
         if row + group.rows > wanted.start && group.rows > 0 {
             let block = read_exactly(input.as_mut(), &file.path, *offset, group.bytes)?;
-            let batch = decoder(&file.path, &header, block, group.rows)?.next().transpose();
-            let batch = batch.map_err(|error| avro_error(&file.path, error))?;
+            let mut blocks = decoder(&file.path, &header, announcing_more(&block, group.rows), group.rows)?;
+            let batch = blocks.next().transpose().map_err(|error| avro_error(&file.path, error))?;
+            if blocks.next().is_some() {
+                let problem = format!("the block at byte {offset} has more rows than the {} it announces", group.rows);
+                return Err(damaged(&file.path, problem));
+            }
             let found = batch.as_ref().map_or(0, |batch| batch.num_rows() as u64);
             let Some(batch) = batch.filter(|_| found == group.rows) else {
                 let problem = format!("the block at byte {offset} has {found} rows, it announces {}", group.rows);

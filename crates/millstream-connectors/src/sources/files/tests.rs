@@ -875,7 +875,7 @@ fn avro_block(change: impl FnOnce(&mut (u8, Vec<u8>, Vec<u8>))) -> Vec<u8> {
     // Lengths are zigzag variable-length integers.
     let length = (schema.len() * 2) as u8;
     assert!(schema.len() < 128);
-    bytes.extend([length | 0x80, (schema.len() * 2 >> 7) as u8]);
+    bytes.extend([length | 0x80, ((schema.len() * 2) >> 7) as u8]);
     bytes.extend(schema);
     bytes.push(0);
     bytes.extend(marker);
@@ -907,6 +907,8 @@ async fn avro_blocks_that_contradict_themselves_are_refused() {
     assert!(other_marker.to_string().contains("does not end with the file's marker"), "{other_marker}");
     let none = outcome(avro_block(|parts| parts.0 = 0)).await.unwrap_err();
     assert!(none.to_string().contains("a number of rows that it cannot hold"), "{none}");
-    // More bytes than the rows need: the reader below would never return.
-    assert_eq!(outcome(avro_block(|parts| parts.0 = 1)).await.unwrap(), ["0:0 1"]);
+    let less = outcome(avro_block(|parts| parts.0 = 1)).await.unwrap_err();
+    assert!(less.to_string().contains("has more rows than the 1 it announces"), "{less}");
+    let rest = outcome(avro_block(|parts| parts.1.extend([0x80, 0x80, 0x80]))).await.unwrap_err();
+    assert!(rest.to_string().contains("has more rows than the 2 it announces"), "{rest}");
 }

@@ -135,6 +135,14 @@ fn event_times(batch: &RecordBatch, index: usize) -> Result<Vec<Option<i64>>> {
     Ok(micros.as_primitive::<TimestampMicrosecondType>().iter().collect())
 }
 
+/// The rows of a batch that go to one bucket.
+#[derive(Debug, Default)]
+struct Part {
+    rows: Vec<u32>,
+    times: Vec<i64>,
+    arrivals: Vec<u64>,
+}
+
 /// The buckets while they are written.
 struct Buckets<'a> {
     directory: &'a Path,
@@ -160,7 +168,7 @@ impl<'a> Buckets<'a> {
     fn add(&mut self, batch: SourceBatch, time_index: usize, options: &HistoryOptions, newest: &mut i64, arrival: &mut u64) -> Result<()> {
         let times = event_times(&batch.batch, time_index)?;
         let mut bad = batch.bad.into_iter().peekable();
-        let mut by_bucket: BTreeMap<usize, (Vec<u32>, Vec<i64>, Vec<u64>)> = BTreeMap::new();
+        let mut by_bucket: BTreeMap<usize, Part> = BTreeMap::new();
         for (index, time) in times.into_iter().enumerate() {
             let row = batch.rows.as_ref().map_or(batch.first_row + index as u64, |rows| rows[index]);
             while let Some(before) = bad.next_if(|bad| bad.offset.row < row && bad.offset.sequence == batch.sequence) {
@@ -171,10 +179,10 @@ impl<'a> Buckets<'a> {
             let time = time.unwrap_or(*newest);
             if options.holds(time) {
                 *newest = time;
-                let (rows, times, arrivals) = by_bucket.entry(self.bucket_of(time)).or_default();
-                rows.push(index as u32);
-                times.push(time);
-                arrivals.push(*arrival);
+                let part = by_bucket.entry(self.bucket_of(time)).or_default();
+                part.rows.push(index as u32);
+                part.times.push(time);
+                part.arrivals.push(*arrival);
             }
             *arrival += 1;
         }
@@ -182,7 +190,7 @@ impl<'a> Buckets<'a> {
             self.add_bad(*newest, *arrival, rest)?;
             *arrival += 1;
         }
-        for (bucket, (rows, times, arrivals)) in by_bucket {
+        for (bucket, Part { rows, times, arrivals }) in by_bucket {
             self.rows[bucket] += rows.len() as u64;
             let part = take_record_batch(&batch.batch, &UInt32Array::from(rows)).map_err(internal)?;
             let part = spooled(&part, &self.schema, times, arrivals)?;
