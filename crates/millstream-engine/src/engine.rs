@@ -640,10 +640,10 @@ impl MemorySource {
 
     /// As [`MemorySource::push`], and has the rows committed at once, whether or not the clock runs. Where a rate limit holds them
     /// back, waits as long as the clock runs.
-    pub(crate) async fn insert(&self, rows: RecordBatch) -> Result<()> {
+    pub(crate) async fn insert(&self, rows: RecordBatch, file_insert: Option<(u64, u64)>) -> Result<()> {
         let pushed = self.push(rows).await?;
         let (stream, end) = (self.stream.clone(), pushed.end);
-        match self.engine.request(|answer| Command::Take { stream, end, answer }).await? {
+        match self.engine.request(|answer| Command::Take { stream, end, file_insert, answer }).await? {
             true => pushed.committed().await.map(drop),
             false => Ok(()),
         }

@@ -294,3 +294,20 @@ fn the_benchmark_compares_both_ways() {
         assert_eq!((&figures["agreement"], &figures["rows"]), (&"yes".into(), &1840.into()), "{line}");
     }
 }
+
+#[test]
+fn inserts_of_a_pipeline_file_run_once_in_the_life_of_a_state_directory() {
+    let directory = directory();
+    let sql = "CREATE TABLE t (x BIGINT);
+CREATE STREAM s (x BIGINT);
+INSERT INTO t VALUES (1);
+INSERT INTO s VALUES (1), (2);
+CREATE MATERIALIZED VIEW v AS SELECT (SELECT count(*) FROM t) AS t, (SELECT count(*) FROM s) AS s;
+SELECT * FROM v;
+";
+    std::fs::write(directory.path().join("p.sql"), sql).unwrap();
+    for _ in 0..3 {
+        let output = run(directory.path(), &["run", "p.sql", "--state-dir", "state", "--trigger", "available"]);
+        assert_eq!(stdout(&output), "t,s\n1,2\n", "{}", stderr(&output));
+    }
+}

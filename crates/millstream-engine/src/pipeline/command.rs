@@ -70,6 +70,8 @@ pub enum Command {
         stream: String,
         /// The offset after the last of them.
         end: Offset,
+        /// Position and text hash of the statement in a pipeline file.
+        file_insert: Option<(u64, u64)>,
         /// The answer: whether they are committed or will be without further ado.
         answer: Answer<bool>,
     },
@@ -180,7 +182,8 @@ impl Pipeline {
                     return Err(error);
                 }
             }
-            Command::Take { stream, end, answer } => {
+            Command::Take { stream, end, file_insert, answer } => {
+                self.note_file_insert(file_insert);
                 let result = self.take(&stream, end).await;
                 let fatal = result.as_ref().err().cloned();
                 let _ = answer.send(result);
@@ -278,6 +281,15 @@ impl Pipeline {
         Ok(false)
     }
 
+    /// The next commit record says that the statement was carried out.
+    fn note_file_insert(&mut self, file_insert: Option<(u64, u64)>) {
+        if let Some((position, hash)) = file_insert {
+            self.pending_catalog.push(super::record::CatalogChange::FileInsert { position, hash });
+            self.catalog.applied_inserts.insert((position, hash));
+            self.publish_catalog();
+        }
+    }
+
     /// Runs epochs until `stream` is committed up to `end`, as far as its limits allow now.
     async fn take(&mut self, stream: &str, end: Offset) -> Result<bool> {
         let reached = |shared: &super::Shared| shared.committed.borrow().offsets.get(stream).is_some_and(|offset| *offset >= end);
@@ -370,9 +382,7 @@ impl Pipeline {
                 return Ok(None);
             }
         }
-        if let Some((position, hash)) = file_insert {
-            self.pending_catalog.push(super::record::CatalogChange::FileInsert { position, hash });
-        }
+        self.note_file_insert(file_insert);
         let tables = tables.into_iter().map(|(name, change)| (name, change.changes)).collect();
         self.run_epoch_with(EpochWork { tables, ..EpochWork::default() }).await.map(Some)
     }

@@ -46,7 +46,7 @@ impl Session {
         }
         let rows = self.rows_for(&insert, &name, &schema).await?;
         let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
-        self.engine.memory_source(&name)?.insert(arrow::compute::concat_batches(&schema, &rows)?).await?;
+        self.engine.memory_source(&name)?.insert(arrow::compute::concat_batches(&schema, &rows)?, file_insert).await?;
         Ok(StatementResult::done(format!("INSERT {count}"), Vec::new()))
     }
 
