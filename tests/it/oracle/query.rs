@@ -98,6 +98,8 @@ impl<'a> Grammar<'a> {
             0..2 => self.closed(),
             2..4 => self.closed_join(),
             4 => self.band_join(true),
+            // Straight over a table, where a row that goes often was the least of its group.
+            5..8 => Some(self.aggregate(0)),
             _ => None,
         };
         closed.unwrap_or_else(|| self.query(depth))
@@ -238,6 +240,7 @@ impl<'a> Grammar<'a> {
             // DataFusion's grouped max and min of floats depend on where a NaN stands among the rows, its ungrouped ones do not.
             if column.kind != Type::Bool && !is_float {
                 choices.push((format!("max({of})"), column.kind));
+                choices.push((format!("min({of})"), column.kind));
                 choices.push((format!("min({of})"), column.kind));
             }
             let (mut text, kind) = self.pick(&choices);
