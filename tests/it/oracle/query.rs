@@ -98,6 +98,8 @@ impl<'a> Grammar<'a> {
             0..2 => self.closed(),
             2..4 => self.closed_join(),
             4 => self.band_join(true),
+            // Straight over a table, where a row that goes often was the least of its group.
+            5..8 => Some(self.aggregate(0)),
             _ => None,
         };
         closed.unwrap_or_else(|| self.query(depth))
@@ -218,8 +220,12 @@ impl<'a> Grammar<'a> {
         for _ in 0..self.rng.random_range(1..=3) {
             let column = self.pick(input);
             let of = &column.name;
-            let mut choices: Vec<(String, Type)> =
-                vec![("count(*)".into(), Type::Int), (format!("count({of})"), Type::Int), (format!("count(DISTINCT {of})"), Type::Int)];
+            let is_float = matches!(column.kind, Type::Float | Type::Quotient);
+            let mut choices: Vec<(String, Type)> = vec![("count(*)".into(), Type::Int), (format!("count({of})"), Type::Int)];
+            // DataFusion counts minus zero and zero as two, where groups take them for one.
+            if !is_float {
+                choices.push((format!("count(DISTINCT {of})"), Type::Int));
+            }
             match column.kind {
                 Type::Int | Type::Float | Type::Decimal => {
                     choices.push((format!("sum({of})"), column.kind));
@@ -232,8 +238,9 @@ impl<'a> Grammar<'a> {
                 _ => {}
             }
             // DataFusion's grouped max and min of floats depend on where a NaN stands among the rows, its ungrouped ones do not.
-            if !matches!(column.kind, Type::Bool | Type::Float | Type::Quotient) {
+            if column.kind != Type::Bool && !is_float {
                 choices.push((format!("max({of})"), column.kind));
+                choices.push((format!("min({of})"), column.kind));
                 choices.push((format!("min({of})"), column.kind));
             }
             let (mut text, kind) = self.pick(&choices);
@@ -528,11 +535,17 @@ impl<'a> Grammar<'a> {
         items.join(", ")
     }
 
+    /// A column to partition by. DataFusion's windows keep minus zero apart from zero, where groups do not.
+    fn partition(&mut self, columns: &[Column]) -> Option<String> {
+        let of: Vec<&Column> = columns.iter().filter(|column| !matches!(column.kind, Type::Float | Type::Quotient)).collect();
+        if of.is_empty() { None } else { Some(self.pick(&of).name.clone()) }
+    }
+
     fn rank(&mut self, depth: usize) -> Query {
         let part = self.query(depth);
         let name = self.name();
         let order = self.total_order(&part.columns);
-        let partition = self.pick(&part.columns).name;
+        let Some(partition) = self.partition(&part.columns) else { return part };
         let function = self.pick(&["row_number", "rank"]);
         let mut columns = part.columns.clone();
         columns.push(Column { name: name.clone(), kind: Type::Int });
@@ -552,7 +565,7 @@ impl<'a> Grammar<'a> {
         let Some(column) = part.columns.iter().find(|column| matches!(column.kind, Type::Int | Type::Float)).cloned() else { return part };
         let name = self.name();
         let order = self.total_order(&part.columns);
-        let partition = self.pick(&part.columns).name;
+        let Some(partition) = self.partition(&part.columns) else { return part };
         let call = self.pick(&[
             format!("sum({}) OVER (PARTITION BY {partition} ORDER BY {order})", column.name),
             format!("sum({}) OVER (PARTITION BY {partition})", column.name),

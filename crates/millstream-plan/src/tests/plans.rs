@@ -378,7 +378,8 @@ async fn band_join_drops_both_sides() {
 Map: price, price AS p2
     T1 delta, append-only
   Join: Inner on auction = auction where right.ts >= left.ts - INTERVAL '60 seconds' AND right.ts <= left.ts + INTERVAL '60 seconds'
-      T1 delta, append-only; state: left rows, bounded by watermark of bids on ts + INTERVAL '60 seconds'; right rows, bounded by watermark of bids on ts
+      T1 delta, append-only; state: left rows, bounded by watermark of bids on ts + INTERVAL '60 seconds'; right rows, bounded by \
+watermark of bids on ts
     Map (node 1): where auction IS NOT NULL
         T1 delta, append-only
       Input: bids (auction, price, ts)
@@ -408,7 +409,8 @@ Map: auction, n, window_end
         T1 delta, append-only
       Aggregate (node 4): by auction, window_start, window_end: count(*)
           T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
-        Map: auction, unnest hop_starts(..) AS window_start, window_end(unnest hop_starts(..), INTERVAL '10 seconds') AS window_end where unnest hop_starts(..) IS NOT NULL AND window_end(unnest hop_starts(..), INTERVAL '10 seconds') IS NOT NULL
+        Map: auction, unnest hop_starts(..) AS window_start, window_end(unnest hop_starts(..), INTERVAL '10 seconds') AS window_end \
+where unnest hop_starts(..) IS NOT NULL AND window_end(unnest hop_starts(..), INTERVAL '10 seconds') IS NOT NULL
             T1 delta, append-only
           Unnest: unnest hop_starts(..)
               T1 delta, append-only
@@ -439,7 +441,8 @@ async fn join_of_rows_with_their_window() {
         explained_final(&sql).await,
         "\
 Join: LeftSemi on window_start = window_start and window_end = window_end and price = price
-    T1 delta, append-only; state: left rows, bounded by watermark of bids on window_end; right rows, bounded by watermark of bids on window_start
+    T1 delta, append-only; state: left rows, bounded by watermark of bids on window_end; right rows, bounded by watermark of bids on \
+window_start
   Map: auction, price, window_start, window_end(window_start, INTERVAL '10 seconds') AS window_end
       T1 delta, append-only
     Map: auction, price, tumble_start(ts, INTERVAL '10 seconds') AS window_start where price IS NOT NULL
@@ -486,7 +489,8 @@ Map: window_end, auction, price
         T1 delta, append-only
       Aggregate: by auction, window_end: max(price)
           T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
-        Map: auction, price, window_end(tumble_start(ts, INTERVAL '10 seconds'), INTERVAL '10 seconds') AS window_end where auction IS NOT NULL
+        Map: auction, price, window_end(tumble_start(ts, INTERVAL '10 seconds'), INTERVAL '10 seconds') AS window_end where auction IS \
+NOT NULL
             T1 delta, append-only
           node 0 again
 "
