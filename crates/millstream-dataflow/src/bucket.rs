@@ -6,6 +6,7 @@
 
 use crate::error::Result;
 use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::min;
 use arrow::datatypes::*;
 use datafusion::common::ScalarValue;
 use millstream_plan::bound::{Bound, BoundContext, BoundValue};
@@ -85,6 +86,20 @@ impl BucketColumn {
             _ => value.cast_to(&self.data_type)?.to_array()?,
         };
         Ok(self.keys(&value)?.swap_remove(0))
+    }
+
+    /// Whether no value is final already, as far as that can be seen at a glance.
+    pub(crate) fn none_passed(&self, values: &ArrayRef) -> bool {
+        let least = match values.data_type() {
+            DataType::Timestamp(TimeUnit::Microsecond, _) => min(values.as_primitive::<TimestampMicrosecondType>()),
+            DataType::Int64 => min(values.as_primitive::<Int64Type>()),
+            _ => None,
+        };
+        match (&self.floor, least) {
+            (Floor::Unknown, _) => true,
+            (Floor::Below(BucketKey::Int(floor)), Some(least)) => least >= *floor,
+            _ => false,
+        }
     }
 
     /// The keys of a column's values.

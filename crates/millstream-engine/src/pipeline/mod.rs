@@ -472,15 +472,17 @@ impl Pipeline {
         }
     }
 
-    /// Assembles the epoch after the one that is about to run with this clock, in a task of its own.
+    /// Assembles the epoch after the one that is about to run with this clock, on a thread of its own.
     fn start_prefetch(&mut self, draining: bool, running: EventTime) {
         let Some(mut sources) = self.sources.take() else { return };
         let mut request = self.assemble_request(draining, false);
         request.epoch = Epoch(self.epoch.0 + 2);
         // Rows carry this clock: it must be the one that the epoch is committed with.
         request.clock = request.clock.max(EventTime(running.0 + 1_000));
-        self.prefetch = Some(tokio::spawn(async move {
-            let assembled = sources.assemble(request).await;
+        let runtime = tokio::runtime::Handle::current();
+        // Not a task beside this one: it would wait on this very thread for the epoch that runs now.
+        self.prefetch = Some(tokio::task::spawn_blocking(move || {
+            let assembled = runtime.block_on(sources.assemble(request));
             (sources, assembled)
         }));
     }

@@ -6,8 +6,11 @@ use super::format::{Encoding, Facts, Keep};
 use super::layout::Layout;
 use super::part::{Blob, Output};
 use crate::error::{ConnectorError, Result};
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::row::{RowConverter, SortField};
 use millstream_types::suggest::nearest;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter, add_encoded_arrow_schema_to_metadata};
@@ -20,14 +23,22 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::ChunkReader;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{ColumnPath, TypePtr};
+use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Rows of a row group that are looked at to see whether a column's values repeat.
+const SAMPLED_ROWS: usize = 8_192;
+/// From so many different values in a hundred sampled ones on, every other value of a full row group is a new one.
+const DIFFERENT_PERCENT: usize = 92;
 
 #[derive(Debug)]
 pub(crate) struct ParquetEncoding {
     schema: SchemaRef,
     root: TypePtr,
     properties: WriterProperties,
+    dictionary: bool,
     ordered: bool,
 }
 
@@ -71,6 +82,7 @@ impl ParquetEncoding {
             schema,
             root: descriptor.root_schema_ptr(),
             properties: properties.build(),
+            dictionary: config.parquet.dictionary,
             ordered: !layout.order.is_empty(),
         })
     }
@@ -83,14 +95,55 @@ impl ParquetEncoding {
     }
 }
 
+impl ParquetEncoding {
+    /// The properties of a row group: no dictionary for columns whose values hardly repeat, where it costs time and memory and saves
+    /// nothing. The rows alone decide, so that recovery writes the same bytes again.
+    fn properties_for(&self, rows: &[RecordBatch]) -> Result<WriterProperties> {
+        let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
+        if !self.dictionary || count < 2 * SAMPLED_ROWS {
+            return Ok(self.properties.clone());
+        }
+        let step = count / SAMPLED_ROWS;
+        let mut properties = self.properties.clone().into_builder();
+        for (index, field) in self.schema.fields().iter().enumerate() {
+            if field.data_type().is_nested() || *field.data_type() == DataType::Boolean {
+                continue;
+            }
+            let columns = rows.iter().map(|batch| batch.column(index));
+            if hardly_repeats(field.data_type(), columns, step).map_err(arrow_error("sampling a column failed"))? {
+                properties = properties.set_column_dictionary_enabled(ColumnPath::new(vec![field.name().clone()]), false);
+            }
+        }
+        Ok(properties.build())
+    }
+}
+
+/// Whether nearly all values of every `step`-th row differ.
+fn hardly_repeats<'a>(
+    data_type: &DataType,
+    columns: impl Iterator<Item = &'a ArrayRef>,
+    step: usize,
+) -> std::result::Result<bool, ArrowError> {
+    let converter = RowConverter::new(vec![SortField::new(data_type.clone())])?;
+    let (mut sampled, mut different) = (0_usize, HashSet::new());
+    for column in columns {
+        let indices = UInt32Array::from_iter_values((0..column.len() as u32).step_by(step));
+        let rows = converter.convert_columns(&[take(column, &indices, None)?])?;
+        sampled += rows.num_rows();
+        different.extend(rows.iter().map(|row| xxh3_64(row.data())));
+    }
+    Ok(different.len() * 100 >= sampled * DIFFERENT_PERCENT)
+}
+
 impl Encoding for ParquetEncoding {
     fn keep(&self) -> Keep {
         if self.ordered { Keep::Rows } else { Keep::Encoded }
     }
 
     fn encode(&self, rows: &[RecordBatch]) -> Result<Vec<u8>> {
+        let properties = self.properties_for(rows)?;
         let encode = || -> std::result::Result<Vec<u8>, ParquetError> {
-            let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&self.schema), Some(self.properties.clone()))?;
+            let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&self.schema), Some(properties))?;
             for batch in rows {
                 writer.write(batch)?;
             }

@@ -60,6 +60,11 @@ impl Groups {
         self.bucket.as_ref().map(|(column, _)| column.keys(&keys[column.column])).transpose()
     }
 
+    /// Whether no row with these keys is final already, as far as that can be seen at a glance.
+    pub(crate) fn none_passed(&self, keys: &[ArrayRef]) -> bool {
+        self.bucket.as_ref().is_none_or(|(column, _)| column.none_passed(&keys[column.column]))
+    }
+
     /// State columns of these slots.
     pub(crate) fn states(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
         self.log.gather(slots, self.keys..self.log.schema().fields().len())

@@ -160,7 +160,9 @@ impl Aggregate {
             let columns = self.group.iter().map(|expr| Ok(canonical_floats(&evaluate(expr, &batch)?)?));
             let mut columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;
             let mut part = DeltaBatch { batch, weights };
-            if let Some(buckets) = self.groups.bucket_keys(&columns)? {
+            if !self.groups.none_passed(&columns)
+                && let Some(buckets) = self.groups.bucket_keys(&columns)?
+            {
                 let floor = self.groups.floor();
                 let mask = BooleanArray::from_iter(buckets.iter().map(|key| Some(!floor.passed(key))));
                 let late = mask.len() - mask.true_count();
