@@ -1,6 +1,8 @@
 //! `cargo xtask soak`: kills running pipelines at random times until they have finished, and compares what they wrote with an
 //! uninterrupted run, row for row. The fail-point sweep of the tests is exact and short; this one is blind and long.
 
+#![expect(clippy::disallowed_methods, reason = "moments of real time are the point here")]
+
 use crate::process;
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -3,13 +3,13 @@
 //! ```text
 //! SQL -> LogicalPlan -> optimize -> plan -> Graph -> millstream-dataflow
 //! ```
-//! [`optimize`](optimize::optimize) runs DataFusion's analyzer and a curated optimizer, [`plan`](translate::plan) translates the
+//! [`optimize`](optimize::optimize) runs DataFusion's analyzer and a curated optimizer, [`plan`] translates the
 //! result node by node into a [`Graph`](graph::Graph): operators with expressions, strategies and properties, but without any code
 //! that runs them. Whatever has no incremental form becomes a plan that is recomputed over its inputs, so that every query works;
 //! [`explain`](explain::explain) says which and why.
 //!
 //! The crate also holds what planner and operators share: [bounds](bound), [leaves](leaf) of plans that are run again and again,
-//! [compiled expressions](compile), and the [functions](functions) that Millstream adds to DataFusion's.
+//! [compiled expressions](compile), and the [functions] that Millstream adds to DataFusion's.
 //!
 //! This crate reads no clock, no files and no network; it does not know SQL text.
 

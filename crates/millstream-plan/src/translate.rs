@@ -10,7 +10,7 @@
 //!
 //! **Demand.** `EMIT ON WINDOW CLOSE` asks for rows only when an output column proves that they are final. The demand travels
 //! down as the index of that column ([`Translator::translate`]) to the aggregate that groups by it, which then hands out each group
-//! once. See [`emit`](crate::emit).
+//! once. See `emit.rs`.
 
 use crate::bound::Bound;
 use crate::canonical::needs_of;
