@@ -19,6 +19,7 @@ mod error;
 mod key_index;
 mod operator;
 mod operators;
+mod parallel;
 mod row_log;
 #[cfg(test)]
 mod test_util;

@@ -12,6 +12,7 @@ use crate::columns::{Narrowed, evaluate, make_batch};
 use crate::error::Result;
 use crate::operator::{Operator, StepContext};
 use crate::operators::registry::BuildContext;
+use crate::parallel;
 use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::compute::prep_null_mask_filter;
 use arrow::datatypes::SchemaRef;
@@ -54,7 +55,7 @@ impl Map {
         Ok((mask.true_count() < mask.len()).then_some(mask))
     }
 
-    fn map(&self, part: &DeltaBatch) -> Result<Option<DeltaBatch>> {
+    fn map(&self, part: &DeltaBatch) -> Result<DeltaBatch> {
         let mask = self.mask(&part.batch)?;
         let narrow = match &self.projection {
             Some(projection) => part.with_batch(part.batch.project(&projection.columns)?),
@@ -65,19 +66,19 @@ impl Map {
             None => narrow,
         };
         if narrow.num_rows() == 0 {
-            return Ok(None);
+            return Ok(narrow);
         }
         let columns = match &self.projection {
             Some(projection) => projection.exprs.iter().map(|expr| evaluate(expr, &narrow.batch)).collect::<Result<Vec<_>>>()?,
             None => narrow.batch.columns().to_vec(),
         };
-        Ok(Some(narrow.with_batch(make_batch(&self.schema, columns, narrow.num_rows())?)))
+        Ok(narrow.with_batch(make_batch(&self.schema, columns, narrow.num_rows())?))
     }
 }
 
 #[async_trait]
 impl Operator for Map {
     async fn step(&mut self, inputs: &[&[DeltaBatch]], _: &StepContext<'_>) -> Result<Delta> {
-        inputs[0].iter().filter_map(|part| self.map(part).transpose()).collect()
+        parallel::map_parts(inputs[0], |part| self.map(part))
     }
 }
