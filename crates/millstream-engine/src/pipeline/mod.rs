@@ -371,8 +371,9 @@ impl Pipeline {
         self.backlog = false;
         self.last_start = Stopwatch::start();
         let ran = self.try_epoch(false).await?;
-        // Whoever waits for idleness is answered by the next attempt that finds nothing.
-        self.backlog |= ran.is_some() && !self.waiting_idle.is_empty();
+        // Whoever waits for idleness or for the end is answered by the next attempt that finds nothing.
+        let waits = !self.waiting_idle.is_empty() || self.all_ended && !self.shared.progress.ended();
+        self.backlog |= ran.is_some() && waits;
         if ran.is_none() {
             for waiter in self.waiting_idle.drain(..) {
                 let _ = waiter.send(Ok(()));
