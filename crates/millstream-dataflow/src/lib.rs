@@ -19,7 +19,6 @@ mod error;
 mod key_index;
 mod operator;
 mod operators;
-mod parallel;
 mod row_log;
 #[cfg(test)]
 mod test_util;

@@ -12,7 +12,6 @@ use crate::columns::{Narrowed, evaluate, make_batch};
 use crate::error::Result;
 use crate::operator::{Operator, StepContext};
 use crate::operators::registry::BuildContext;
-use crate::parallel;
 use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::compute::prep_null_mask_filter;
 use arrow::datatypes::SchemaRef;
@@ -55,7 +54,7 @@ impl Map {
         Ok((mask.true_count() < mask.len()).then_some(mask))
     }
 
-    fn map(&self, part: &DeltaBatch) -> Result<DeltaBatch> {
+    fn map(&self, part: &DeltaBatch) -> Result<Option<DeltaBatch>> {
         let mask = self.mask(&part.batch)?;
         let narrow = match &self.projection {
             Some(projection) => part.with_batch(part.batch.project(&projection.columns)?),
@@ -66,19 +65,19 @@ impl Map {
             None => narrow,
         };
         if narrow.num_rows() == 0 {
-            return Ok(narrow);
+            return Ok(None);
         }
         let columns = match &self.projection {
             Some(projection) => projection.exprs.iter().map(|expr| evaluate(expr, &narrow.batch)).collect::<Result<Vec<_>>>()?,
             None => narrow.batch.columns().to_vec(),
         };
-        Ok(narrow.with_batch(make_batch(&self.schema, columns, narrow.num_rows())?))
+        Ok(Some(narrow.with_batch(make_batch(&self.schema, columns, narrow.num_rows())?)))
     }
 }
 
 #[async_trait]
 impl Operator for Map {
     async fn step(&mut self, inputs: &[&[DeltaBatch]], _: &StepContext<'_>) -> Result<Delta> {
-        parallel::map_parts(inputs[0], |part| self.map(part))
+        inputs[0].iter().filter_map(|part| self.map(part).transpose()).collect()
     }
 }

@@ -13,7 +13,6 @@ use crate::error::{DataflowError, Result};
 use crate::operator::{Operator, StepContext};
 use crate::operators::constant::run;
 use crate::operators::registry::BuildContext;
-use crate::parallel;
 use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -63,56 +62,39 @@ impl Unnest {
         Ok(Self { schema: Arc::clone(&node.schema), form })
     }
 
-    async fn unnest(&self, delta: &[DeltaBatch], task: &Arc<TaskContext>) -> Result<Delta> {
+    async fn unnest(&self, part: &DeltaBatch, task: &Arc<TaskContext>) -> Result<Vec<DeltaBatch>> {
         match &self.form {
-            Form::Single { column, nulls } => parallel::map_parts(delta, |part| self.flat(part, *column, nulls)),
-            Form::General { plan, leaf, leaf_schema, schema } => {
-                let mut output = Vec::new();
-                for part in delta {
-                    output.extend(self.run_plan(part, (plan, leaf), (leaf_schema, schema), task).await?);
+            Form::Single { column, nulls } => {
+                let list = part.batch.column(*column);
+                let (rows, values) = match list.data_type() {
+                    DataType::LargeList(_) => flatten(list, list.as_list::<i64>().value_offsets(), list.as_list::<i64>().values(), nulls)?,
+                    _ => flatten(list, list.as_list::<i32>().value_offsets(), list.as_list::<i32>().values(), nulls)?,
+                };
+                let mut columns = Vec::with_capacity(part.batch.num_columns());
+                for (index, array) in part.batch.columns().iter().enumerate() {
+                    columns.push(if index == *column { Arc::clone(&values) } else { take(array, &rows, None)? });
                 }
-                output.retain(|part: &DeltaBatch| part.num_rows() > 0);
-                Ok(output)
+                let batch = make_batch(&self.schema, columns, rows.len())?;
+                Ok(vec![DeltaBatch { batch, weights: take_weights(&part.weights, &rows)? }])
+            }
+            Form::General { plan, leaf, leaf_schema, schema } => {
+                let mut columns = part.batch.columns().to_vec();
+                columns.push(Arc::new(arrow::array::Int64Array::from_iter_values(0..part.num_rows() as i64)));
+                leaf.set(vec![make_batch(leaf_schema, columns, part.num_rows())?]);
+                let batches = run(&reset_plan_states(Arc::clone(plan))?, schema, task).await;
+                leaf.clear();
+                batches?
+                    .into_iter()
+                    .map(|batch| {
+                        let mut columns = batch.columns().to_vec();
+                        let rows = columns.pop().ok_or_else(|| DataflowError::internal("the row number is gone"))?;
+                        let rows = UInt32Array::from_iter_values(rows.as_primitive::<Int64Type>().values().iter().map(|row| *row as u32));
+                        let batch = make_batch(&self.schema, columns, rows.len())?;
+                        Ok(DeltaBatch { batch, weights: take_weights(&part.weights, &rows)? })
+                    })
+                    .collect()
             }
         }
-    }
-
-    fn flat(&self, part: &DeltaBatch, column: usize, nulls: &NullHandling) -> Result<DeltaBatch> {
-        let list = part.batch.column(column);
-        let (rows, values) = match list.data_type() {
-            DataType::LargeList(_) => flatten(list, list.as_list::<i64>().value_offsets(), list.as_list::<i64>().values(), nulls)?,
-            _ => flatten(list, list.as_list::<i32>().value_offsets(), list.as_list::<i32>().values(), nulls)?,
-        };
-        let mut columns = Vec::with_capacity(part.batch.num_columns());
-        for (index, array) in part.batch.columns().iter().enumerate() {
-            columns.push(if index == column { Arc::clone(&values) } else { take(array, &rows, None)? });
-        }
-        let batch = make_batch(&self.schema, columns, rows.len())?;
-        Ok(DeltaBatch { batch, weights: take_weights(&part.weights, &rows)? })
-    }
-
-    async fn run_plan(
-        &self,
-        part: &DeltaBatch,
-        (plan, leaf): (&Arc<dyn ExecutionPlan>, &Arc<LeafSlot>),
-        (leaf_schema, schema): (&SchemaRef, &SchemaRef),
-        task: &Arc<TaskContext>,
-    ) -> Result<Vec<DeltaBatch>> {
-        let mut columns = part.batch.columns().to_vec();
-        columns.push(Arc::new(arrow::array::Int64Array::from_iter_values(0..part.num_rows() as i64)));
-        leaf.set(vec![make_batch(leaf_schema, columns, part.num_rows())?]);
-        let batches = run(&reset_plan_states(Arc::clone(plan))?, schema, task).await;
-        leaf.clear();
-        batches?
-            .into_iter()
-            .map(|batch| {
-                let mut columns = batch.columns().to_vec();
-                let rows = columns.pop().ok_or_else(|| DataflowError::internal("the row number is gone"))?;
-                let rows = UInt32Array::from_iter_values(rows.as_primitive::<Int64Type>().values().iter().map(|row| *row as u32));
-                let batch = make_batch(&self.schema, columns, rows.len())?;
-                Ok(DeltaBatch { batch, weights: take_weights(&part.weights, &rows)? })
-            })
-            .collect()
     }
 }
 
@@ -179,6 +161,11 @@ fn take_weights(weights: &Weights, rows: &UInt32Array) -> Result<Weights> {
 #[async_trait]
 impl Operator for Unnest {
     async fn step(&mut self, inputs: &[&[DeltaBatch]], context: &StepContext<'_>) -> Result<Delta> {
-        self.unnest(inputs[0], context.task).await
+        let mut output = Vec::new();
+        for part in inputs[0] {
+            output.extend(self.unnest(part, context.task).await?);
+        }
+        output.retain(|part| part.num_rows() > 0);
+        Ok(output)
     }
 }
