@@ -136,11 +136,12 @@ pub async fn source(make: impl Fn() -> Box<dyn Source>, clock: &ManualClock, mut
             if let Some(end) = ends.insert(range.partition.clone(), range.range.end) {
                 assert_eq!(range.range.start, end, "a range starts where its partition's last one ended");
             }
-            let whole = read_range(&reader, range, &ReadRequest { projection: None, batch_size: 8_192 }).await;
-            let again = read_range(&reader, range, &ReadRequest { projection: None, batch_size: 3 }).await;
+            let whole = read_range(&reader, range, &ReadRequest { projection: None, batch_size: 8_192, ..ReadRequest::default() }).await;
+            let again = read_range(&reader, range, &ReadRequest { projection: None, batch_size: 3, ..ReadRequest::default() }).await;
             assert_eq!(whole.batch, again.batch, "a range reads the same twice, whatever the batch size");
             assert_eq!((&whole.offsets, &whole.bad), (&again.offsets, &again.bad));
-            let narrow = read_range(&reader, range, &ReadRequest { projection: Some(vec![0]), batch_size: 8_192 }).await;
+            let narrow =
+                read_range(&reader, range, &ReadRequest { projection: Some(vec![0]), batch_size: 8_192, ..ReadRequest::default() }).await;
             // A narrower request may find fewer faults, as it looks at less.
             if whole.bad.len() == narrow.bad.len() && whole.batch.num_rows() > 0 {
                 assert_eq!(whole.batch.column(0), narrow.batch.column(0), "a projected column has the same values");
@@ -188,7 +189,7 @@ pub async fn source(make: impl Fn() -> Box<dyn Source>, clock: &ManualClock, mut
 
 async fn assert_same(reader: &Arc<dyn Reader>, ranges: &[PartitionRange], expected: &[RangeRows]) {
     for (range, expected) in ranges.iter().zip(expected) {
-        let rows = read_range(reader, range, &ReadRequest { projection: None, batch_size: 8_192 }).await;
+        let rows = read_range(reader, range, &ReadRequest { projection: None, batch_size: 8_192, ..ReadRequest::default() }).await;
         assert_eq!(&rows, expected, "a planned range reads the same later");
     }
 }

@@ -123,6 +123,8 @@ pub struct SourceBatch {
     pub places: Option<RowPlaces>,
     /// Encoded bytes these rows took, as far as known.
     pub bytes: u64,
+    /// Oldest and newest event time, where the column was left out (see [`ReadRequest::event_times`]).
+    pub event_times: Option<(EventTime, EventTime)>,
 }
 
 /// Where the rows of a batch stand in a file.
@@ -151,6 +153,29 @@ pub struct ReadRequest {
     pub projection: Option<Vec<usize>>,
     /// Rows per batch, at most.
     pub batch_size: usize,
+    /// The event-time column, where nobody reads its values. A reader that can prove without decoding that the event times of a
+    /// batch lie in the range, none of them NULL, may leave the column out and give [`SourceBatch::event_times`] instead.
+    pub event_times: Option<ExpectedTimes>,
+}
+
+impl ReadRequest {
+    /// The request without the event-time column; `None` where the column is wanted.
+    pub(crate) fn without_event_times(&self) -> Option<ReadRequest> {
+        let (times, projection) = (self.event_times?, self.projection.as_ref()?);
+        let projection = projection.iter().copied().filter(|index| *index != times.column).collect();
+        Some(ReadRequest { projection: Some(projection), event_times: None, ..*self })
+    }
+}
+
+/// Event times that need no judgement: they are neither late nor too far in the future.
+#[derive(Debug, Clone, Copy)]
+pub struct ExpectedTimes {
+    /// Index into [`SourceContext::schema`] of the event-time column; it is one of the projected columns.
+    pub column: usize,
+    /// The earliest one.
+    pub first: EventTime,
+    /// The last one, inclusive.
+    pub last: EventTime,
 }
 
 /// Reads ranges; detached from the source, so that reading runs beside planning. Cheap to clone.

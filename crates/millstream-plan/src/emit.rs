@@ -86,7 +86,7 @@ pub(crate) fn is_final(translator: &Translator, node: NodeId, column: usize) -> 
             column < translator.get(node.inputs[0]).schema.fields().len() && is_final(translator, node.inputs[0], column)
         }
         Op::Join { join_type, on, .. } => join_is_final(translator, node, *join_type, on, column),
-        Op::Aggregate { .. } | Op::Input { .. } | Op::Recompute { .. } => false,
+        Op::Aggregate { .. } | Op::Input { .. } | Op::PreAggregate { .. } | Op::Recompute { .. } => false,
     }
 }
 

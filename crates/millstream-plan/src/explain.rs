@@ -91,7 +91,7 @@ fn details(node: &Node, inputs: &[&Node]) -> String {
             _ => String::new(),
         },
         Op::Union => format!("{} inputs", inputs.len().max(node.inputs.len())),
-        Op::Aggregate { group, aggregates, .. } => {
+        Op::Aggregate { group, aggregates, .. } | Op::PreAggregate { group, aggregates } => {
             let by = if group.is_empty() { "all rows".to_string() } else { format!("by {}", named(group, node)) };
             if aggregates.is_empty() { by } else { format!("{by}: {}", list(aggregates, ", ")) }
         }
@@ -164,7 +164,7 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
         }
         Op::Recompute { .. } => Some(format!("all inputs and the result, {}", size())),
         Op::WindowClose { bucket } => Some(format!("waiting rows, {}", bounded(&bucket.bound, bucket.column))),
-        Op::Input { .. } | Op::Constant { .. } | Op::Map { .. } | Op::Unnest { .. } | Op::Union => None,
+        Op::Input { .. } | Op::Constant { .. } | Op::Map { .. } | Op::Unnest { .. } | Op::Union | Op::PreAggregate { .. } => None,
     }
 }
 

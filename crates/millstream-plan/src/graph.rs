@@ -109,6 +109,15 @@ pub enum Keep {
     },
 }
 
+/// What an [`Op::Aggregate`] over states needs to know about the [`Op::PreAggregate`] that made them.
+#[derive(Clone, Debug)]
+pub struct PartialStates {
+    /// Columns of the rows that the aggregate calls are over.
+    pub rows: DFSchemaRef,
+    /// Index of the first state column of the input; all of them follow, in the order of the calls.
+    pub first: usize,
+}
+
 /// What a node does.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -146,12 +155,21 @@ pub enum Op {
         group: Vec<Expr>,
         /// Aggregate function calls over the input, aliases stripped. Order: as in the output after the group columns.
         aggregates: Vec<Expr>,
+        /// The input holds partial states instead of rows.
+        states: Option<PartialStates>,
         /// Input may take rows back: all aggregates are additive (count, sum, avg) and groups keep a row count.
         retracting: bool,
         /// When groups are handed out.
         emit: Emit,
         /// How state is dropped.
         bucket: Option<Bucket>,
+    },
+    /// Aggregates the rows of one epoch by themselves: the group columns, then the state columns of each aggregate. Keeps nothing.
+    PreAggregate {
+        /// Group expressions over the input.
+        group: Vec<Expr>,
+        /// Aggregate function calls over the input.
+        aggregates: Vec<Expr>,
     },
     /// Join of a changing left input (0) with a right input (1) that is [`Op::Constant`].
     /// Linear: Inner, Left, LeftSemi, LeftAnti, LeftMark; a plan with the constant on the left is mirrored by the planner
@@ -213,6 +231,7 @@ impl Op {
             Op::Union => "Union",
             Op::Aggregate { aggregates, .. } if aggregates.is_empty() => "Distinct",
             Op::Aggregate { .. } => "Aggregate",
+            Op::PreAggregate { .. } => "PreAggregate",
             Op::StaticJoin { .. } => "StaticJoin",
             Op::Join { .. } => "Join",
             Op::Recompute { .. } => "Recompute",

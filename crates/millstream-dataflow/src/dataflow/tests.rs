@@ -21,7 +21,14 @@ fn part(values: &[i64]) -> Delta {
 }
 
 fn counted() -> Op {
-    Op::Aggregate { group: vec![col("k")], aggregates: vec![count(lit(1))], retracting: false, emit: Emit::Changes, bucket: None }
+    Op::Aggregate {
+        group: vec![col("k")],
+        aggregates: vec![count(lit(1))],
+        states: None,
+        retracting: false,
+        emit: Emit::Changes,
+        bucket: None,
+    }
 }
 
 /// `SELECT k, count(*) FROM (t UNION ALL constant) GROUP BY k`

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::operator::Operator;
 use crate::operators::aggregate::Aggregate;
+use crate::operators::aggregate::pre_aggregate::PreAggregate;
 use crate::operators::constant::Constant;
 use crate::operators::input::Input;
 use crate::operators::join::Join;
@@ -40,6 +41,7 @@ pub(crate) fn build(node: &Node, context: &BuildContext<'_>) -> Result<Box<dyn O
         Op::Input { relation, columns } => Box::new(Input::new(node, relation, columns)),
         Op::Join { .. } => Box::new(Join::new(node, context)?),
         Op::Map { predicates, exprs } => Box::new(Map::new(node, predicates, exprs.as_deref(), context)?),
+        Op::PreAggregate { .. } => Box::new(PreAggregate::new(node, context)?),
         Op::Recompute { plan } => Box::new(Recompute::new(node, plan, context)?),
         Op::StaticJoin { .. } => Box::new(StaticJoin::new(node, context)?),
         Op::Union => Box::new(Union::new(node)),

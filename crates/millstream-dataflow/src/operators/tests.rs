@@ -358,6 +358,7 @@ async fn relations_without_columns_are_counted() {
     let op = Op::Aggregate {
         group: vec![],
         aggregates: vec![datafusion::functions_aggregate::expr_fn::count(lit(1))],
+        states: None,
         retracting: true,
         emit: millstream_plan::graph::Emit::Changes,
         bucket: None,

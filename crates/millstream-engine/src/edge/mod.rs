@@ -26,7 +26,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use changelog::Changelog;
 use computed::Computed;
 use datafusion::execution::SessionState;
-use millstream_connectors::source::{BadRow, RowPlaces, SourceBatch};
+use millstream_connectors::source::{BadRow, ExpectedTimes, RowPlaces, SourceBatch};
 use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, Offset};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -171,6 +171,23 @@ impl Edge {
         (indices.len() < self.decode_schema.fields().len()).then_some(indices)
     }
 
+    /// The event-time column, if the source may vouch for its values instead of decoding them: nobody reads it, and no row can turn
+    /// out to be bad later, so that every row counts.
+    pub fn expected_times(&self, epoch: EdgeEpoch) -> Option<ExpectedTimes> {
+        let (column, _) = self.def.watermark.as_ref().filter(|_| self.def.shape == StreamShape::Append)?;
+        let needed = self.needed.as_ref()?;
+        if needed.contains(column) || !self.computed.inputs_of(needed).is_empty() {
+            return None;
+        }
+        let column = self.decode_schema.index_of(column).ok()?;
+        Some(ExpectedTimes { column, first: epoch.watermark_start, last: self.horizon(epoch) })
+    }
+
+    /// Event times after this one are too far in the future.
+    fn horizon(&self, epoch: EdgeEpoch) -> EventTime {
+        self.def.options.max_future.map_or(EventTime::MAX, |distance| epoch.clock.plus(distance))
+    }
+
     /// Judges the rows of one batch and adds what is accepted to `accepted`.
     ///
     /// # Errors
@@ -188,7 +205,13 @@ impl Edge {
         let (rows, offsets) = self.complete(batch.batch, offsets, epoch, accepted)?;
         let (rows, offsets) = self.check_nulls(rows, offsets, accepted)?;
         let Some(changelog) = &mut self.changelog else {
-            let (rows, _) = self.judge_time(partition, rows, offsets, epoch, accepted)?;
+            let rows = match batch.event_times {
+                Some((_, newest)) => {
+                    self.watermark.observe(partition, newest, epoch.clock);
+                    rows
+                }
+                None => self.judge_time(partition, rows, offsets, epoch, accepted)?,
+            };
             if rows.num_rows() > 0 {
                 accepted.rows_used += rows.num_rows() as u64;
                 accepted.delta.push(DeltaBatch::insertions(self.finish(rows, epoch)?));
@@ -318,10 +341,10 @@ impl Edge {
         offsets: RowOffsets,
         epoch: EdgeEpoch,
         accepted: &mut Accepted,
-    ) -> Result<(RecordBatch, RowOffsets)> {
-        let Some((column, _)) = self.def.watermark.clone() else { return Ok((rows, offsets)) };
+    ) -> Result<RecordBatch> {
+        let Some((column, _)) = self.def.watermark.clone() else { return Ok(rows) };
         if rows.num_rows() == 0 {
-            return Ok((rows, offsets));
+            return Ok(rows);
         }
         let times = lateness::event_times(&rows, &column)?;
         let (mut oldest, mut newest) = (i64::MAX, i64::MIN);
@@ -329,10 +352,10 @@ impl Edge {
             oldest = oldest.min(time);
             newest = newest.max(time);
         }
-        let horizon = self.def.options.max_future.map(|distance| epoch.clock.plus(distance).0).unwrap_or(i64::MAX);
+        let horizon = self.horizon(epoch).0;
         if oldest >= epoch.watermark_start.0 && newest <= horizon {
             self.watermark.observe(partition, EventTime(newest), epoch.clock);
-            return Ok((rows, offsets));
+            return Ok(rows);
         }
         let mut keep = vec![true; rows.num_rows()];
         let mut newest = None;
@@ -363,7 +386,7 @@ impl Edge {
             Some(newest) => self.watermark.observe(partition, EventTime(newest), epoch.clock),
             None => self.watermark.touch(partition, epoch.clock),
         }
-        Self::keep(rows, offsets, &keep)
+        Ok(arrow::compute::filter_record_batch(&rows, &BooleanArray::from(keep))?)
     }
 
     /// Keeps the columns somebody reads, in declared order, and adds the ingest columns.

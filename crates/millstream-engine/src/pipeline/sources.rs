@@ -316,6 +316,7 @@ impl SourceState {
                 bad: Vec::new(),
                 places: None,
                 bytes: 0,
+                event_times: None,
             };
             first_row += count;
             self.edge.accept("", source_batch, epoch, &mut accepted)?;
@@ -387,7 +388,7 @@ pub async fn read_accepted(edge: &mut Edge, reader: &Arc<dyn Reader>, ranges: &[
     let stream = edge.def().name.clone();
     let fail = |error| EngineError::connector(format!("stream \"{stream}\""), error);
     for range in ranges {
-        let request = ReadRequest { projection: edge.projection(), batch_size: READ_BATCH_ROWS };
+        let request = ReadRequest { projection: edge.projection(), batch_size: READ_BATCH_ROWS, event_times: edge.expected_times(epoch) };
         let mut batches = reader.read(range.clone(), request).await.map_err(fail)?;
         while let Some(batch) = batches.next().await {
             edge.accept(&range.partition, batch.map_err(fail)?, epoch, &mut accepted)?;

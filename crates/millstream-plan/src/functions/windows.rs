@@ -20,10 +20,12 @@ use super::calendar::{Span, Zone};
 use super::grid::{Grid, Step, end_after};
 use arrow::array::{Array, ArrayRef, ListArray, PrimitiveArray, TimestampMicrosecondArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNano, IntervalUnit, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::cast::as_timestamp_microsecond_array;
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
-use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use std::any::Any;
 use std::sync::Arc;
 
 /// A row may not be in more windows than this: a typing error in `slide` should not fill the memory.
@@ -48,6 +50,39 @@ pub fn first_open_hop() -> ScalarUDF {
 /// `cumulate_ends(ts, step, size [, offset [, zone]])`.
 pub fn cumulate_ends() -> ScalarUDF {
     WindowFunction::new(Kind::CumulateEnds).into()
+}
+
+/// The *pane* of a row in a call of `hop_starts` or `cumulate_ends`: all rows between two neighbouring borders of windows belong to
+/// the same windows, so the call gives the same list for the start of the pane as for the time itself. `None` where borders
+/// follow a calendar, or where a row is in one window at most.
+pub fn pane(call: &ScalarFunction) -> Option<ScalarFunction> {
+    let function = (call.func.inner().as_ref() as &dyn Any).downcast_ref::<WindowFunction>()?;
+    if !matches!(function.kind, Kind::HopStarts | Kind::CumulateEnds) {
+        return None;
+    }
+    let args = call.args.iter().enumerate().map(|(index, arg)| match arg {
+        Expr::Literal(value, _) => Some(ColumnarValue::Scalar(value.clone())),
+        // The time; it is not looked at.
+        _ => (index == 0).then_some(ColumnarValue::Scalar(ScalarValue::Null)),
+    });
+    let parameters = Parameters::parse(function.kind, &args.collect::<Option<Vec<_>>>()?).ok()?;
+    let [step, size] = parameters.lengths.map(|length| length.fixed(parameters.zone));
+    let (step, size) = (step.filter(|step| *step > 0)?, size?);
+    if size <= step {
+        return None;
+    }
+    let width = IntervalMonthDayNano::new(0, 0, gcd(size, step).checked_mul(1_000)?);
+    let [time, _, _, rest @ ..] = call.args.as_slice() else { return None };
+    let mut args = vec![time.clone(), Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(width)), None)];
+    args.extend_from_slice(rest);
+    Some(ScalarFunction::new_udf(Arc::new(tumble_start()), args))
+}
+
+fn gcd(mut a: i64, mut b: i64) -> i64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 /// `window_end(start, size [, zone])`.

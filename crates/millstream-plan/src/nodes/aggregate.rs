@@ -18,7 +18,7 @@ use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 use std::sync::Arc;
 
 /// Aggregates whose result depends on the order of their input.
-const ORDER_SENSITIVE: [&str; 6] = ["any_value", "array_agg", "first_value", "last_value", "nth_value", "string_agg"];
+pub(crate) const ORDER_SENSITIVE: [&str; 6] = ["any_value", "array_agg", "first_value", "last_value", "nth_value", "string_agg"];
 
 /// Whether aggregate calls have an incremental form.
 pub(crate) enum Verdict {
@@ -129,6 +129,11 @@ impl Translator<'_> {
         final_bucket: Option<Bucket>,
         nondeterminism: Option<String>,
     ) -> Result<NodeId> {
+        let panes = self.panes(input, &group, &aggregates)?;
+        let (input, group, aggregates, states) = match panes {
+            Some(panes) => (panes.node, panes.group, panes.aggregates, Some(panes.states)),
+            None => (input, group, aggregates, None),
+        };
         let below = self.get(input);
         let retracting = !below.properties.append_only;
         let mut bounds: Vec<Option<Arc<Bound>>> = group.iter().map(|expr| expression_bound(expr, below, self.state)).collect();
@@ -149,11 +154,12 @@ impl Translator<'_> {
         let append_only = emit == Emit::OnClose || per_epoch || (aggregates.is_empty() && !retracting && !group.is_empty());
         bounds.resize(df_schema.fields().len(), None);
         let properties = Properties { append_only, bounds, keys: vec![(0..group.len()).collect()], clock_dependent: false, nondeterminism };
-        let schema = &below.df_schema;
-        let (group_text, call_text) = (canonical_texts(&group, schema)?, canonical_texts(&aggregates, schema)?);
-        let text = format!("group {group_text} aggregate {call_text} retracting {retracting} emit {emit:?}");
+        let (schema, rows) = (&below.df_schema, states.as_ref().map_or(&below.df_schema, |states| &states.rows));
+        let (group_text, call_text) = (canonical_texts(&group, schema)?, canonical_texts(&aggregates, rows)?);
+        let of_states = if states.is_some() { " of states" } else { "" };
+        let text = format!("group {group_text} aggregate {call_text}{of_states} retracting {retracting} emit {emit:?}");
         Ok(self.push(NewNode {
-            op: Op::Aggregate { group, aggregates, retracting, emit, bucket },
+            op: Op::Aggregate { group, aggregates, states, retracting, emit, bucket },
             inputs: vec![input],
             df_schema: Arc::clone(df_schema),
             properties,

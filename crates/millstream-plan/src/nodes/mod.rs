@@ -6,6 +6,7 @@ mod grouping_sets;
 mod join;
 mod map;
 mod ordered;
+mod panes;
 mod scan;
 mod union;
 mod unnest;

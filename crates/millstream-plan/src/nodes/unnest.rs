@@ -2,7 +2,7 @@
 
 use crate::bound::Bound;
 use crate::error::Result;
-use crate::graph::{Op, Properties, Strategy};
+use crate::graph::{NodeId, Op, Properties, Strategy};
 use crate::leaf::InputLeaf;
 use crate::translate::{NewNode, Part, Translator};
 use datafusion::logical_expr::{LogicalPlan, Unnest};
@@ -17,6 +17,11 @@ impl Translator<'_> {
             return self.fragment(plan, vec![child], None);
         }
         let input = self.node(child)?;
+        Ok(Part::Node(self.unnest_node(input, unnest)))
+    }
+
+    /// The operator over a node with the columns of the plan's input.
+    pub(crate) fn unnest_node(&mut self, input: NodeId, unnest: &Unnest) -> NodeId {
         let below = self.get(input);
         let bound = |source: &usize| -> Option<Arc<Bound>> {
             let bound = below.properties.bounds.get(*source)?.clone()?;
@@ -36,7 +41,7 @@ impl Translator<'_> {
         let text = format!("lists {lists:?} structs {:?} nulls {}", unnest.struct_type_columns, unnest.options.preserve_nulls());
         let leaf = InputLeaf { index: 0, schema: Arc::clone(unnest.input.schema()), fingerprint: below.fingerprint };
         let plan = LogicalPlan::Unnest(Unnest { input: Arc::new(leaf.into_plan()), ..unnest.clone() });
-        Ok(Part::Node(self.push(NewNode {
+        self.push(NewNode {
             op: Op::Unnest { plan: Arc::new(plan) },
             inputs: vec![input],
             df_schema: Arc::clone(&unnest.schema),
@@ -44,6 +49,6 @@ impl Translator<'_> {
             strategy: Strategy::Delta,
             fallback_reason: None,
             text,
-        })))
+        })
     }
 }

@@ -59,6 +59,11 @@ impl ColumnarFile {
         Ok(Self { assembler, columns, stored: indices, path: slice.path.as_str().into(), sequence: slice.sequence })
     }
 
+    /// Whether no row can be bad, given which stored columns have no NULLs.
+    pub(crate) fn takes_all_rows(&self, without_nulls: impl Fn(&str) -> bool) -> bool {
+        self.columns.iter().all(|(field, how)| matches!(how, Conversion::Same) && (field.is_nullable() || without_nulls(field.name())))
+    }
+
     /// Converts stored columns (one per entry of `stored`, in its order) of consecutive rows from `first_row`.
     pub(crate) fn convert(&self, arrays: &[ArrayRef], rows: usize, first_row: u64, bytes: u64) -> Result<SourceBatch> {
         let mut converted = Vec::with_capacity(arrays.len());
@@ -89,7 +94,7 @@ impl ColumnarFile {
         }
         let batch = self.assembler.build(&converted, count, RowNumbers { first: first_row, kept: kept.as_deref() })?;
         let places = RowPlaces { path: Arc::clone(&self.path), first_row: 0, lines: Arc::new([]) };
-        Ok(SourceBatch { batch, sequence: self.sequence, rows: kept, first_row, bad, places: Some(places), bytes })
+        Ok(SourceBatch { batch, sequence: self.sequence, rows: kept, first_row, bad, places: Some(places), bytes, event_times: None })
     }
 
     fn bad_row(&self, arrays: &[ArrayRef], masks: &[BadMask], row: usize, first_row: u64) -> BadRow {

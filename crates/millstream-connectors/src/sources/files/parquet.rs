@@ -1,5 +1,6 @@
 //! Parquet files: the footer is read once when an epoch is planned, and row groups are decoded with the declared projection, the
-//! columns of a large one by several threads.
+//! columns of a large one by several threads. Event times that nobody reads are taken from the footer's statistics, where these prove
+//! that no row is late.
 
 use super::columnar::ColumnarFile;
 use super::inspect::Group;
@@ -7,7 +8,7 @@ use super::reader::{Emit, Shared};
 use super::slice::FileSlice;
 use super::storage::{FoundFile, Storage, quoted};
 use crate::error::{ConnectorError, Result};
-use crate::source::ReadRequest;
+use crate::source::{ReadRequest, SourceBatch};
 use ::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use ::arrow::datatypes::{DataType, FieldRef, Fields, Schema, TimeUnit, TimestampMicrosecondType};
 use ::arrow::error::ArrowError;
@@ -17,6 +18,7 @@ use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Pa
 use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use ::parquet::file::reader::ChunkReader;
+use millstream_types::EventTime;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
@@ -144,6 +146,34 @@ pub(crate) fn min_timestamp(metadata: &Arc<ParquetMetaData>, column: &str) -> Op
     Some(micros.as_primitive::<TimestampMicrosecondType>().iter().flatten().min().unwrap_or(i64::MAX))
 }
 
+/// Oldest and newest event time of a row group according to the footer; `None` where it does not say, or there are NULLs.
+fn event_times(metadata: &ArrowReaderMetadata, group: &RowGroupMetaData, column: &str) -> Option<(EventTime, EventTime)> {
+    let converter = StatisticsConverter::try_new(column, metadata.schema(), metadata.parquet_schema()).ok()?;
+    let (oldest, newest) = (converter.row_group_mins([group]).ok()?, converter.row_group_maxes([group]).ok()?);
+    // Nanoseconds must be judged row by row: not all of them are event times.
+    let fits = |unit: &TimeUnit| *unit != TimeUnit::Nanosecond;
+    if !matches!(oldest.data_type(), DataType::Timestamp(unit, _) if fits(unit)) || !has_no_nulls(metadata, group, column) {
+        return None;
+    }
+    Some((EventTime(only_timestamp(&oldest)?), EventTime(only_timestamp(&newest)?)))
+}
+
+fn has_no_nulls(metadata: &ArrowReaderMetadata, group: &RowGroupMetaData, column: &str) -> bool {
+    let converter = StatisticsConverter::try_new(column, metadata.schema(), metadata.parquet_schema());
+    let nulls = converter.and_then(|converter| converter.with_missing_null_counts_as_zero(false).row_group_null_counts([group]));
+    nulls.is_ok_and(|nulls| nulls.len() == 1 && nulls.is_valid(0) && nulls.value(0) == 0)
+}
+
+/// The only value of a column of timestamps, in microseconds.
+fn only_timestamp(array: &ArrayRef) -> Option<i64> {
+    let time_zone = match array.data_type() {
+        DataType::Timestamp(_, time_zone) => time_zone.clone(),
+        _ => return None,
+    };
+    let micros = ::arrow::compute::cast(array, &DataType::Timestamp(TimeUnit::Microsecond, time_zone)).ok()?;
+    micros.as_primitive::<TimestampMicrosecondType>().iter().next()?
+}
+
 fn stored_error(path: &str, error: ArrowError) -> ConnectorError {
     match error {
         ArrowError::ExternalError(source) => ConnectorError::unavailable("reading file", quoted(path), source),
@@ -247,8 +277,13 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
         },
     };
     let reader_metadata = arrow_metadata(&slice.path, &metadata)?;
-    let columnar = ColumnarFile::new(shared, slice, request, reader_metadata.schema())?;
-    let mask = ProjectionMask::roots(reader_metadata.parquet_schema(), columnar.stored.iter().copied());
+    let complete = ColumnarFile::new(shared, slice, request, reader_metadata.schema())?;
+    // Without the event-time column, for row groups whose statistics say enough.
+    let narrow = match request.without_event_times() {
+        Some(request) => Some(ColumnarFile::new(shared, slice, &request, reader_metadata.schema())?),
+        None => None,
+    };
+    let expected = request.event_times.and_then(|times| Some((times, shared.schema.fields().get(times.column)?)));
 
     let wanted = slice.start_row..slice.end_row.unwrap_or(u64::MAX);
     let mut group_row = 0;
@@ -256,6 +291,15 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
         let rows = group.num_rows() as u64;
         let (from, to) = (wanted.start.max(group_row), wanted.end.min(group_row + rows));
         if from < to {
+            let entire = (from, to) == (group_row, group_row + rows);
+            let known = expected.filter(|_| entire).and_then(|(times, field)| {
+                let (oldest, newest) = event_times(&reader_metadata, group, field.name())?;
+                (oldest >= times.first && newest <= times.last).then_some((oldest, newest))
+            });
+            let all_count = |columnar: &&ColumnarFile| columnar.takes_all_rows(|column| has_no_nulls(&reader_metadata, group, column));
+            let vouched = known.and_then(|times| narrow.as_ref().filter(all_count).map(|columnar| (columnar, times)));
+            let columnar = vouched.map_or(&complete, |(columnar, _)| columnar);
+            let mask = ProjectionMask::roots(reader_metadata.parquet_schema(), columnar.stored.iter().copied());
             let mut blob = storage.blob(&slice.path, slice.size).map_err(|error| super::text::read_error(&slice.path, error))?;
             if !storage.is_local() {
                 let columns = group.columns().iter().enumerate().filter(|(column, _)| mask.leaf_included(*column));
@@ -284,7 +328,7 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
                 let arrays: Vec<_> = columnar.stored.iter().map(|column| Lane::column_of(&lanes, &batches, *column)).collect();
                 let converted = columnar.convert(&arrays, rows, row, bytes_per_row * rows as u64)?;
                 row += rows as u64;
-                Ok(emit(Ok(converted)))
+                Ok(emit(Ok(SourceBatch { event_times: vouched.map(|(_, times)| times), ..converted })))
             })?;
             if !whole {
                 return Ok(());

@@ -143,13 +143,14 @@ async fn read_with(source: &dyn Source, range: &PartitionRange, request: ReadReq
 }
 
 fn small() -> ReadRequest {
-    ReadRequest { projection: None, batch_size: 3 }
+    ReadRequest { projection: None, batch_size: 3, ..ReadRequest::default() }
 }
 
 /// Reads a range twice, in batches of different size, and checks that the rows are the same.
 async fn read(source: &mut Box<dyn Source>, range: &PartitionRange) -> Vec<String> {
     let rows = read_with(source.as_ref(), range, small()).await.unwrap();
-    let again = read_with(source.as_ref(), range, ReadRequest { projection: None, batch_size: 8_192 }).await.unwrap();
+    let again =
+        read_with(source.as_ref(), range, ReadRequest { projection: None, batch_size: 8_192, ..ReadRequest::default() }).await.unwrap();
     let sorted = |rows: &[String]| {
         let mut rows = rows.to_vec();
         rows.sort();
@@ -523,7 +524,7 @@ async fn hive_directories_and_metadata_become_columns() {
             "1:0 NULL 4 Bern NULL b.csv 4 1970-01-02T00:00:01 1",
         ]
     );
-    let request = ReadRequest { projection: Some(vec![2]), batch_size: 10 };
+    let request = ReadRequest { projection: Some(vec![2]), batch_size: 10, ..ReadRequest::default() };
     let rows = read_with(source.as_ref(), &range, request).await.unwrap();
     assert_eq!(rows[0], "0:0 New York a.csv 8 1970-01-02T00:00:00 1");
     context = place.context("in", &schema, &[("format", "csv")]);
@@ -544,9 +545,9 @@ async fn reads_parquet() {
     let expected = read(&mut source, &whole).await;
     assert_eq!(expected.len(), 12);
     assert_eq!((expected[0].as_str(), expected[11].as_str()), ("0:0 s0 NULL 0", "1:1 s11 NULL 11"));
-    let request = ReadRequest { projection: Some(vec![2]), batch_size: 100 };
+    let request = ReadRequest { projection: Some(vec![2]), batch_size: 100, ..ReadRequest::default() };
     assert_eq!(read_with(source.as_ref(), &whole, request).await.unwrap()[11], "1:1 11");
-    let request = ReadRequest { projection: Some(vec![]), batch_size: 100 };
+    let request = ReadRequest { projection: Some(vec![]), batch_size: 100, ..ReadRequest::default() };
     assert_eq!(read_with(source.as_ref(), &whole, request).await.unwrap().len(), 12);
     for (limits, sizes) in [
         (EpochLimits { max_rows: Some(3), ..place.limits() }, vec![3, 1, 3, 3, 2]),
@@ -589,7 +590,8 @@ async fn parquet_types_are_exact() {
     assert_eq!(source.backlog().await.unwrap().min_unread_event_time, Some(EventTime(-2)));
     let range = place.plan(&mut source).await.unwrap();
     assert_eq!(source.backlog().await.unwrap().min_unread_event_time, None);
-    let rows = read_with(source.as_ref(), &range, ReadRequest { projection: None, batch_size: 100 }).await.unwrap();
+    let rows =
+        read_with(source.as_ref(), &range, ReadRequest { projection: None, batch_size: 100, ..ReadRequest::default() }).await.unwrap();
     assert_eq!(
         rows,
         [
@@ -675,7 +677,7 @@ async fn reads_arrow_and_avro() {
         let whole = place.plan(&mut source).await.unwrap();
         let expected = read(&mut source, &whole).await;
         assert_eq!((expected.len(), expected[8].as_str()), (9, "0:8 s8 8"), "{name}");
-        let request = ReadRequest { projection: Some(vec![1]), batch_size: 100 };
+        let request = ReadRequest { projection: Some(vec![1]), batch_size: 100, ..ReadRequest::default() };
         assert_eq!(read_with(source.as_ref(), &whole, request).await.unwrap()[8], "0:8 8");
         let limits = EpochLimits { max_rows: Some(3), ..place.limits() };
         let mut source = place.open(name, &schema, &[("format", format)]).await;

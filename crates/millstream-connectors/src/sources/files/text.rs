@@ -246,7 +246,8 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
             let bytes = part.iter().map(|line| (line.end - line.start) as u64 + 1).sum();
             let places = RowPlaces { path: Arc::clone(&path), first_row: row, lines: part.iter().map(|line| line.number).collect() };
             let places = Some(places);
-            if !emit(Ok(SourceBatch { batch, sequence: slice.sequence, rows: kept, first_row: row, bad, places, bytes })) {
+            if !emit(Ok(SourceBatch { batch, sequence: slice.sequence, rows: kept, first_row: row, bad, places, bytes, event_times: None }))
+            {
                 return Ok(());
             }
             row += part.len() as u64;

@@ -162,6 +162,7 @@ impl Rows {
             bad: Vec::new(),
             places: None,
             bytes: rows as u64 * self.row_bytes,
+            event_times: None,
         };
         if self.corrupt_share > 0.0 { self.corrupted(whole) } else { Ok(whole) }
     }

@@ -41,7 +41,7 @@ async fn rows(columns: &[(&str, DataType)], options: &[(&str, &str)]) -> RangeRo
     source.mark_end().await.unwrap();
     let ranges = source.plan(&EpochLimits { draining: true, ..limits(clock.now()) }).await.unwrap().unwrap();
     assert!(source.backlog().await.unwrap().ended);
-    read_range(&source.reader(), &ranges[0], &ReadRequest { projection: None, batch_size: 1_000 }).await
+    read_range(&source.reader(), &ranges[0], &ReadRequest { projection: None, batch_size: 1_000, ..ReadRequest::default() }).await
 }
 
 #[tokio::test]

@@ -168,6 +168,7 @@ impl Bucket {
                 bad: std::mem::take(&mut bad),
                 places: None,
                 bytes,
+                event_times: None,
             });
             at += count;
         }

@@ -75,7 +75,7 @@ pub(super) async fn write(
     let mut newest = options.from.map_or(0, |from| from.0);
     let mut arrival = 0_u64;
     for range in &ranges {
-        let request = ReadRequest { projection: None, batch_size: BATCH_ROWS };
+        let request = ReadRequest { projection: None, batch_size: BATCH_ROWS, ..ReadRequest::default() };
         let mut batches = reader.read(range.clone(), request).await?;
         while let Some(batch) = batches.next().await {
             writer.add(batch?, time_index, options, &mut newest, &mut arrival)?;
@@ -106,7 +106,7 @@ async fn bucket_starts(source: &dyn Source, ranges: &[PartitionRange], time_inde
     let mut total = 0;
     let reader = source.reader();
     for range in ranges {
-        let request = ReadRequest { projection: Some(vec![time_index]), batch_size: BATCH_ROWS };
+        let request = ReadRequest { projection: Some(vec![time_index]), batch_size: BATCH_ROWS, ..ReadRequest::default() };
         let mut batches = reader.read(range.clone(), request).await?;
         while let Some(batch) = batches.next().await {
             let batch = batch?.batch;

@@ -46,7 +46,8 @@ async fn slice(source: &mut HistorySource, until: i64) -> Option<(PartitionRange
 
 /// The numbers of the rows of a range, in the order of their positions; bad rows as `!place`.
 async fn rows(source: &HistorySource, range: &PartitionRange) -> Vec<String> {
-    let read = read_range(&source.reader(), range, &ReadRequest { projection: Some(vec![0]), batch_size: 2 }).await;
+    let read =
+        read_range(&source.reader(), range, &ReadRequest { projection: Some(vec![0]), batch_size: 2, ..ReadRequest::default() }).await;
     let numbers = read.batch.column(0).as_primitive::<Int64Type>().values();
     let mut rows: Vec<(u64, String)> = read.offsets.iter().zip(numbers).map(|(offset, n)| (offset.row, n.to_string())).collect();
     rows.extend(read.bad.iter().map(|bad| (bad.offset.row, format!("!{}", bad.place.rsplit('/').next().unwrap()))));

@@ -321,5 +321,6 @@ fn cut(columns: &SourceColumns, selected: &[usize], push: &Pushed, row: u64, row
         bad: Vec::new(),
         places: None,
         bytes: push.bytes * rows / (push.batch.num_rows() as u64).max(1),
+        event_times: None,
     })
 }

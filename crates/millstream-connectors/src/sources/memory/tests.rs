@@ -83,7 +83,8 @@ async fn columns_go_by_name_and_types_are_cast_where_exact() {
     let ids: ArrayRef = Arc::new(Float64Array::from(vec![1.0, 2.0]));
     pusher.push(RecordBatch::try_from_iter([("NAME", Arc::clone(&names)), ("id", ids)]).unwrap()).await.unwrap();
     let ranges = source.plan(&limits(conformance::START)).await.unwrap().unwrap();
-    let read = read_range(&source.reader(), &ranges[0], &ReadRequest { projection: Some(vec![0]), batch_size: 1 }).await;
+    let read =
+        read_range(&source.reader(), &ranges[0], &ReadRequest { projection: Some(vec![0]), batch_size: 1, ..ReadRequest::default() }).await;
     assert_eq!(read.batch.column(0).as_primitive::<Int64Type>().values(), &[1, 2]);
 
     let refused = [

@@ -213,6 +213,7 @@ impl Rows {
             bad: Vec::new(),
             places: None,
             bytes: rows * self.table.row_bytes(),
+            event_times: None,
         })
     }
 }

@@ -110,7 +110,7 @@ async fn the_source_yields_what_generate_does() {
     source.open(None, &[]).await.unwrap();
     source.mark_end().await.unwrap();
     let ranges = source.plan(&EpochLimits { draining: true, ..limits(clock.now()) }).await.unwrap().unwrap();
-    let rows = read_range(&source.reader(), &ranges[0], &ReadRequest { projection: None, batch_size: 7 }).await;
+    let rows = read_range(&source.reader(), &ranges[0], &ReadRequest { projection: None, batch_size: 7, ..ReadRequest::default() }).await;
     assert_eq!(rows.batch.columns(), generate(NexmarkTable::Auction, 0, 1_000).unwrap().columns());
     assert!(source.backlog().await.unwrap().ended);
 }

@@ -112,6 +112,7 @@ impl LineReader {
             bad: bad.collect(),
             places: None,
             bytes: group.lines.bytes.len() as u64,
+            event_times: None,
         })
     }
 }

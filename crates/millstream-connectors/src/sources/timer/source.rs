@@ -211,5 +211,6 @@ fn ticks(columns: &SourceColumns, selected: &[usize], first_us: i64, interval_us
         bad: Vec::new(),
         places: None,
         bytes: rows * 16,
+        event_times: None,
     })
 }

@@ -10,7 +10,8 @@
 //!                                                 │ state ─▶ RowLog     │ value ─▶ - old row, + new row
 //! ```
 //! **In**: any schema. **Out**: the group columns, then one column per aggregate.
-//! **Append-only input**: any aggregate whose partial states merge. **Input with retractions**: count, sum and average (see
+//! **Append-only input**: any aggregate whose partial states merge; the input may hold partial states already (`pre_aggregate.rs`).
+//! **Input with retractions**: count, sum and average (see
 //! `additive.rs`); a group has a hidden row count, vanishes at zero and may not go below. A global aggregate (no group columns) has one
 //! row from the first epoch on, which never vanishes. DISTINCT is an aggregate without functions.
 //! **Changelog** (`Emit::Changes`): the old row of a group goes, the new one comes, if they differ. **Append-only output**
@@ -23,6 +24,8 @@
 mod additive;
 mod call;
 mod groups;
+mod interner;
+pub(crate) mod pre_aggregate;
 #[cfg(test)]
 mod tests;
 
@@ -35,24 +38,21 @@ use crate::operators::registry::BuildContext;
 use crate::zset::{check_columns, expand};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::kernels::cmp::distinct;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use async_trait::async_trait;
 use call::{Arguments, Call};
 use datafusion::logical_expr::{EmitTo, Expr};
 use datafusion::physical_plan::PhysicalExpr;
-use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
-use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use groups::Groups;
+use interner::Interner;
 use millstream_plan::compile::compile_all;
 use millstream_plan::graph::{Emit, Node, Op};
 use millstream_types::delta::{Delta, DeltaBatch, Weights};
 use millstream_types::row_key::{RowKeyEncoder, canonical_floats};
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 const FORMAT: u32 = 1;
-/// Local groups beyond which the interner gives its memory back after the step.
-const KEEP_INTERNER: usize = 64 * 1024;
 
 /// The operator.
 pub(crate) struct Aggregate {
@@ -61,8 +61,10 @@ pub(crate) struct Aggregate {
     calls: Vec<Call>,
     retracting: bool,
     emit: Emit,
-    /// Numbers the groups of a delta; `None` for a global aggregate. The mutex is never locked: it makes the operator `Sync`.
-    interner: Option<Mutex<Box<dyn GroupValues>>>,
+    /// Numbers the groups of a delta; `None` for a global aggregate.
+    interner: Option<Interner>,
+    /// The input holds partial states, from this column on.
+    states_first: Option<usize>,
     groups: Groups,
     touched_keys: u64,
     dropped_rows: u64,
@@ -92,16 +94,14 @@ struct Updated {
 
 impl Aggregate {
     pub(crate) fn new(node: &Node, context: &BuildContext<'_>) -> Result<Self> {
-        let Op::Aggregate { group, aggregates, retracting, emit, bucket } = &node.op else {
+        let Op::Aggregate { group, aggregates, states, retracting, emit, bucket } = &node.op else {
             return Err(DataflowError::internal("expected an aggregate"));
         };
         let input = context.input(node, 0);
         let group = compile_all(group, &input.df_schema, context.state)?;
         let key_types: Vec<DataType> = group.iter().map(|expr| expr.data_type(&input.schema)).collect::<datafusion::common::Result<_>>()?;
-        let calls = aggregates
-            .iter()
-            .map(|expr: &Expr| Call::new(expr, &input.df_schema, &input.schema, context.state))
-            .collect::<Result<Vec<_>>>()?;
+        let rows = states.as_ref().map_or(&input.df_schema, |states| &states.rows);
+        let calls = aggregates.iter().map(|expr: &Expr| Call::new(expr, rows, rows.inner(), context.state)).collect::<Result<Vec<_>>>()?;
         let mut state_types = Vec::new();
         if *retracting {
             calls.iter().try_for_each(additive::check)?;
@@ -116,12 +116,10 @@ impl Aggregate {
             None if *emit == Emit::OnClose => return Err(DataflowError::internal("groups can only close by a bucket column")),
             None => None,
         };
-        let interner = if key_types.is_empty() {
-            None
-        } else {
-            let fields: Vec<Field> = key_types.iter().enumerate().map(|(n, t)| Field::new(format!("k{n}"), t.clone(), true)).collect();
-            Some(Mutex::new(new_group_values(Arc::new(Schema::new(fields)), &GroupOrdering::None)?))
-        };
+        if states.is_some() && *retracting {
+            return Err(DataflowError::internal("partial states cannot take rows back"));
+        }
+        let interner = if key_types.is_empty() { None } else { Some(Interner::new(&key_types)?) };
         Ok(Self {
             schema: Arc::clone(&node.schema),
             group,
@@ -129,6 +127,7 @@ impl Aggregate {
             retracting: *retracting,
             emit: *emit,
             interner,
+            states_first: states.as_ref().map(|states| states.first),
             groups: Groups::new(&key_types, &state_types, bucket)?,
             touched_keys: 0,
             dropped_rows: 0,
@@ -184,17 +183,10 @@ impl Aggregate {
             }
             return Ok(Touched { keys: vec![], count: 1, parts });
         };
-        let interner = interner.get_mut().unwrap_or_else(PoisonError::into_inner);
         if parts.is_empty() {
             return Ok(Touched { keys: vec![], count: 0, parts });
         }
-        for (part, columns) in parts.iter_mut().zip(&keys) {
-            interner.intern(columns, &mut part.groups)?;
-        }
-        let count = interner.len();
-        let keys = interner.emit(EmitTo::All)?;
-        // Not every kind of interner forgets its keys when it hands them out.
-        interner.clear_shrink(if count > KEEP_INTERNER { 0 } else { count });
+        let (count, keys) = interner.number(parts.iter_mut().map(|part| &mut part.groups).zip(&keys))?;
         Ok(Touched { keys, count, parts })
     }
 
@@ -228,7 +220,10 @@ impl Aggregate {
             .collect();
         let mut states = Vec::new();
         let mut values = Vec::new();
+        let mut states_end = self.states_first.unwrap_or_default();
         for (index, call) in self.calls.iter().enumerate() {
+            let state_columns = states_end..states_end + call.state_types.len();
+            states_end = state_columns.end;
             let mut accumulator = call.accumulator()?;
             if let Some(old) = old.get(index) {
                 call.merge(accumulator.as_mut(), old, &known, present.len())?;
@@ -237,7 +232,10 @@ impl Aggregate {
                 call.update_nothing(accumulator.as_mut())?;
             }
             for (batch, groups, reached) in &parts {
-                call.update(accumulator.as_mut(), &call.arguments(batch)?, groups, *reached)?;
+                match self.states_first {
+                    None => call.update(accumulator.as_mut(), &call.arguments(batch)?, groups, *reached)?,
+                    Some(_) => call.merge(accumulator.as_mut(), &batch.columns()[state_columns.clone()], groups, *reached)?,
+                }
             }
             match final_only {
                 true => values.push(accumulator.evaluate(EmitTo::All)?),

@@ -41,6 +41,7 @@ fn graph(case: &Case) -> Graph {
     let op = Op::Aggregate {
         group: case.group.iter().map(|name| col(*name)).collect(),
         aggregates: case.aggregates.clone(),
+        states: None,
         retracting: !case.append_only,
         emit: case.emit,
         bucket: case.bucket.map(|column| Bucket { column, bound: watermark_bound() }),
@@ -181,6 +182,7 @@ async fn arrays_keep_the_order_of_arrival() {
     let op = Op::Aggregate {
         group: vec![col("k")],
         aggregates: vec![array_agg(col("v"))],
+        states: None,
         retracting: false,
         emit: Emit::Changes,
         bucket: None,
@@ -206,7 +208,7 @@ async fn ordered_aggregates_merge_by_their_order() {
     let output = schema(&[("k", DataType::Int64), ("first", DataType::Int64), ("last", DataType::Int64), ("all", list)]);
     let mut builder = GraphBuilder::default();
     let source = builder.input("t", &input, true);
-    let op = Op::Aggregate { group: vec![col("k")], aggregates, retracting: false, emit: Emit::Changes, bucket: None };
+    let op = Op::Aggregate { group: vec![col("k")], aggregates, states: None, retracting: false, emit: Emit::Changes, bucket: None };
     let top = builder.add(op, &[source], &output, false);
     let mut flow = Dataflow::new(builder.finish(top), DataflowContext { state: state() }).unwrap();
     let mut rng = rng(2);
@@ -329,6 +331,7 @@ async fn epoch_groups_keep_no_state() {
     let op = Op::Aggregate {
         group: vec![col("_epoch"), col("k")],
         aggregates: vec![count(lit(1))],
+        states: None,
         retracting: false,
         emit: Emit::OnClose,
         bucket: Some(Bucket { column: 0, bound: Arc::new(Bound::Epoch { stream: "t".into() }) }),
@@ -371,7 +374,7 @@ async fn special_floats_can_be_taken_back() {
     let source = builder.input("t", &input, false);
     let aggregates = vec![sum().call(vec![col("x")])];
     let top = builder.add(
-        Op::Aggregate { group: vec![], aggregates, retracting: true, emit: Emit::Changes, bucket: None },
+        Op::Aggregate { group: vec![], aggregates, states: None, retracting: true, emit: Emit::Changes, bucket: None },
         &[source],
         &output,
         false,
