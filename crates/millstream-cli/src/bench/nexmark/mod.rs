@@ -10,6 +10,7 @@
 
 mod batch;
 mod compare;
+mod cpu;
 mod data;
 mod incremental;
 mod memory;
@@ -67,15 +68,19 @@ async fn measure(query: &Query, input: &data::Input, scratch: &Path, settings: &
     std::fs::create_dir_all(scratch)?;
     let sink = scratch.join("incremental");
     memory::reset_peak();
+    let cpu = cpu::seconds();
     let incremental = incremental::run(query, input, &sink, &scratch.join("state"), settings).await.context("incremental")?;
     let peak_bytes = memory::peak_bytes();
+    let incremental_cpu_seconds = cpu::seconds() - cpu;
     let output = incremental.output;
-    let mut measurement = Measurement::incremental(query, input, incremental, peak_bytes);
+    let mut measurement = Measurement { incremental_cpu_seconds, ..Measurement::incremental(query, input, incremental, peak_bytes) };
     if !query.has_batch_form {
         return Ok(measurement);
     }
     let file = scratch.join("batch.parquet");
+    let cpu = cpu::seconds();
     let seconds = batch::run(query, input, &file).await.context("batch")?;
+    measurement.batch_cpu_seconds = Some(cpu::seconds() - cpu);
     measurement.batch_seconds = Some(seconds);
     if compare {
         let agree = tokio::task::block_in_place(|| compare::agree(&sink, &file, output)).context("comparing")?;

@@ -36,6 +36,10 @@ pub(crate) struct Measurement {
     pub(crate) batch_seconds: Option<f64>,
     /// Seconds through the engine.
     pub(crate) incremental_seconds: f64,
+    /// CPU time of the process as one batch, seconds.
+    pub(crate) batch_cpu_seconds: Option<f64>,
+    /// CPU time of the process through the engine, seconds.
+    pub(crate) incremental_cpu_seconds: f64,
     /// Epochs it took.
     pub(crate) epochs: u64,
     /// Half of the epochs took at most this long, in milliseconds.
@@ -68,6 +72,8 @@ impl Measurement {
             rows_out: report.rows_out,
             batch_seconds: None,
             incremental_seconds: measured.seconds,
+            batch_cpu_seconds: None,
+            incremental_cpu_seconds: 0.0,
             epochs: report.epochs,
             epoch_p50_ms: report.epoch_latency_ms.p50,
             epoch_p99_ms: report.epoch_latency_ms.p99,
@@ -89,6 +95,8 @@ impl Measurement {
             rows_out: 0,
             batch_seconds: None,
             incremental_seconds: 0.0,
+            batch_cpu_seconds: None,
+            incremental_cpu_seconds: 0.0,
             epochs: 0,
             epoch_p50_ms: 0.0,
             epoch_p99_ms: 0.0,
@@ -143,6 +151,8 @@ impl Measurement {
             self.batch_seconds.and_then(rate),
             rate(self.incremental_seconds),
             self.ratio().map(|ratio| format!("{ratio:.2}")),
+            self.batch_cpu_seconds.map(|seconds| format!("{seconds:.2}")),
+            Some(format!("{:.2}", self.incremental_cpu_seconds)),
             Some(format!("{:.1}", self.epoch_p50_ms)),
             Some(format!("{:.1}", self.epoch_p99_ms)),
             Some(numbers::bytes(self.peak_memory_bytes)),
@@ -153,7 +163,7 @@ impl Measurement {
     }
 }
 
-const HEADER: [&str; 15] = [
+const HEADER: [&str; 17] = [
     "query",
     "output",
     "rows",
@@ -163,6 +173,8 @@ const HEADER: [&str; 15] = [
     "batch rows/s",
     "incr. rows/s",
     "ratio",
+    "batch CPU s",
+    "incr. CPU s",
     "p50 ms",
     "p99 ms",
     "peak RSS",

@@ -98,6 +98,11 @@ impl OpenFile {
         self.settled = self.parts.len();
     }
 
+    /// The parts that were there before this epoch.
+    pub(crate) fn settled_parts(&self) -> &[Part] {
+        &self.parts[..self.settled]
+    }
+
     /// Measures the parts that were there before this epoch. They had an epoch's time to be encoded.
     pub(crate) async fn measure(&mut self) -> Result<()> {
         for part in &self.parts[self.measured_parts..self.settled] {

@@ -4,7 +4,7 @@ use super::config::{Compression, Config};
 use super::layout::Layout;
 use super::part::{Blob, Output};
 use super::{arrow_ipc, csv, json, parquet, text};
-use crate::error::Result;
+use crate::error::{ConnectorError, Result};
 use arrow::array::RecordBatch;
 use std::fmt::Debug;
 use std::io::Write;
@@ -114,6 +114,19 @@ pub(crate) trait Encoding: Debug + Send + Sync {
     /// When the disk refuses or a part is damaged.
     fn join(&self, parts: &[Blob], facts: &Facts, out: &mut Output) -> Result<()>;
 
+    /// Whether files are put together part by part, through [`begin`](Self::begin).
+    fn joins_parts(&self) -> bool {
+        false
+    }
+
+    /// Begins a file whose parts come one by one. It ends up with the same bytes as one that [`join`](Self::join) writes.
+    ///
+    /// # Errors
+    /// When the disk refuses; where [`joins_parts`](Self::joins_parts) says no.
+    fn begin(&self, out: Output) -> Result<Box<dyn Joiner>> {
+        Err(ConnectorError::internal("beginning a file part by part", std::io::Error::other(format!("{} cannot", out.place()))))
+    }
+
     /// Writes a file of rows, cut into parts of `part_rows`.
     ///
     /// # Errors
@@ -123,6 +136,21 @@ pub(crate) trait Encoding: Debug + Send + Sync {
             chunks(rows, part_rows).iter().map(|chunk| Ok(Blob::Memory(self.encode(chunk)?.into()))).collect::<Result<_>>()?;
         self.join(&parts, facts, out)
     }
+}
+
+/// A file that is put together part by part.
+pub(crate) trait Joiner: Send + Sync {
+    /// Adds the next part.
+    ///
+    /// # Errors
+    /// When the disk refuses or the part is damaged.
+    fn append(&mut self, part: &Blob) -> Result<()>;
+
+    /// Ends the file and gives back what it was written to.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    fn finish(self: Box<Self>, facts: &Facts) -> Result<Output>;
 }
 
 /// Cuts batches into groups of exactly `rows` rows; the last one may have fewer.

@@ -38,6 +38,7 @@ mod buffer;
 mod changelog;
 mod config;
 mod csv;
+mod draft;
 mod format;
 mod json;
 mod layout;

@@ -2,7 +2,7 @@
 
 use super::arrow_error;
 use super::config::{Compression, Config, Statistics};
-use super::format::{Encoding, Facts, Keep};
+use super::format::{Encoding, Facts, Joiner, Keep};
 use super::layout::Layout;
 use super::part::{Blob, Output};
 use crate::error::{ConnectorError, Result};
@@ -87,15 +87,6 @@ impl ParquetEncoding {
         })
     }
 
-    fn properties(&self, facts: &Facts) -> WriterProperties {
-        let pairs = facts.iter().map(|(name, value)| KeyValue::new(format!("millstream.{name}"), value.clone())).collect();
-        let mut properties = self.properties.clone().into_builder().set_key_value_metadata(Some(pairs)).build();
-        add_encoded_arrow_schema_to_metadata(&self.schema, &mut properties);
-        properties
-    }
-}
-
-impl ParquetEncoding {
     /// The properties of a row group: no dictionary for columns whose values hardly repeat, where it costs time and memory and saves
     /// nothing. The rows alone decide, so that recovery writes the same bytes again.
     fn properties_for(&self, rows: &[RecordBatch]) -> Result<WriterProperties> {
@@ -162,17 +153,58 @@ impl Encoding for ParquetEncoding {
     }
 
     fn join(&self, parts: &[Blob], facts: &Facts, out: &mut Output) -> Result<()> {
-        let place = out.place();
-        let failed = |error: ParquetError| ConnectorError::unavailable("writing", &place, error);
-        let mut writer = SerializedFileWriter::new(&mut *out, Arc::clone(&self.root), Arc::new(self.properties(facts))).map_err(failed)?;
-        for part in parts {
-            match part {
-                Blob::Memory(bytes) => append(&mut writer, bytes).map_err(failed)?,
-                Blob::File { .. } => append(&mut writer, &part.open()?).map_err(failed)?,
-            }
+        let mut joiner = ParquetJoiner::new(self, out.place(), out)?;
+        parts.iter().try_for_each(|part| joiner.add(part))?;
+        joiner.end(facts).map(drop)
+    }
+
+    fn joins_parts(&self) -> bool {
+        !self.ordered
+    }
+
+    fn begin(&self, out: Output) -> Result<Box<dyn Joiner>> {
+        Ok(Box::new(ParquetJoiner::new(self, out.place(), out)?))
+    }
+}
+
+/// Copies parts into a file.
+struct ParquetJoiner<W: Write + Send> {
+    place: String,
+    writer: SerializedFileWriter<W>,
+}
+
+impl<W: Write + Send> ParquetJoiner<W> {
+    fn new(encoding: &ParquetEncoding, place: String, out: W) -> Result<Self> {
+        let mut properties = encoding.properties.clone();
+        add_encoded_arrow_schema_to_metadata(&encoding.schema, &mut properties);
+        let writer = SerializedFileWriter::new(out, Arc::clone(&encoding.root), Arc::new(properties));
+        let writer = writer.map_err(|error| ConnectorError::unavailable("writing", &place, error))?;
+        Ok(Self { place, writer })
+    }
+
+    fn add(&mut self, part: &Blob) -> Result<()> {
+        let appended = match part {
+            Blob::Memory(bytes) => append(&mut self.writer, bytes),
+            Blob::File { .. } => append(&mut self.writer, &part.open()?),
+        };
+        appended.map_err(|error| ConnectorError::unavailable("writing", &self.place, error))
+    }
+
+    fn end(mut self, facts: &Facts) -> Result<W> {
+        for (name, value) in facts {
+            self.writer.append_key_value_metadata(KeyValue::new(format!("millstream.{name}"), value.clone()));
         }
-        writer.close().map_err(failed)?;
-        Ok(())
+        self.writer.into_inner().map_err(|error| ConnectorError::unavailable("writing", &self.place, error))
+    }
+}
+
+impl Joiner for ParquetJoiner<Output> {
+    fn append(&mut self, part: &Blob) -> Result<()> {
+        self.add(part)
+    }
+
+    fn finish(self: Box<Self>, facts: &Facts) -> Result<Output> {
+        self.end(facts)
     }
 }
 

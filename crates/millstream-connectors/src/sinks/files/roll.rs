@@ -2,7 +2,8 @@
 
 use super::buffer::OpenFile;
 use super::config::Config;
-use super::format::Keep;
+use super::draft::Beginning;
+use super::format::{Encoding, Keep};
 use super::layout::Layout;
 use super::naming::{self, NameParts};
 use super::part::{Blob, Encoder, Output, Part, PartData, event_time_range};
@@ -62,8 +63,10 @@ pub(crate) struct FileJob {
     pub(crate) temporary: String,
     first_epoch: Epoch,
     last_epoch: Epoch,
-    parts: Vec<Arc<PartData>>,
+    pub(crate) parts: Vec<Arc<PartData>>,
     tail: Vec<RecordBatch>,
+    /// What was written of it ahead, under the temporary name.
+    pub(crate) beginning: Option<Beginning>,
 }
 
 /// Divides the rows of a partition into files of at most `roll_size` bytes and `roll_rows` rows, as far as parts allow.
@@ -86,6 +89,7 @@ pub(crate) async fn jobs(
             last_epoch,
             parts: Vec::new(),
             tail: Vec::new(),
+            beginning: None,
         }
     };
     let limit_rows = config.roll_rows.unwrap_or(u64::MAX);
@@ -117,7 +121,7 @@ pub(crate) fn join(directory: &str, name: &str) -> String {
 }
 
 /// Writes a file under its temporary name, on a thread where blocking is allowed.
-pub(crate) fn write(job: &FileJob, root: &Path, encoder: &Encoder, sync: bool) -> Result<CommittedFile> {
+pub(crate) fn write(mut job: FileJob, root: &Path, encoder: &Encoder, sync: bool) -> Result<CommittedFile> {
     let layout = &encoder.layout;
     let encoding = encoder.encoding.as_ref();
     let facts = [
@@ -126,8 +130,12 @@ pub(crate) fn write(job: &FileJob, root: &Path, encoder: &Encoder, sync: bool) -
         ("first_epoch", job.first_epoch.to_string()),
         ("last_epoch", job.last_epoch.to_string()),
     ];
-    let mut out = Output::create(&root.join(&job.temporary))?;
-    if encoding.keep() == Keep::Rows {
+    let path = root.join(&job.temporary);
+    let out = if let Some(Beginning { mut joiner, parts }) = job.beginning.take() {
+        blobs(&job, parts, encoding)?.iter().try_for_each(|blob| joiner.append(blob))?;
+        joiner.finish(&facts)?
+    } else if encoding.keep() == Keep::Rows {
+        let mut out = Output::create(&path)?;
         let mut rows = Vec::new();
         for part in &job.parts {
             rows.extend(part.decode(encoding)?);
@@ -135,19 +143,18 @@ pub(crate) fn write(job: &FileJob, root: &Path, encoder: &Encoder, sync: bool) -
         rows.extend(job.tail.iter().cloned());
         let rows = if layout.order.is_empty() { rows } else { sorted(layout, &rows)? };
         encoding.write_rows(&rows, layout.part_rows, &facts, &mut out)?;
+        out
     } else {
-        let mut blobs: Vec<Blob> = job.parts.iter().filter_map(|part| part.encoded.clone()).collect();
-        if !job.tail.is_empty() {
-            blobs.push(Blob::Memory(encoding.encode(&job.tail)?.into()));
-        }
-        encoding.join(&blobs, &facts, &mut out)?;
-    }
+        let mut out = Output::create(&path)?;
+        encoding.join(&blobs(&job, 0, encoding)?, &facts, &mut out)?;
+        out
+    };
     let (bytes, crc32) = out.finish(sync)?;
     hit("sink.file.after_write")?;
     let ranges = job.parts.iter().filter_map(|part| part.event_time).chain(event_time_range(layout, &job.tail)?);
     Ok(CommittedFile {
-        name: job.name.clone(),
-        temporary: job.temporary.clone(),
+        name: job.name,
+        temporary: job.temporary,
         rows: job.parts.iter().map(|part| part.rows).sum::<u64>() + job.tail.iter().map(|batch| batch.num_rows() as u64).sum::<u64>(),
         bytes,
         crc32,
@@ -155,6 +162,15 @@ pub(crate) fn write(job: &FileJob, root: &Path, encoder: &Encoder, sync: bool) -
         last_epoch: job.last_epoch,
         event_time: ranges.reduce(|all, one| (all.0.min(one.0), all.1.max(one.1))),
     })
+}
+
+/// The encoded parts of a file from one on, and its tail.
+fn blobs(job: &FileJob, from: usize, encoding: &dyn Encoding) -> Result<Vec<Blob>> {
+    let mut blobs: Vec<Blob> = job.parts[from..].iter().filter_map(|part| part.encoded.clone()).collect();
+    if !job.tail.is_empty() {
+        blobs.push(Blob::Memory(encoding.encode(&job.tail)?.into()));
+    }
+    Ok(blobs)
 }
 
 /// The rows in the order of ORDER BY; equal ones in the order of arrival. NULLs come last, first when descending, as in PostgreSQL.

@@ -5,6 +5,7 @@
 
 use super::buffer::OpenFile;
 use super::config::Config;
+use super::draft::{DRAFTS_MAX, Draft};
 use super::format::FileFormat;
 use super::layout::Layout;
 use super::manifest::ManifestLog;
@@ -60,6 +61,9 @@ pub struct FileSink {
     pub(super) manifest: Option<ManifestLog>,
     pub(super) retired: VecDeque<Vec<PathBuf>>,
     pub(super) last_epoch: Epoch,
+    /// Files that are written ahead, by partition.
+    drafts: BTreeMap<String, Draft>,
+    drafts_begun: u64,
 }
 
 impl FileSink {
@@ -79,6 +83,8 @@ impl FileSink {
             manifest: None,
             retired: VecDeque::from([Vec::new()]),
             last_epoch: Epoch::ZERO,
+            drafts: BTreeMap::new(),
+            drafts_begun: 0,
         })
     }
 
@@ -211,6 +217,47 @@ impl FileSink {
         Ok(files)
     }
 
+    /// Writes ahead what will be rolled later. A failure is left to the roll, which writes the whole file.
+    async fn write_ahead(&mut self) {
+        if !self.encoder.encoding.joins_parts() {
+            return;
+        }
+        let few = self.open.len() <= DRAFTS_MAX;
+        for (directory, file) in self.open.iter().filter(|(_, file)| few && !file.settled_parts().is_empty()) {
+            let draft = match self.drafts.remove(directory) {
+                Some(draft) => Ok(draft),
+                None => {
+                    self.drafts_begun += 1;
+                    Draft::begin(&self.config, &self.encoder, directory, self.drafts_begun)
+                }
+            };
+            let Ok(mut draft) = draft else { continue };
+            match draft.advance(file, &self.config, self.durable).await {
+                Ok(()) => drop(self.drafts.insert(directory.clone(), draft)),
+                Err(error) => {
+                    tracing::warn!(sink = %self.layout.sink, %error, "a file could not be written ahead");
+                    draft.discard().await;
+                }
+            }
+        }
+        let abandoned: Vec<String> = self.drafts.keys().filter(|directory| !few || !self.open.contains_key(*directory)).cloned().collect();
+        for directory in abandoned {
+            if let Some(draft) = self.drafts.remove(&directory) {
+                draft.discard().await;
+            }
+        }
+    }
+
+    /// Lets the first file of a partition go on from its draft, if there is one.
+    async fn use_draft(&mut self, directory: &str, jobs: &mut [FileJob]) {
+        let (Some(draft), Some(job)) = (self.drafts.remove(directory), jobs.first_mut()) else { return };
+        let temporary = draft.temporary.clone();
+        job.beginning = draft.finish(&job.parts).await;
+        if job.beginning.is_some() {
+            job.temporary = temporary;
+        }
+    }
+
     fn result_is_due(&self, epoch: SinkEpoch) -> Option<Cause> {
         let pending = self.pending.as_ref()?;
         if epoch.roll {
@@ -239,7 +286,7 @@ impl FileSink {
             let permit = Arc::clone(self.encoder.permits()).acquire_owned().await.map_err(closed)?;
             let (root, encoder, durable) = (root.clone(), Arc::clone(&self.encoder), self.durable);
             tasks.push(tokio::task::spawn_blocking(move || {
-                let written = roll::write(&job, &root, &encoder, durable);
+                let written = roll::write(job, &root, &encoder, durable);
                 drop(permit);
                 written
             }));
@@ -299,7 +346,9 @@ impl TransactionalSink for FileSink {
         } else {
             for (directory, cause) in self.decide(epoch).await? {
                 if let Some(file) = self.take_out(&directory) {
-                    jobs.extend(self.jobs(&directory, &file, epoch.clock).await?);
+                    let mut files = self.jobs(&directory, &file, epoch.clock).await?;
+                    self.use_draft(&directory, &mut files).await;
+                    jobs.extend(files);
                     detail.rolled.insert(directory, cause.name().to_string());
                 }
             }
@@ -307,6 +356,9 @@ impl TransactionalSink for FileSink {
         let causes: BTreeSet<&str> = detail.rolled.values().map(String::as_str).collect();
         let cause = causes.into_iter().collect::<Vec<_>>().join(", ");
         let files = if jobs.is_empty() { Vec::new() } else { self.write(jobs).await? };
+        if self.layout.mode != SinkMode::Complete {
+            self.write_ahead().await;
+        }
         let detail = serde_json::to_value(&detail).map_err(|error| ConnectorError::internal("describing a commit failed", error))?;
         Ok(SinkCommit { rows: self.undo.rows, files, cause, detail })
     }
