@@ -102,6 +102,15 @@ pub(crate) trait Encoding: Debug + Send + Sync {
     /// When the format cannot hold a value.
     fn encode(&self, rows: &[RecordBatch]) -> Result<Vec<u8>>;
 
+    /// Encodes the rows of one part into `out`, without holding all of its bytes where that can be avoided.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode); when `out` refuses.
+    fn encode_into(&self, rows: &[RecordBatch], out: &mut (dyn Write + Send)) -> Result<()> {
+        let bytes = self.encode(rows)?;
+        out.write_all(&bytes).map_err(|error| ConnectorError::unavailable("writing", "a part of a file", error))
+    }
+
     /// Decodes what [`encode`](Self::encode) made; called for [`Keep::Encoded`] only.
     ///
     /// # Errors

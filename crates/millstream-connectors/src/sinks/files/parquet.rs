@@ -132,15 +132,24 @@ impl Encoding for ParquetEncoding {
     }
 
     fn encode(&self, rows: &[RecordBatch]) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.encode_into(rows, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn encode_into(&self, rows: &[RecordBatch], out: &mut (dyn Write + Send)) -> Result<()> {
         let properties = self.properties_for(rows)?;
-        let encode = || -> std::result::Result<Vec<u8>, ParquetError> {
-            let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&self.schema), Some(properties))?;
+        let encode = || -> std::result::Result<(), ParquetError> {
+            let mut writer = ArrowWriter::try_new(out, Arc::clone(&self.schema), Some(properties))?;
             for batch in rows {
                 writer.write(batch)?;
             }
-            writer.into_inner()
+            writer.close().map(drop)
         };
-        encode().map_err(|error| ConnectorError::internal("encoding a row group as Parquet failed", error))
+        encode().map_err(|error| match error {
+            ParquetError::External(source) => ConnectorError::unavailable("writing", "a part of a file", source),
+            other => ConnectorError::internal("encoding a row group as Parquet failed", other),
+        })
     }
 
     fn decode(&self, part: &Blob) -> Result<Vec<RecordBatch>> {

@@ -208,9 +208,8 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(crate) fn new(encoding: Arc<dyn Encoding>, layout: Arc<Layout>, scratch: Option<PathBuf>) -> Encoder {
-        let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        // One part per core is being encoded and one waits, so that no core does.
-        let permits = Arc::new(Semaphore::new(threads + 1));
+        // One part per core; whoever has the rows of the next one ready waits for a core, and back-pressure keeps memory small.
+        let permits = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)));
         Encoder { encoding, layout, scratch, next: AtomicU64::new(0), permits }
     }
 
@@ -247,13 +246,14 @@ impl Encoder {
         let keep = self.encoding.keep();
         let encoded = match keep {
             Keep::Rows => None,
-            _ => Some(self.store(self.encoding.encode(batches)?, "part")?),
+            _ => Some(self.store("part", |out| self.encoding.encode_into(batches, out))?),
         };
         let kept = match keep {
             Keep::Encoded => None,
             _ => {
                 let rows = ipc::encode(&self.layout.file, batches, Compression::Lz4).map_err(state_error(Path::new("rows in memory")))?;
-                Some(self.store(rows, "rows")?)
+                let failed = |error| ConnectorError::unavailable("writing", "rows that wait for a file", error);
+                Some(self.store("rows", |out| out.write_all(&rows).map_err(failed))?)
             }
         };
         hit("sink.part.after_write")?;
@@ -266,20 +266,28 @@ impl Encoder {
         })
     }
 
-    fn store(&self, bytes: Vec<u8>, extension: &str) -> Result<Blob> {
-        let Some(scratch) = &self.scratch else { return Ok(Blob::Memory(bytes.into())) };
-        loop {
+    /// Keeps what `write` writes, in the scratch directory if there is one.
+    fn store(&self, extension: &str, write: impl FnOnce(&mut (dyn Write + Send)) -> Result<()>) -> Result<Blob> {
+        let Some(scratch) = &self.scratch else {
+            let mut bytes = Vec::new();
+            write(&mut bytes)?;
+            return Ok(Blob::Memory(bytes.into()));
+        };
+        let (path, file) = loop {
             // Names of this writer that are there belong to an earlier life of the sink in the same process.
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let path = scratch.join(format!("{}-{number}.{extension}", self.layout.writer));
-            let mut file = match File::create_new(&path) {
-                Ok(file) => file,
+            match File::create_new(&path) {
+                Ok(file) => break (path, file),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(io_error("creating", &path)(error)),
-            };
-            file.write_all(&bytes).map_err(io_error("writing", &path))?;
-            return Ok(Blob::File { path, bytes: bytes.len() as u64 });
-        }
+            }
+        };
+        let mut out = BufWriter::with_capacity(256 * 1024, file);
+        write(&mut out)?;
+        let file = out.into_inner().map_err(|error| io_error("writing", &path)(error.into_error()))?;
+        let bytes = file.metadata().map_err(io_error("reading", &path))?.len();
+        Ok(Blob::File { path, bytes })
     }
 }
 
