@@ -5,7 +5,7 @@
 //! for other types. NULL is final only when everything is.
 
 use crate::error::Result;
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::compute::min;
 use arrow::datatypes::*;
 use datafusion::common::ScalarValue;
@@ -100,6 +100,15 @@ impl BucketColumn {
             (Floor::Below(BucketKey::Int(floor)), Some(least)) => least >= *floor,
             _ => false,
         }
+    }
+
+    /// Which values are not final already; `None` when none is.
+    pub(crate) fn open(&self, values: &ArrayRef) -> Result<Option<BooleanArray>> {
+        if self.none_passed(values) {
+            return Ok(None);
+        }
+        let mask = BooleanArray::from_iter(self.keys(values)?.iter().map(|key| Some(!self.floor.passed(key))));
+        Ok((mask.true_count() < mask.len()).then_some(mask))
     }
 
     /// The keys of a column's values.

@@ -68,6 +68,8 @@ pub struct OperatorStats {
     pub state_bytes: usize,
     /// Keys it has looked up.
     pub touched_keys: u64,
+    /// Rows of its state that it has computed again because their key was touched.
+    pub read_rows: u64,
     /// Rows it has ignored because they came below its bound.
     pub dropped_rows: u64,
 }
@@ -225,6 +227,7 @@ impl Dataflow {
                 state_rows: state.rows,
                 state_bytes: state.bytes,
                 touched_keys: state.touched_keys,
+                read_rows: state.read_rows,
                 dropped_rows: state.dropped_rows,
             }
         };

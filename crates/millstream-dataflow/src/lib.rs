@@ -13,6 +13,7 @@
 //! [`Dataflow::restore`]; a restored dataflow continues byte for byte like the one that was saved.
 
 mod bucket;
+mod chains;
 mod columns;
 mod dataflow;
 mod error;

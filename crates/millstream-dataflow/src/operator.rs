@@ -62,6 +62,8 @@ pub(crate) struct StateStats {
     pub(crate) bytes: usize,
     /// Keys looked up since the start of the process.
     pub(crate) touched_keys: u64,
+    /// Rows of state that were computed again because their key was touched, since the start of the process.
+    pub(crate) read_rows: u64,
     /// Rows below the bound that came too late and were ignored, since the start of the process.
     pub(crate) dropped_rows: u64,
 }

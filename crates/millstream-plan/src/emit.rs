@@ -3,6 +3,7 @@
 //! The result at an epoch is the rows of the batch answer whose deciding column lies below its bound. The column is the first of
 //! `window_end`, `window_start` and all others in order that has a bound. Where an aggregate groups by it, possibly below
 //! projections, unions and joins on that column, the aggregate hands out closed groups only, and everything above it is append-only.
+//! Plans that are run again by key ([`Op::TouchedKeys`]) do the same when it is a key.
 //! Otherwise an [`Op::WindowClose`] on top holds the rows back, among them those of an outer join that have no match yet.
 
 use crate::canonical::as_column;
@@ -26,6 +27,7 @@ pub(crate) fn on_window_close(translator: &mut Translator, plan: &LogicalPlan) -
         // A translation that fails for one column may succeed for another: it turns other aggregates final.
         let node = match translator.translate(plan, Some(column)) {
             Ok(Part::Node(node)) => node,
+            Ok(part) if part.is_local() => translator.node(part)?,
             Ok(Part::Fragment(_)) => continue,
             Err(error) => {
                 refused.get_or_insert(error);
@@ -61,7 +63,10 @@ pub(crate) fn is_final(translator: &Translator, node: NodeId, column: usize) -> 
     match &node.op {
         Op::Constant { .. } => true,
         Op::Aggregate { emit: Emit::OnClose, bucket: Some(bucket), .. } | Op::WindowClose { bucket } => bucket.column == column,
-        Op::Aggregate { bucket: Some(bucket), .. } => bucket.column == column && bucket.bound.is_epoch(),
+        Op::TouchedKeys { emit: Emit::OnClose, bucket: Some(bucket), .. } => bucket.column == column,
+        Op::Aggregate { bucket: Some(bucket), .. } | Op::TouchedKeys { bucket: Some(bucket), .. } => {
+            bucket.column == column && bucket.bound.is_epoch()
+        }
         Op::Map { exprs: None, .. } => is_final(translator, node.inputs[0], column),
         Op::Map { exprs: Some(exprs), .. } => {
             let below = &translator.get(node.inputs[0]).df_schema;
@@ -86,7 +91,7 @@ pub(crate) fn is_final(translator: &Translator, node: NodeId, column: usize) -> 
             column < translator.get(node.inputs[0]).schema.fields().len() && is_final(translator, node.inputs[0], column)
         }
         Op::Join { join_type, on, .. } => join_is_final(translator, node, *join_type, on, column),
-        Op::Aggregate { .. } | Op::Input { .. } | Op::PreAggregate { .. } | Op::Recompute { .. } => false,
+        Op::Aggregate { .. } | Op::Input { .. } | Op::PreAggregate { .. } | Op::Recompute { .. } | Op::TouchedKeys { .. } => false,
     }
 }
 

@@ -107,6 +107,10 @@ fn details(node: &Node, inputs: &[&Node]) -> String {
             parts.join(" ")
         }
         Op::Recompute { plan } => fragment_outline(plan),
+        Op::TouchedKeys { plan, keys, .. } => {
+            let keys: Vec<String> = keys.iter().map(|key| show(&key.expr)).collect();
+            format!("{} by {}", fragment_outline(plan), keys.join(", "))
+        }
         Op::WindowClose { bucket } => short(node.schema.field(bucket.column).name()),
     }
 }
@@ -120,7 +124,9 @@ fn facts(graph: &Graph, node: &Node) -> Vec<String> {
     };
     let kind = if node.properties.append_only { "append-only" } else { "retracting" };
     let close = match &node.op {
-        Op::Aggregate { emit: Emit::OnClose, .. } | Op::WindowClose { .. } => ", on window close",
+        Op::Aggregate { emit: Emit::OnClose, .. } | Op::TouchedKeys { emit: Emit::OnClose, .. } | Op::WindowClose { .. } => {
+            ", on window close"
+        }
         _ => "",
     };
     let clock = if node.properties.clock_dependent { ", follows the clock" } else { "" };
@@ -163,6 +169,13 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
             })
         }
         Op::Recompute { .. } => Some(format!("all inputs and the result, {}", size())),
+        Op::TouchedKeys { emit, bucket, .. } => {
+            let kept = if *emit == Emit::OnClose { "the input by key" } else { "the input and the result by key" };
+            Some(match bucket {
+                Some(bucket) => format!("{kept}, {}", bounded(&bucket.bound, bucket.column)),
+                None => format!("{kept}, {}", size()),
+            })
+        }
         Op::WindowClose { bucket } => Some(format!("waiting rows, {}", bounded(&bucket.bound, bucket.column))),
         Op::Input { .. } | Op::Constant { .. } | Op::Map { .. } | Op::Unnest { .. } | Op::Union | Op::PreAggregate { .. } => None,
     }
@@ -179,6 +192,7 @@ fn is_unbounded(graph: &Graph, node: &Node) -> bool {
         Op::Aggregate { group, bucket, .. } => !group.is_empty() && bucket.is_none(),
         Op::Join { .. } => return [0, 1].into_iter().any(|side| side_is_unbounded(graph, node, side)),
         Op::Recompute { .. } => true,
+        Op::TouchedKeys { bucket, .. } => bucket.is_none(),
         _ => false,
     };
     grows && !growing_inputs(graph, &node.inputs).is_empty()
@@ -228,7 +242,14 @@ fn unbounded_sentence(graph: &Graph, node: &Node) -> String {
             node_label(node),
             node.fallback_reason.as_deref().unwrap_or("it has no incremental form")
         ),
-        _ => format!("{} keeps a row per group forever.{}", node_label(node), remedies(&node.inputs, remedy)),
+        Op::TouchedKeys { .. } => {
+            format!(
+                "{} keeps all its input and its result forever.{}",
+                node_label(node),
+                remedies(&node.inputs, |input| remedy(input, "Group or partition"))
+            )
+        }
+        _ => format!("{} keeps a row per group forever.{}", node_label(node), remedies(&node.inputs, |input| remedy(input, "Group"))),
     }
 }
 
@@ -240,12 +261,13 @@ fn join_remedy(other: &Node) -> Option<String> {
     Some(format!("Join also on equal windows, or on a range of times around {time} of \"{relation}\", to bound it."))
 }
 
-fn remedy(input: &Node) -> Option<String> {
+/// What would let groups be dropped.
+fn remedy(input: &Node, verb: &str) -> Option<String> {
     let Op::Input { relation, columns } = &input.op else { return None };
     let timed = input.properties.bounds.iter().position(|bound| bound.as_ref().is_some_and(|bound| !bound.is_epoch()));
     Some(match timed {
-        Some(column) => format!("Group also by a window over \"{}\" of \"{relation}\" to bound it.", columns[column]),
-        None => format!("Group also by a window over the event time (WATERMARK) of \"{relation}\" to bound it."),
+        Some(column) => format!("{verb} also by a window over \"{}\" of \"{relation}\" to bound it.", columns[column]),
+        None => format!("{verb} also by a window over the event time (WATERMARK) of \"{relation}\" to bound it."),
     })
 }
 
@@ -324,6 +346,9 @@ fn short(name: &str) -> String {
     const LENGTH_MAX: usize = 60;
     let inner = name.replace("count(Int64(1))", "count(*)");
     let inner = inner.strip_prefix("__unnest_placeholder(").map_or(inner.clone(), |inner| format!("unnest {inner}"));
+    if let Some((call, _)) = inner.split_once(" PARTITION BY [") {
+        return format!("{call} OVER (..)");
+    }
     match inner.split_once('(') {
         Some((function, _)) if inner.chars().count() > LENGTH_MAX && name.starts_with("__") => format!("{function}(..)"),
         _ => inner,

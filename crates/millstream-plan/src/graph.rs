@@ -72,13 +72,22 @@ pub struct Properties {
     pub nondeterminism: Option<String>,
 }
 
-/// When an aggregate hands out its groups.
+/// When an aggregate hands out its groups, and an [`Op::TouchedKeys`] the results of its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Emit {
     /// Every epoch: the old row of each touched group goes, the new one comes.
     Changes,
     /// Once, when the bound of the bucket column has passed the group.
     OnClose,
+}
+
+/// A key of an [`Op::TouchedKeys`].
+#[derive(Clone, Debug)]
+pub struct FragmentKey {
+    /// Its value, over the input.
+    pub expr: Expr,
+    /// The output column with this value.
+    pub column: usize,
 }
 
 /// The group column by which state is dropped: groups whose value lies below the bound can never change again.
@@ -213,6 +222,18 @@ pub enum Op {
         /// The plan.
         plan: Arc<LogicalPlan>,
     },
+    /// Any plan over one [`InputLeaf`](crate::leaf::InputLeaf) in which rows of different keys do not meet: the input is kept by key, the
+    /// plan is run again for the keys that a change touches, the difference is handed out.
+    TouchedKeys {
+        /// The plan.
+        plan: Arc<LogicalPlan>,
+        /// The keys, at least one.
+        keys: Vec<FragmentKey>,
+        /// When the results of a key are handed out.
+        emit: Emit,
+        /// How state is dropped: by the column of a key.
+        bucket: Option<Bucket>,
+    },
     /// Holds rows back until the bound of `bucket.column` (an output column) has passed them; output is append-only.
     WindowClose {
         /// Which column decides.
@@ -235,6 +256,7 @@ impl Op {
             Op::StaticJoin { .. } => "StaticJoin",
             Op::Join { .. } => "Join",
             Op::Recompute { .. } => "Recompute",
+            Op::TouchedKeys { .. } => "TouchedKeys",
             Op::WindowClose { .. } => "WindowClose",
         }
     }

@@ -1,9 +1,9 @@
 //! The translation: a logical plan goes in, node by node a dataflow graph comes out.
 //!
-//! Every plan node becomes either an operator that works on deltas, or part of a *fragment*: a piece of plan that is recomputed as a
-//! whole. A fragment grows as long as its neighbours above have no incremental form either, so that a chain of them is kept and
-//! run once; its leaves are operators. What stands in the fragments and why is in the folder [`nodes`](crate::nodes), one file per
-//! family.
+//! Every plan node becomes either an operator that works on deltas, or part of a *fragment*: a piece of plan that is run again, as a
+//! whole or, where its rows meet only within *keys*, for the keys that a change touches. A fragment grows as long as its neighbours
+//! above have no incremental form either (and the same keys), so that a chain of them is kept and run once; its leaves are operators.
+//! What stands in the fragments and why is in the folder [`nodes`](crate::nodes), one file per family.
 //!
 //! **Names.** Nodes are shared, so the same node may stand under different qualifiers. Expressions are therefore moved, column by
 //! column, from the schema of the plan to the `df_schema` of the node they read.
@@ -164,7 +164,7 @@ impl<'a> Translator<'a> {
             LogicalPlan::Filter(filter) => self.filter(plan, filter, demand),
             LogicalPlan::SubqueryAlias(alias) => match self.translate(&alias.input, demand)? {
                 Part::Node(node) => Ok(Part::Node(node)),
-                child => self.fragment(plan, vec![child], None),
+                child => self.passing(plan, child, None),
             },
             LogicalPlan::Union(union) => self.union(plan, union, demand),
             LogicalPlan::Unnest(unnest) => self.unnest(plan, unnest, demand),
@@ -173,7 +173,7 @@ impl<'a> Translator<'a> {
             LogicalPlan::Join(join) => self.join(plan, join, demand),
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.translate(&sort.input, demand),
             LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => self.ordered(plan),
-            LogicalPlan::Window(window) => self.window(plan, window),
+            LogicalPlan::Window(window) => self.window(plan, window, demand),
             LogicalPlan::RecursiveQuery(recursion) => self.recursion(plan, recursion),
             LogicalPlan::Repartition(repartition) => self.translate(&repartition.input, demand),
             LogicalPlan::Subquery(subquery) => self.translate(&subquery.subquery, demand),
@@ -233,11 +233,11 @@ impl<'a> Translator<'a> {
         Ok(constant)
     }
 
-    /// The operator of a part; a fragment becomes a [`Op::Recompute`].
+    /// The operator of a part; a fragment becomes a [`Op::TouchedKeys`] or a [`Op::Recompute`].
     pub(crate) fn node(&mut self, part: Part) -> Result<NodeId> {
         match part {
             Part::Node(node) => Ok(node),
-            Part::Fragment(fragment) => self.recompute(*fragment),
+            Part::Fragment(fragment) => self.enclose(*fragment),
         }
     }
 

@@ -37,16 +37,21 @@ pub(crate) fn column_bound(relation: &Relation, column: &str, data_type: &DataTy
 
 /// The bound of an expression over the output of `node`.
 pub(crate) fn expression_bound(expr: &Expr, node: &Node, state: &SessionState) -> Option<Arc<Bound>> {
-    let column = monotone_column(expr, &node.df_schema)?;
-    let input = node.properties.bounds.get(column)?.clone()?;
+    bound_over(expr, &node.df_schema, &node.properties.bounds, state)
+}
+
+/// The bound of an expression over columns with these bounds.
+pub(crate) fn bound_over(expr: &Expr, schema: &DFSchema, bounds: &[Option<Arc<Bound>>], state: &SessionState) -> Option<Arc<Bound>> {
+    let column = monotone_column(expr, schema)?;
+    let input = bounds.get(column)?.clone()?;
     if matches!(expr, Expr::Column(_)) {
         return Some(input);
     }
     let open = first_open(expr.clone())?;
-    let physical = compile(&open, &node.df_schema, state).ok()?;
+    let physical = compile(&open, schema, state).ok()?;
     // There is only one column, so its place does not matter: bounds of unions are compared by this text.
     let text = rebase_with(&open, |_| Ok(Expr::Column(Column::new_unqualified("@")))).ok()?.to_string();
-    Some(Arc::new(Bound::Map { expr: physical, schema: Arc::clone(&node.schema), column, text, input }))
+    Some(Arc::new(Bound::Map { expr: physical, schema: Arc::clone(schema.inner()), column, text, input }))
 }
 
 /// The column that a monotone expression follows, if it is one.

@@ -15,10 +15,13 @@ pub(super) const KINDS: &[&str] = &[
     "band join",
     "closed",
     "closed join",
+    "closed places",
     "distinct",
+    "distinct on",
     "except",
     "exists",
     "filter",
+    "frame",
     "full join",
     "global",
     "in",
@@ -98,6 +101,7 @@ impl<'a> Grammar<'a> {
             0..2 => self.closed(),
             2..4 => self.closed_join(),
             4 => self.band_join(true),
+            8 => self.closed_places(),
             // Straight over a table, where a row that goes often was the least of its group.
             5..8 => Some(self.aggregate(0)),
             _ => None,
@@ -111,7 +115,7 @@ impl<'a> Grammar<'a> {
             return self.scan();
         }
         let below = depth - 1;
-        match self.rng.random_range(0..28) {
+        match self.rng.random_range(0..31) {
             0..2 => self.filter(below),
             2..4 => self.project(below),
             4..8 => self.aggregate(below),
@@ -131,6 +135,8 @@ impl<'a> Grammar<'a> {
             24 => self.mark(below),
             25 => self.self_join(),
             26 => self.band_join(false).unwrap_or_else(|| self.self_join()),
+            27..29 => self.frame(below),
+            29 => self.distinct_on(below),
             _ => self.join(below),
         }
     }
@@ -243,11 +249,26 @@ impl<'a> Grammar<'a> {
                 choices.push((format!("min({of})"), column.kind));
                 choices.push((format!("min({of})"), column.kind));
             }
+            match column.kind {
+                Type::Int => {
+                    choices.push((format!("median({of})"), Type::Quotient));
+                    choices.push((format!("array_to_string(array_agg({of} ORDER BY {of} DESC), '+', 'null')"), Type::Text));
+                }
+                Type::Text => choices.push((format!("string_agg({of}, '+' ORDER BY {of})"), Type::Text)),
+                _ => {}
+            }
+            // Rows are told apart by all of their columns.
+            if self.rng.random_ratio(1, 4) {
+                let order = self.total_order(input);
+                let call = self.pick(&["first_value", "last_value", "nth_value"]);
+                let place = if call == "nth_value" { ", 2" } else { "" };
+                choices = vec![(format!("{call}({of}{place} ORDER BY {order})"), column.kind)];
+            }
             let (mut text, kind) = self.pick(&choices);
             if text.starts_with("min") {
                 minimums.push(columns.len());
             }
-            if self.rng.random_ratio(1, 6) {
+            if self.rng.random_ratio(1, 6) && !text.starts_with("array_to_string") {
                 text = format!("{text} FILTER (WHERE {})", self.condition(input, 1));
             }
             let name = self.name();
@@ -576,6 +597,54 @@ impl<'a> Grammar<'a> {
         node("window sum", vec![part], columns, |parts| format!("SELECT *, {call} AS {name} FROM ({}) AS q", parts[0]))
     }
 
+    /// Functions over frames, by place and by value, of one window or of two.
+    fn frame(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let Some(column) = part.columns.iter().find(|column| column.kind == Type::Int).cloned() else { return part };
+        let (Some(partition), Some(other)) = (self.partition(&part.columns), self.partition(&part.columns)) else { return part };
+        let order = self.total_order(&part.columns);
+        let of = &column.name;
+        let by_value = format!("PARTITION BY {partition} ORDER BY {of}");
+        let calls: Vec<String> = (0..self.rng.random_range(1..=2))
+            .map(|_| {
+                let partition = self.pick(&[&partition, &partition, &other]);
+                self.pick(&[
+                    format!("sum({of}) OVER (PARTITION BY {partition} ORDER BY {order} ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING)"),
+                    format!("count(*) OVER ({by_value} RANGE BETWEEN 1 PRECEDING AND CURRENT ROW)"),
+                    format!("sum({of}) OVER ({by_value})"),
+                    format!("max({of}) OVER (PARTITION BY {partition})"),
+                    format!("min({of}) OVER (PARTITION BY {partition} ORDER BY {order} ROWS 1 PRECEDING)"),
+                    format!("lead({of}, 2, 0) OVER (PARTITION BY {partition} ORDER BY {order})"),
+                    format!("first_value({of}) OVER (PARTITION BY {partition} ORDER BY {order})"),
+                    format!("count(*) OVER (PARTITION BY {partition}, {of} % 2)"),
+                    format!("CAST(dense_rank() OVER ({by_value}) AS BIGINT)"),
+                    format!("CAST(ntile(2) OVER (PARTITION BY {partition} ORDER BY {order}) AS BIGINT)"),
+                ])
+            })
+            .collect();
+        let mut columns = part.columns.clone();
+        columns.truncate(3);
+        let list = names(&columns);
+        let mut items = String::new();
+        for call in calls {
+            let name = self.name();
+            items += &format!(", {call} AS {name}");
+            columns.push(Column { name, kind: Type::Int });
+        }
+        node("frame", vec![part], columns, |parts| format!("SELECT {list}{items} FROM ({}) AS q", parts[0]))
+    }
+
+    fn distinct_on(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let columns = part.columns.clone();
+        let list = names(&columns);
+        let Some(key) = self.partition(&columns) else { return part };
+        let order = self.total_order(&columns);
+        node("distinct on", vec![part], columns, |parts| {
+            format!("SELECT DISTINCT ON ({key}) {list} FROM ({}) AS q ORDER BY {key}, {order}", parts[0])
+        })
+    }
+
     /// TUMBLE over any relation with a time that is not NULL.
     fn tumble(&mut self, depth: usize) -> Query {
         let part = self.query(depth);
@@ -619,6 +688,41 @@ impl<'a> Grammar<'a> {
         query.batch_sql =
             format!("SELECT {end} AS e, {key} AS k, count(*) AS n, min({key}) AS m FROM {} GROUP BY {end}, {key}", table.name);
         query.groups = 2;
+        query.closes = Some(Closing { watermarks: vec![(at, 0)], column: "e".into(), inclusive: true });
+        Some(query)
+    }
+
+    /// The first rows of each window, or of each key in it, once the window is final.
+    fn closed_places(&mut self) -> Option<Query> {
+        let at = self.watermarked()?;
+        let table = self.tables[at].clone();
+        let (time, key) = (&table.columns.last()?.name, &table.columns[0].name);
+        let partition = self.pick(&["window_end".to_string(), format!("window_end, {key}"), format!("{key}, window_end")]);
+        let order = self.total_order(&table.columns);
+        let form = self.rng.random_range(0..3);
+        let text = |rows: &str| {
+            let places = format!(
+                "SELECT window_end, {key} AS k, CAST(row_number() OVER (PARTITION BY {partition} ORDER BY {order}) AS BIGINT) AS place, \
+                 CAST(ntile(2) OVER (PARTITION BY window_end ORDER BY {order}) AS BIGINT) AS half FROM {rows}"
+            );
+            match form {
+                0 => format!("SELECT window_end AS e, k, place AS n, half AS m FROM ({places}) AS p"),
+                1 => format!("SELECT window_end AS e, k, place AS n, half AS m FROM ({places}) AS p WHERE place <= 2"),
+                _ => format!(
+                    "SELECT window_end AS e, k, max(place) AS n, nth_value(place, 2 ORDER BY half, place) AS m FROM ({places}) AS p GROUP BY window_end, k"
+                ),
+            }
+        };
+        let mut query = node("closed places", vec![], vec![], |_| String::new());
+        query.columns = vec![
+            Column { name: "e".into(), kind: Type::Time },
+            Column { name: "k".into(), kind: Type::Int },
+            Column { name: "n".into(), kind: Type::Int },
+            Column { name: "m".into(), kind: Type::Int },
+        ];
+        query.sql = format!("{} EMIT ON WINDOW CLOSE", text(&format!("TUMBLE({}, {time}, INTERVAL '10 seconds')", table.name)));
+        let end = format!("date_bin(INTERVAL '10 seconds', {time}, CAST('1970-01-01T00:00:00' AS TIMESTAMP)) + INTERVAL '10 seconds'");
+        query.batch_sql = text(&format!("(SELECT *, {end} AS window_end FROM {}) AS w", table.name));
         query.closes = Some(Closing { watermarks: vec![(at, 0)], column: "e".into(), inclusive: true });
         Some(query)
     }

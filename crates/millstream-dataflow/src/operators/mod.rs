@@ -2,12 +2,14 @@
 
 mod aggregate;
 mod constant;
+mod fragment;
 mod input;
 mod join;
 mod map;
 mod recompute;
 pub(crate) mod registry;
 mod static_join;
+mod touched_keys;
 mod union;
 mod unnest;
 mod window_close;

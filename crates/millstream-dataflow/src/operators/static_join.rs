@@ -308,6 +308,7 @@ impl Operator for StaticJoin {
     }
 
     fn stats(&self) -> StateStats {
-        StateStats { rows: self.right.batch.num_rows(), bytes: self.right.bytes, touched_keys: self.touched_keys, dropped_rows: 0 }
+        let rows = self.right.batch.num_rows();
+        StateStats { rows, bytes: self.right.bytes, touched_keys: self.touched_keys, ..StateStats::default() }
     }
 }

@@ -223,6 +223,7 @@ impl Operator for WindowClose {
             bytes: self.log.bytes() + self.index.as_ref().map_or(0, KeyIndex::bytes) + self.buckets.bytes() + 8 * self.weights.capacity(),
             touched_keys: self.touched_keys,
             dropped_rows: self.dropped_rows,
+            ..StateStats::default()
         }
     }
 }

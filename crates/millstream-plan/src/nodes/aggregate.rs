@@ -1,7 +1,8 @@
 //! `GROUP BY` and `DISTINCT`.
 //!
 //! Over rows that are never taken back, every aggregate is maintained by merging partial states, except those that need their whole
-//! input in order. Over rows that may be taken back, only additive ones are ([`additive_aggregate`]); the others are recomputed.
+//! input in order. Over rows that may be taken back, only additive ones are ([`additive_aggregate`]). The others are run again: for
+//! the touched groups (`keyed.rs`), or as a whole where there is nothing to group by.
 //! A group column with a bound is the *bucket*: groups below the bound are final and their state is dropped.
 
 use crate::bound::Bound;
@@ -9,6 +10,7 @@ use crate::canonical::{canonical_texts, has_subquery, is_volatile, reads_clock, 
 use crate::error::{PlanError, Result};
 use crate::functions::additive_aggregate;
 use crate::graph::{Bucket, Emit, NodeId, Op, Properties, Strategy};
+use crate::nodes::keyed::Partition;
 use crate::translate::{NewNode, Part, Translator, preferred_column};
 use crate::watermark::{expression_bound, monotone_column};
 use datafusion::common::DFSchemaRef;
@@ -54,9 +56,9 @@ impl Translator<'_> {
             return self.grouping_sets(plan, aggregate, sets);
         }
         if let Some(column) = demand.filter(|column| *column < aggregate.group_expr.len())
-            && let Some(node) = self.final_aggregate(aggregate, column)?
+            && let Some(part) = self.final_aggregate(plan, aggregate, column)?
         {
-            return Ok(Part::Node(node));
+            return Ok(part);
         }
         let child = self.translate(&aggregate.input, None)?;
         if child.is_open() {
@@ -67,13 +69,13 @@ impl Translator<'_> {
             let schema = aggregate.input.schema();
             let calls = aggregate.aggr_expr.iter().map(|expr| rebase(expr, schema, schema)).collect::<Result<Vec<_>>>()?;
             if let Verdict::Recompute(reason) = verdict(&calls, false, schema) {
-                return self.fragment(plan, vec![child], Some(reason));
+                return self.by_group(plan, aggregate, child, None, &reason);
             }
         }
         let input = self.node(child)?;
         let (group, calls) = self.aggregate_exprs(aggregate, input)?;
         match self.verdict_over(input, &group, &calls)? {
-            Verdict::Recompute(reason) => self.fragment(plan, vec![Part::Node(input)], Some(reason)),
+            Verdict::Recompute(reason) => self.by_group(plan, aggregate, Part::Node(input), None, &reason),
             Verdict::Delta { nondeterminism } => {
                 let node = self.aggregate_node(input, group, calls, &aggregate.schema, None, nondeterminism)?;
                 Ok(Part::Node(node))
@@ -81,19 +83,47 @@ impl Translator<'_> {
         }
     }
 
+    /// An aggregate that is run again for the touched groups.
+    pub(crate) fn by_group(
+        &mut self,
+        plan: &LogicalPlan,
+        aggregate: &Aggregate,
+        child: Part,
+        demand: Option<usize>,
+        reason: &str,
+    ) -> Result<Part> {
+        let group = aggregate.group_expr.iter().map(|expr| expr.clone().unalias_nested().data);
+        let by: Vec<(Expr, usize)> = group.enumerate().map(|(column, expr)| (expr, column)).collect();
+        let unique = Some(vec![(0..by.len()).collect()]);
+        let part = self.by_key(plan, child, Partition { by, unique, demand }, reason)?;
+        let note = aggregate.aggr_expr.iter().find_map(|expr| match expr.clone().unalias_nested().data {
+            Expr::AggregateFunction(call) => order_note(&call),
+            _ => None,
+        });
+        Ok(match note {
+            Some(note) => Self::note(part, &note),
+            None => part,
+        })
+    }
+
     /// An aggregate that hands out each group once, when the bound of group column `column` has passed it; `None` if there is no
-    /// such bound or no incremental form.
-    fn final_aggregate(&mut self, aggregate: &Aggregate, column: usize) -> Result<Option<NodeId>> {
+    /// such bound.
+    fn final_aggregate(&mut self, plan: &LogicalPlan, aggregate: &Aggregate, column: usize) -> Result<Option<Part>> {
         // What proves this aggregate's groups final should also make the rows below it final, if it can.
         let below = monotone_column(&aggregate.group_expr[column].clone().unalias_nested().data, aggregate.input.schema());
-        let Part::Node(input) = self.translate(&aggregate.input, below)? else { return Ok(None) };
+        let input = match self.translate(&aggregate.input, below)? {
+            part if part.is_local() => self.node(part)?,
+            Part::Node(input) => input,
+            Part::Fragment(_) => return Ok(None),
+        };
         let (group, calls) = self.aggregate_exprs(aggregate, input)?;
         let Some(bound) = expression_bound(&group[column], self.get(input), self.state) else { return Ok(None) };
         match self.verdict_over(input, &group, &calls)? {
-            Verdict::Recompute(_) => Ok(None),
+            Verdict::Recompute(reason) => self.by_group(plan, aggregate, Part::Node(input), Some(column), &reason).map(Some),
             Verdict::Delta { nondeterminism } => {
                 let bucket = Bucket { column, bound };
-                self.aggregate_node(input, group, calls, &aggregate.schema, Some(bucket), nondeterminism).map(Some)
+                let node = self.aggregate_node(input, group, calls, &aggregate.schema, Some(bucket), nondeterminism)?;
+                Ok(Some(Part::Node(node)))
             }
         }
     }
@@ -185,15 +215,23 @@ fn verdict(calls: &[Expr], append_only: bool, schema: &datafusion::common::DFSch
             let name = if call.params.distinct { format!("{}(DISTINCT)", call.func.name()) } else { call.func.name().to_string() };
             return Verdict::Recompute(format!("{name} cannot take rows back"));
         }
-        if nondeterminism.is_none() && ORDER_SENSITIVE.contains(&call.func.name()) {
-            nondeterminism = Some(if call.params.order_by.is_empty() {
-                format!("{} without ORDER BY depends on the order in which rows arrive", call.func.name())
-            } else {
-                format!("ties in the ORDER BY of {} depend on the order in which rows arrive", call.func.name())
-            });
-        }
+        nondeterminism = nondeterminism.or_else(|| order_note(call));
     }
     Verdict::Delta { nondeterminism }
+}
+
+/// Whether the result of an aggregate function depends on the order of its input.
+pub(crate) fn is_order_sensitive(name: &str) -> bool {
+    ORDER_SENSITIVE.contains(&name)
+}
+
+/// Why the result of a call is not a function of its rows alone, if it is not.
+fn order_note(call: &AggregateFunction) -> Option<String> {
+    let name = call.func.name();
+    is_order_sensitive(name).then(|| match call.params.order_by.is_empty() {
+        true => format!("{name} without ORDER BY depends on the order in which rows arrive"),
+        false => format!("ties in the ORDER BY of {name} depend on the order in which rows arrive"),
+    })
 }
 
 /// Whether an accumulator must see its input sorted, so that states of parts cannot be merged.

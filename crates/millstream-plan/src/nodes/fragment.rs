@@ -1,6 +1,7 @@
-//! Fragments: pieces of plan without an incremental form, recomputed as a whole; windows and recursion among them.
+//! Fragments: pieces of plan without an incremental form, recursion among them. They are recomputed as a whole, except those that are
+//! local to keys (`keyed.rs`).
 //!
-//! While a fragment grows, its leaves are numbered by the nodes that feed them; when it becomes an [`Op::Recompute`], by the places
+//! While a fragment grows, its leaves are numbered by the nodes that feed them; when it becomes an operator, by the places
 //! of those nodes among its inputs. A fragment inside a recursive query reads the working table of that query and is *open* until
 //! the recursion encloses it: it cannot become an operator of its own.
 
@@ -8,10 +9,11 @@ use crate::canonical::{is_volatile, needs_of};
 use crate::error::{PlanError, Result};
 use crate::graph::{NodeId, Op, Strategy};
 use crate::leaf::InputLeaf;
+use crate::nodes::keyed::Local;
 use crate::translate::{NewNode, Part, Translator, no_properties};
 use datafusion::common::DFSchemaRef;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::logical_expr::{Expr, LogicalPlan, RecursiveQuery, Subquery, Window, WindowFunctionDefinition};
+use datafusion::logical_expr::{LogicalPlan, RecursiveQuery, Subquery};
 use itertools::Itertools;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,13 +21,15 @@ use std::sync::Arc;
 /// A piece of plan over [`InputLeaf`]s.
 #[derive(Clone, Debug)]
 pub(crate) struct Fragment {
-    plan: LogicalPlan,
-    inputs: BTreeSet<NodeId>,
-    reasons: Vec<String>,
-    clock_dependent: bool,
-    nondeterminism: Option<String>,
+    pub(super) plan: LogicalPlan,
+    pub(super) inputs: BTreeSet<NodeId>,
+    pub(super) reasons: Vec<String>,
+    pub(super) clock_dependent: bool,
+    pub(super) nondeterminism: Option<String>,
     /// Recursive queries whose working tables it reads.
-    open: BTreeSet<String>,
+    pub(super) open: BTreeSet<String>,
+    /// Its keys, if it has one input whose rows meet only within keys.
+    pub(super) local: Option<Local>,
 }
 
 impl Part {
@@ -48,11 +52,12 @@ impl Translator<'_> {
             clock_dependent: needs_of(plan).clock,
             nondeterminism: None,
             open: BTreeSet::new(),
+            local: None,
         };
         let schemas: Vec<DFSchemaRef> = plan.inputs().iter().map(|input| Arc::clone(input.schema())).collect();
         let mut inputs = vec![];
         for (child, schema) in children.into_iter().zip_eq(schemas) {
-            inputs.push(self.attach(child, schema, &mut result));
+            inputs.push(self.attach(child, schema, &mut result)?);
         }
         result.reasons.extend(reason.filter(|reason| !result.reasons.contains(reason)));
         let mut inputs = inputs.into_iter();
@@ -63,7 +68,7 @@ impl Translator<'_> {
             .map_subqueries(|query| match query {
                 LogicalPlan::Subquery(query) => {
                     let part = self.translate(&query.subquery, None)?;
-                    let inner = self.attach(part, Arc::clone(query.subquery.schema()), &mut result);
+                    let inner = self.attach(part, Arc::clone(query.subquery.schema()), &mut result)?;
                     Ok(Transformed::yes(LogicalPlan::Subquery(Subquery { subquery: Arc::new(inner), ..query })))
                 }
                 other => Ok(Transformed::no(other)),
@@ -73,9 +78,10 @@ impl Translator<'_> {
         Ok(Part::Fragment(Box::new(result)))
     }
 
-    /// The plan that reads a part, which joins the fragment `into`.
-    fn attach(&mut self, part: Part, schema: DFSchemaRef, into: &mut Fragment) -> LogicalPlan {
-        match part {
+    /// The plan that reads a part, which joins the fragment `into`. What is local to keys does not: it stays an operator of its own.
+    fn attach(&mut self, part: Part, schema: DFSchemaRef, into: &mut Fragment) -> Result<LogicalPlan> {
+        let part = if part.is_local() { Part::Node(self.node(part)?) } else { part };
+        Ok(match part {
             Part::Node(node) => {
                 into.inputs.insert(node);
                 InputLeaf { index: node.0, schema, fingerprint: self.get(node).fingerprint }.into_plan()
@@ -93,7 +99,7 @@ impl Translator<'_> {
                 }
                 fragment.plan
             }
-        }
+        })
     }
 
     /// Notes that a fragment's result depends on more than its input.
@@ -118,15 +124,16 @@ impl Translator<'_> {
         }
     }
 
-    /// The operator that recomputes a fragment.
-    pub(crate) fn recompute(&mut self, fragment: Fragment) -> Result<NodeId> {
+    /// The operator that runs a fragment again: for touched keys if it is local to keys, or else as a whole.
+    pub(crate) fn enclose(&mut self, mut fragment: Fragment) -> Result<NodeId> {
         if let Some(name) = fragment.open.first() {
             return Err(PlanError::internal(format!("a part of recursive query \"{name}\" was cut off")));
         }
-        let inputs: Vec<NodeId> = fragment.inputs.into_iter().collect();
+        let inputs: Vec<NodeId> = std::mem::take(&mut fragment.inputs).into_iter().collect();
         let place = |node: usize| inputs.iter().position(|input| input.0 == node);
         let plan = fragment
             .plan
+            .clone()
             .transform_up_with_subqueries(|node| {
                 let LogicalPlan::Extension(extension) = &node else { return Ok(Transformed::no(node)) };
                 let Some(leaf) = extension.node.as_any().downcast_ref::<InputLeaf>() else { return Ok(Transformed::no(node)) };
@@ -136,6 +143,9 @@ impl Translator<'_> {
                 Ok(Transformed::yes(InputLeaf { index, ..leaf.clone() }.into_plan()))
             })
             .data()?;
+        if let (Some(local), [input]) = (fragment.local.take(), inputs.as_slice()) {
+            return self.touched_keys(plan, *input, fragment, local);
+        }
         let df_schema = Arc::clone(plan.schema());
         let mut properties = no_properties(df_schema.fields().len());
         properties.clock_dependent = fragment.clock_dependent;
@@ -152,17 +162,6 @@ impl Translator<'_> {
         }))
     }
 
-    /// Window functions: all partitions are recomputed.
-    pub(crate) fn window(&mut self, plan: &LogicalPlan, window: &Window) -> Result<Part> {
-        let child = self.translate(&window.input, None)?;
-        let part = self.fragment(plan, vec![child], Some("window functions are recomputed".into()))?;
-        Ok(if window.window_expr.iter().any(depends_on_ties) {
-            Self::note(part, "window functions choose freely between rows that their ORDER BY does not distinguish")
-        } else {
-            part
-        })
-    }
-
     /// A recursive query: run to its fixed point again whenever an input changes.
     pub(crate) fn recursion(&mut self, plan: &LogicalPlan, recursion: &RecursiveQuery) -> Result<Part> {
         let start = self.translate(&recursion.static_term, None)?;
@@ -176,22 +175,5 @@ impl Translator<'_> {
             }
             node => Ok(node),
         }
-    }
-}
-
-/// Whether equal sort keys leave a choice. `rank` and `dense_rank` treat ties alike; aggregates over RANGE frames do too.
-fn depends_on_ties(expr: &Expr) -> bool {
-    match expr {
-        Expr::Alias(alias) => depends_on_ties(&alias.expr),
-        Expr::WindowFunction(call) => match &call.fun {
-            WindowFunctionDefinition::WindowUDF(function) => {
-                !matches!(function.name(), "rank" | "dense_rank" | "percent_rank" | "cume_dist")
-            }
-            WindowFunctionDefinition::AggregateUDF(_) => {
-                call.params.window_frame.units == datafusion::logical_expr::WindowFrameUnits::Rows
-                    && !(call.params.window_frame.start_bound.is_unbounded() && call.params.window_frame.end_bound.is_unbounded())
-            }
-        },
-        _ => false,
     }
 }

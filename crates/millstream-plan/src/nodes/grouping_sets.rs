@@ -11,7 +11,8 @@
 
 use crate::canonical::{all_columns, column_at, is_volatile, rebase, unique_fields};
 use crate::error::{PlanError, Result};
-use crate::graph::{NodeId, Op};
+use crate::graph::NodeId;
+use crate::leaf::InputLeaf;
 use crate::nodes::aggregate::Verdict;
 use crate::translate::{Part, Translator};
 use arrow::datatypes::{DataType, FieldRef};
@@ -30,7 +31,7 @@ impl Translator<'_> {
     /// Translates an aggregate with grouping sets.
     pub(crate) fn grouping_sets(&mut self, plan: &LogicalPlan, aggregate: &Aggregate, sets: &GroupingSet) -> Result<Part> {
         let child = self.translate(&aggregate.input, None)?;
-        if let Part::Fragment(_) = child {
+        if matches!(child, Part::Fragment(_)) && !child.is_local() {
             return self.fragment(plan, vec![child], Some("grouping sets over a recomputed input".into()));
         }
         let input = self.node(child)?;
@@ -39,11 +40,10 @@ impl Translator<'_> {
         let sets = enumerate(sets, &keys);
         let keys = keys.iter().map(|key| rebase(key, from, &below)).collect::<Result<Vec<_>>>()?;
         let calls = aggregate.aggr_expr.iter().map(|call| rebase(call, from, &below)).collect::<Result<Vec<_>>>()?;
-        let nondeterminism = match self.verdict_over(input, &keys, &calls)? {
-            Verdict::Delta { nondeterminism } if !keys.iter().any(is_volatile) => nondeterminism,
-            Verdict::Delta { .. } => return self.fragment(plan, vec![Part::Node(input)], Some("a grouping key is volatile".into())),
-            Verdict::Recompute(reason) => return self.fragment(plan, vec![Part::Node(input)], Some(reason)),
-        };
+        let verdict = self.verdict_over(input, &keys, &calls)?;
+        if keys.iter().any(is_volatile) {
+            return self.fragment(plan, vec![Part::Node(input)], Some("a grouping key is volatile".into()));
+        }
         let out = &aggregate.schema;
         let mut parts = vec![];
         let (empty, keyed): (Vec<Set>, Vec<Set>) = sets.into_iter().partition(|set| !set.kept.contains(&true));
@@ -55,12 +55,27 @@ impl Translator<'_> {
             let group = (below.fields().len()..copied.fields().len()).map(|index| column_at(&copied, index)).collect();
             // The copies begin with the input's columns.
             let calls = calls.iter().map(|call| rebase(call, &below, &copied)).collect::<Result<Vec<_>>>()?;
-            parts.push(self.aggregate_node(copies, group, calls, out, None, nondeterminism.clone())?);
+            parts.push(self.grouped(copies, group, calls, out, &verdict)?);
         }
         for set in empty {
-            parts.push(self.total(&set, input, &keys, &calls, out, nondeterminism.clone())?);
+            parts.push(self.total(&set, input, &keys, &calls, out, &verdict)?);
         }
         Ok(Part::Node(if parts.len() == 1 { parts[0] } else { self.union_of(parts, out) }))
+    }
+
+    /// An aggregate without grouping sets.
+    fn grouped(&mut self, input: NodeId, group: Vec<Expr>, calls: Vec<Expr>, out: &DFSchemaRef, verdict: &Verdict) -> Result<NodeId> {
+        match verdict {
+            Verdict::Delta { nondeterminism } => self.aggregate_node(input, group, calls, out, None, nondeterminism.clone()),
+            Verdict::Recompute(reason) => {
+                let below = self.get(input);
+                let leaf = InputLeaf { index: input.0, schema: Arc::clone(&below.df_schema), fingerprint: below.fingerprint };
+                let aggregate = Aggregate::try_new_with_schema(Arc::new(leaf.into_plan()), group, calls, Arc::clone(out))?;
+                let plan = LogicalPlan::Aggregate(aggregate.clone());
+                let part = self.by_group(&plan, &aggregate, Part::Node(input), None, reason)?;
+                self.node(part)
+            }
+        }
     }
 
     /// The input's columns, then the keys of one set, then its number.
@@ -74,15 +89,7 @@ impl Translator<'_> {
     }
 
     /// The empty set: an aggregate over everything, with NULL keys.
-    fn total(
-        &mut self,
-        set: &Set,
-        input: NodeId,
-        keys: &[Expr],
-        calls: &[Expr],
-        out: &DFSchemaRef,
-        nondeterminism: Option<String>,
-    ) -> Result<NodeId> {
+    fn total(&mut self, set: &Set, input: NodeId, keys: &[Expr], calls: &[Expr], out: &DFSchemaRef, verdict: &Verdict) -> Result<NodeId> {
         let fields: Vec<(Option<TableReference>, FieldRef)> =
             out.iter().skip(keys.len() + 1).map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field))).collect();
         if calls.is_empty() {
@@ -92,8 +99,7 @@ impl Translator<'_> {
             });
         }
         let df_schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
-        let total = self.aggregate_node(input, vec![], calls.to_vec(), &df_schema, None, nondeterminism)?;
-        debug_assert!(matches!(self.get(total).op, Op::Aggregate { .. }), "an aggregate was added");
+        let total = self.grouped(input, vec![], calls.to_vec(), &df_schema, verdict)?;
         let total_schema = Arc::clone(&self.get(total).df_schema);
         let mut exprs = set_exprs(set, keys, out)?;
         exprs.extend(all_columns(&total_schema));

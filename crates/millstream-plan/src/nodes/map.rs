@@ -27,13 +27,22 @@ impl Translator<'_> {
     /// `SELECT` list.
     pub(crate) fn projection(&mut self, plan: &LogicalPlan, projection: &Projection, demand: Option<usize>) -> Result<Part> {
         let input_schema = projection.input.schema();
-        let demand = demand.and_then(|column| projection.expr.get(column)).and_then(|expr| passed_through(expr, input_schema));
+        let below = demand.and_then(|column| projection.expr.get(column)).and_then(|expr| passed_through(expr, input_schema));
         let obstacle = obstacle(&projection.expr);
-        let child = self.translate(&projection.input, if obstacle.is_some() { None } else { demand })?;
-        let Part::Node(input) = child else { return self.fragment(plan, vec![child], obstacle.map(Into::into)) };
+        let child = self.translate(&projection.input, if obstacle.is_some() { None } else { below })?;
         if let Some(reason) = obstacle {
             return self.fragment(plan, vec![child], Some(reason.into()));
         }
+        self.project(plan, projection, child, demand)
+    }
+
+    /// A projection without obstacles over its translated input.
+    pub(crate) fn project(&mut self, plan: &LogicalPlan, projection: &Projection, child: Part, demand: Option<usize>) -> Result<Part> {
+        let input_schema = projection.input.schema();
+        let child = if child.is_local() { self.projected(plan, projection, child, demand)? } else { child };
+        let Part::Node(input) = child else {
+            return if child.is_local() { Ok(child) } else { self.fragment(plan, vec![child], None) };
+        };
         let to = Arc::clone(&self.get(input).df_schema);
         let exprs = projection.expr.iter().map(|expr| rebase(expr, input_schema, &to)).collect::<Result<Vec<_>>>()?;
         self.map(input, vec![], Some(exprs), &projection.schema).map(Part::Node)
@@ -43,9 +52,9 @@ impl Translator<'_> {
     pub(crate) fn filter(&mut self, plan: &LogicalPlan, filter: &Filter, demand: Option<usize>) -> Result<Part> {
         let needs = needs_of(plan);
         let child = self.translate(&filter.input, if needs.clock || needs.subquery { None } else { demand })?;
-        let Part::Node(input) = child else {
-            return self.fragment(plan, vec![child], obstacle([&filter.predicate]).map(Into::into));
-        };
+        let reason = obstacle([&filter.predicate]);
+        let child = if child.is_local() && reason.is_some() { Part::Node(self.node(child)?) } else { child };
+        let Part::Node(input) = child else { return self.passing(plan, child, reason) };
         let (difficult, plain): (Vec<Expr>, Vec<Expr>) =
             split_conjunction_owned(filter.predicate.clone()).into_iter().partition(|expr| obstacle([expr]).is_some());
         let input = match if difficult.is_empty() { Some(filter.predicate.clone()) } else { conjunction(plain) } {

@@ -4,11 +4,13 @@ mod aggregate;
 pub(crate) mod fragment;
 mod grouping_sets;
 mod join;
+mod keyed;
 mod map;
 mod ordered;
 mod panes;
 mod scan;
 mod union;
 mod unnest;
+mod window;
 
 pub(crate) use map::passed_through;

@@ -121,7 +121,8 @@ fn total_keys(mut keys: Vec<SortExpr>, schema: &DFSchema) -> (Vec<SortExpr>, boo
     (keys, complete)
 }
 
-fn is_sortable(data_type: &DataType) -> bool {
+/// Whether DataFusion can sort by a type.
+pub(crate) fn is_sortable(data_type: &DataType) -> bool {
     match data_type {
         DataType::Dictionary(_, value) => is_sortable(value),
         other => !other.is_nested() && !matches!(other, DataType::RunEndEncoded(..)),

@@ -129,8 +129,8 @@ async fn aggregate_over_open_windows() {
     assert_eq!(
         explained(&sql).await,
         "\
-Recompute: Projection of Aggregate
-    T3 recompute, retracting; state: all inputs and the result, UNBOUNDED
+TouchedKeys: Projection of Aggregate by window_start
+    T2 touched keys, retracting; state: the input and the result by key, bounded by watermark of bids on window_start
     because max cannot take rows back
   Map: window_start, count(*) AS n
       T1 delta, retracting
@@ -503,12 +503,64 @@ async fn row_number() {
     assert_eq!(
         explained(sql).await,
         "\
-Recompute: Projection of Filter of Window
-    T3 recompute, retracting; state: all inputs and the result, UNBOUNDED
-    because window functions are recomputed
-    not deterministic: window functions choose freely between rows that their ORDER BY does not distinguish
+TouchedKeys: Projection of Filter of Window by auction
+    T2 touched keys, retracting; state: the input and the result by key, UNBOUNDED
+    because window functions read whole partitions
   Input: bids (auction, price)
       T1 delta, append-only
+"
+    );
+}
+
+/// Calls that need a total order and calls that treat ties alike become two windows of one fragment. On close it hands rows out once,
+/// so that what stands on it is append-only.
+#[tokio::test]
+async fn row_number_on_window_close() {
+    let places = format!(
+        "SELECT window_end, auction, row_number() OVER (PARTITION BY window_end ORDER BY price) AS place,
+         rank() OVER (PARTITION BY window_end ORDER BY price) AS rank FROM {TUMBLE}"
+    );
+    let sql = format!("SELECT window_end, max(auction) AS a FROM ({places}) WHERE place <= 3 AND rank < 3 GROUP BY window_end");
+    assert_eq!(
+        explained_final(&sql).await,
+        "\
+Map: window_end, max(bids.auction) AS a
+    T1 delta, append-only
+  Aggregate: by window_end: max(auction)
+      T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
+    TouchedKeys: Projection of Filter of Projection of Projection of Window of Window by window_end
+        T2 touched keys, append-only, on window close; state: the input by key, bounded by watermark of bids on window_end
+        because window functions read whole partitions
+      Map: auction, price, window_end(tumble_start(ts, INTERVAL '10 seconds'), INTERVAL '10 seconds') AS window_end
+          T1 delta, append-only
+        Input: bids (auction, price, ts)
+            T1 delta, append-only
+"
+    );
+}
+
+/// Windows without a common key are two operators; a key that is an expression becomes a column first.
+#[tokio::test]
+async fn windows_over_different_columns() {
+    let sql = "SELECT auction, first_value(price) OVER (PARTITION BY bidder ORDER BY ts) AS f,
+               rank() OVER (PARTITION BY auction % 2 ORDER BY price) AS r FROM bids";
+    assert_eq!(
+        explained(sql).await,
+        "\
+Map: auction, first_value(bids.price) OVER (..) AS f, rank() OVER (..) AS r
+    T1 delta, retracting
+  TouchedKeys: Window by bidder
+      T2 touched keys, retracting; state: the input and the result by key, UNBOUNDED
+      because window functions read whole partitions
+    Map: auction, bidder, price, ts, rank() OVER (..)
+        T1 delta, retracting
+      TouchedKeys: Window by __partition_0
+          T2 touched keys, retracting; state: the input and the result by key, UNBOUNDED
+          because window functions read whole partitions
+        Map: auction, bidder, price, ts, auction % 2 AS __partition_0
+            T1 delta, append-only
+          Input: bids (auction, bidder, price, ts)
+              T1 delta, append-only
 "
     );
 }
@@ -825,7 +877,7 @@ async fn check_node(sql: &str, graph: &Graph, node: &Node, state: &SessionState)
                 }
             }
         }
-        Op::Unnest { plan } | Op::Recompute { plan } => {
+        Op::Unnest { plan } | Op::Recompute { plan } | Op::TouchedKeys { plan, .. } => {
             let slots: Vec<_> = inputs.iter().map(|_| LeafSlot::new()).collect();
             let physical = physical_plan(plan, &slots, state).await.unwrap_or_else(|error| panic!("{at}: {error}"));
             let found: Vec<_> = physical.schema().fields().iter().map(|field| field.data_type().clone()).collect();
@@ -912,12 +964,12 @@ async fn refusals() {
     );
     let error = planned("SELECT auction, count(*) AS n FROM bids GROUP BY auction", EmitClause::OnWindowClose).await.unwrap_err();
     assert_eq!(error.hint().unwrap(), "Group by a window over \"ts\" of stream \"bids\" and select the window column.");
-    let (optimized, state) = optimized(ROW_NUMBER).await.unwrap();
+    let (optimized, state) = optimized("SELECT auction, row_number() OVER (ORDER BY price) AS rn FROM bids").await.unwrap();
     let options = PlanOptions { fallback: Fallback::Error, ..PlanOptions::default() };
     let error = plan(&optimized, &Catalog, &state, &options).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "Recompute: Projection of Filter of Window would be recomputed as a whole: window functions are recomputed"
+        "Recompute: Projection of Window would be recomputed as a whole: window functions without PARTITION BY read all rows"
     );
 }
 

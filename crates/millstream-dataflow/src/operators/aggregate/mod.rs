@@ -530,6 +530,12 @@ impl Operator for Aggregate {
     }
 
     fn stats(&self) -> StateStats {
-        StateStats { rows: self.groups.len(), bytes: self.groups.bytes(), touched_keys: self.touched_keys, dropped_rows: self.dropped_rows }
+        StateStats {
+            rows: self.groups.len(),
+            bytes: self.groups.bytes(),
+            touched_keys: self.touched_keys,
+            dropped_rows: self.dropped_rows,
+            ..StateStats::default()
+        }
     }
 }

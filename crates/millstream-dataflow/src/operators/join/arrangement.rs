@@ -9,6 +9,7 @@
 //! needs it.
 
 use crate::bucket::{BucketColumn, BucketKey, Buckets, Floor};
+use crate::chains::{Chains, Link, NONE};
 use crate::columns::{describe_row, evaluate, make_batch, take_rows};
 use crate::error::{DataflowError, Result};
 use crate::key_index::{EncodedKeys, KeyIndex};
@@ -23,27 +24,10 @@ use millstream_types::delta::DeltaBatch;
 use millstream_types::row_key::types_of;
 use std::sync::Arc;
 
-/// No slot.
-pub(super) const NONE: u32 = u32::MAX;
 /// Chunks of state are merged up to this many rows.
 const CHUNK_ROWS: usize = 256 * 1024;
 /// Name of the column that carries sums of matches in a checkpoint.
 const MATCHES: &str = "__matches";
-
-/// A row's neighbours in its chain.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Link {
-    pub(super) next: u32,
-    pub(super) previous: u32,
-    /// Slot of the key.
-    pub(super) key: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Chain {
-    first: u32,
-    last: u32,
-}
 
 /// How long rows are kept.
 pub(super) enum Kept {
@@ -87,10 +71,8 @@ pub(super) struct Arrangement {
     index: KeyIndex,
     /// The key NULL.
     null: EncodedKeys,
-    /// By slot of the key.
-    chains: Vec<Chain>,
+    chains: Chains,
     log: RowLog,
-    links: Vec<Link>,
     weights: Vec<i64>,
     /// Empty unless matches are counted.
     matches: Vec<i64>,
@@ -153,9 +135,8 @@ impl Arrangement {
             schema: Arc::clone(schema),
             null: index.encode(&nulls)?,
             index,
-            chains: vec![],
+            chains: Chains::default(),
             log: RowLog::new(Arc::clone(schema), CHUNK_ROWS),
-            links: vec![],
             weights: vec![],
             matches: vec![],
             counted,
@@ -179,7 +160,7 @@ impl Arrangement {
 
     /// First row with the key of a row of the other side, or [`NONE`].
     pub(super) fn first(&self, keys: &EncodedKeys, row: usize) -> u32 {
-        self.index.find(keys, row).map_or(NONE, |key| self.chains[key as usize].first)
+        self.index.find(keys, row).map_or(NONE, |key| self.chains.first(key))
     }
 
     /// First row with the key NULL, or [`NONE`].
@@ -189,7 +170,7 @@ impl Arrangement {
 
     /// Neighbours in chains, by slot.
     pub(super) fn links(&self) -> &[Link] {
-        &self.links
+        self.chains.links()
     }
 
     /// All slots with a row that has not left, oldest first.
@@ -297,7 +278,6 @@ impl Arrangement {
         let at = slot as usize;
         if self.weights.len() <= at {
             self.weights.resize(at + 1, 0);
-            self.links.resize(at + 1, Link { next: NONE, previous: NONE, key: NONE });
             if self.counted {
                 self.matches.resize(at + 1, 0);
                 self.is_touched.resize(at + 1, false);
@@ -307,21 +287,8 @@ impl Arrangement {
         if self.counted {
             self.matches[at] = matches;
         }
-        match self.index.find(&part.encoded, row) {
-            Some(key) => {
-                let last = std::mem::replace(&mut self.chains[key as usize].last, slot);
-                self.links[last as usize].next = slot;
-                self.links[at] = Link { next: NONE, previous: last, key };
-            }
-            None => {
-                let key = self.index.insert(&part.encoded, row);
-                if self.chains.len() <= key as usize {
-                    self.chains.resize(key as usize + 1, Chain { first: NONE, last: NONE });
-                }
-                self.chains[key as usize] = Chain { first: slot, last: slot };
-                self.links[at] = Link { next: NONE, previous: NONE, key };
-            }
-        }
+        let key = self.index.find(&part.encoded, row).unwrap_or_else(|| self.index.insert(&part.encoded, row));
+        self.chains.push(key, slot);
         if let (Kept::Until { buckets, .. }, Some(keys)) = (&mut self.kept, &part.buckets) {
             buckets.insert(&keys[row], slot);
         }
@@ -330,18 +297,8 @@ impl Arrangement {
 
     /// Takes a row out of its chain.
     fn unlink(&mut self, slot: u32) {
-        let Link { next, previous, key } = self.links[slot as usize];
-        if previous == NONE && next == NONE {
+        if let Some(key) = self.chains.unlink(slot) {
             self.index.remove(key);
-            return;
-        }
-        match previous {
-            NONE => self.chains[key as usize].first = next,
-            previous => self.links[previous as usize].next = next,
-        }
-        match next {
-            NONE => self.chains[key as usize].last = previous,
-            next => self.links[next as usize].previous = previous,
         }
     }
 
@@ -460,16 +417,8 @@ impl Arrangement {
             Kept::Until { buckets, .. } => buckets.bytes(),
             Kept::Forever | Kept::Never | Kept::Unmatched => 0,
         };
-        let by_slot = size_of::<Link>() * self.links.capacity()
-            + 8 * (self.weights.capacity() + self.matches.capacity())
-            + self.is_touched.capacity()
-            + 4 * self.free.capacity();
-        self.index.bytes()
-            + self.rows.as_ref().map_or(0, KeyIndex::bytes)
-            + size_of::<Chain>() * self.chains.capacity()
-            + self.log.bytes()
-            + by_slot
-            + buckets
+        let by_slot = 8 * (self.weights.capacity() + self.matches.capacity()) + self.is_touched.capacity() + 4 * self.free.capacity();
+        self.index.bytes() + self.rows.as_ref().map_or(0, KeyIndex::bytes) + self.chains.bytes() + self.log.bytes() + by_slot + buckets
     }
 }
 

@@ -34,11 +34,12 @@ mod tests;
 mod walk;
 
 use crate::bucket::BucketColumn;
+use crate::chains::NONE;
 use crate::columns::{make_batch, take_columns};
 use crate::error::{DataflowError, Result};
 use crate::operator::{Operator, Saved, StateStats, StepContext};
 use crate::operators::registry::BuildContext;
-use arrangement::{Arrangement, Before, Kept, NONE, Part, too_many};
+use arrangement::{Arrangement, Before, Kept, Part, too_many};
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, UInt32Array, new_null_array};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -383,7 +384,7 @@ impl Operator for Join {
             rows: self.arrangements.iter().map(Arrangement::len).sum(),
             bytes: self.arrangements.iter().map(Arrangement::bytes).sum(),
             touched_keys: self.touched_keys,
-            dropped_rows: 0,
+            ..StateStats::default()
         }
     }
 }

@@ -4,7 +4,7 @@
 //! along one chain after the other takes four times as long. Pairs come in chunks of bounded size, whatever the keys.
 
 use super::PAIRS;
-use super::arrangement::{Link, NONE};
+use crate::chains::{Link, NONE};
 
 /// Pairs of a row of the change and a row of state (its slot).
 #[derive(Debug, Default)]

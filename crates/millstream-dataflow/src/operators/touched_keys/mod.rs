@@ -1,0 +1,359 @@
+//! TouchedKeys: a plan in which rows of different keys do not meet, run again for the keys that a change touches.
+//!
+//! ```sql
+//! SELECT item, median(price) FROM stock GROUP BY item
+//! SELECT *, lag(price) OVER (PARTITION BY item ORDER BY ts) FROM stock
+//! ```
+//! ```text
+//!   delta ─▶ keys (KeyIndex) ─▶ rows by key ─┐
+//!                                            ▼  rows of the touched keys
+//!                                          plan ─▶ new results ─┬─▶ results by key
+//!                                                               ▼
+//!                              old results of the touched keys ─▶ - what went, + what came
+//! ```
+//! **In**: any schema. **Out**: the columns of the plan; every key is one of them. Rows come to the plan repeated by their weight, in
+//! the order of their arrival.
+//! **Changelog** (`Emit::Changes`): retractions first, then insertions; a row that stays as it is does not occur. **Append-only output**
+//! (`Emit::OnClose`): the results of a key once, when the bound of the bucket column has passed it, in the order of the buckets.
+//! **Cost**: the plan over the rows of the touched keys; when these are more than three tenths of all rows, over all rows in place,
+//! which saves gathering them. **State**: the rows of the input (`rows`) and, unless on close, the results (`results`), by key. The
+//! results are kept, not run again from the old rows: a plan may choose between ties in another way when it runs beside other keys.
+//! **Dropped**: keys whose bucket is below the bound. Rows that come below the bound of an earlier epoch are counted as dropped.
+//! **Errors**: what the plan reports; a row that is taken back and is not there.
+
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use crate::bucket::{BucketColumn, BucketKey, Buckets, Floor};
+use crate::columns::{evaluate, make_batch};
+use crate::error::{DataflowError, Result};
+use crate::key_index::KeyIndex;
+use crate::operator::{Operator, Saved, StateStats, StepContext};
+use crate::operators::fragment::Fragment;
+use crate::operators::registry::BuildContext;
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{cast, concat_batches, filter, filter_record_batch};
+use arrow::datatypes::{DataType, SchemaRef};
+use async_trait::async_trait;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::PhysicalExpr;
+use millstream_plan::compile::compile;
+use millstream_plan::graph::{Emit, Node, Op};
+use millstream_types::delta::{Delta, DeltaBatch, consolidate};
+use millstream_types::row_key::canonical_floats;
+use rows::KeyedRows;
+use std::sync::Arc;
+
+const FORMAT: u32 = 1;
+/// Tenths of the rows from which on a run over all of them is cheaper than gathering those of the touched keys.
+const TENTHS: usize = 3;
+
+/// The operator.
+pub(crate) struct TouchedKeys {
+    schema: SchemaRef,
+    input_schema: SchemaRef,
+    retracting: bool,
+    keys: Keys,
+    fragment: Fragment,
+    /// By key: it has changed in this epoch.
+    is_touched: Vec<bool>,
+    rows: KeyedRows,
+    /// `None` when results are handed out on close.
+    results: Option<KeyedRows>,
+    touched_keys: u64,
+    read_rows: u64,
+    dropped_rows: u64,
+}
+
+/// Which keys there are, and when they close.
+struct Keys {
+    exprs: Vec<Arc<dyn PhysicalExpr>>,
+    types: Vec<DataType>,
+    /// By key: the output column with its value.
+    columns: Vec<usize>,
+    index: KeyIndex,
+    /// Its column counts keys, not output columns.
+    bucket: Option<(BucketColumn, Buckets)>,
+}
+
+/// A key that has changed.
+struct Touched {
+    key: u32,
+    bucket: Option<BucketKey>,
+}
+
+impl Keys {
+    /// The keys of input rows.
+    fn of_input(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        self.exprs.iter().map(|expr| Ok(canonical_floats(&evaluate(expr, batch)?)?)).collect()
+    }
+
+    /// The slots of the keys of results; every one is known.
+    fn of_results(&self, batch: &RecordBatch) -> Result<Vec<u32>> {
+        let columns = self.columns.iter().zip(&self.types).map(|(column, data_type)| {
+            let column = canonical_floats(batch.column(*column))?;
+            Ok(if column.data_type() == data_type { column } else { cast(&column, data_type)? })
+        });
+        let encoded = self.index.encode(&columns.collect::<Result<Vec<_>>>()?)?;
+        let find = |row| self.index.find(&encoded, row).ok_or_else(|| DataflowError::internal("a result has a key that no row has"));
+        (0..batch.num_rows()).map(find).collect()
+    }
+
+    /// The slots of keys, new ones included, and the values of the bucket column.
+    fn insert(&mut self, columns: &[ArrayRef]) -> Result<(Vec<u32>, Option<Vec<BucketKey>>)> {
+        let encoded = self.index.encode(columns)?;
+        let values = self.bucket.as_ref().map(|(column, _)| column.keys(&columns[column.column])).transpose()?;
+        let mut slots = Vec::with_capacity(columns[0].len());
+        for row in 0..columns[0].len() {
+            let slot = match self.index.find(&encoded, row) {
+                Some(slot) => slot,
+                None => {
+                    let slot = self.index.insert(&encoded, row);
+                    if let (Some((_, buckets)), Some(values)) = (&mut self.bucket, &values) {
+                        buckets.insert(&values[row], slot);
+                    }
+                    slot
+                }
+            };
+            slots.push(slot);
+        }
+        Ok((slots, values))
+    }
+
+    /// Forgets a key that has no rows any more.
+    fn remove(&mut self, touched: &Touched) {
+        if let (Some((_, buckets)), Some(value)) = (&mut self.bucket, &touched.bucket) {
+            buckets.remove(value, touched.key);
+        }
+        self.index.remove(touched.key);
+    }
+
+    /// Forgets the keys below the floor and remembers it. Their slots stay taken until [`release`](Self::release).
+    fn pop_passed(&mut self, floor: Floor) -> Vec<u32> {
+        let Some((column, buckets)) = &mut self.bucket else { return vec![] };
+        let slots = buckets.pop_passed(&floor).into_iter().flat_map(|(_, slots)| slots).collect();
+        column.floor = floor;
+        slots
+    }
+
+    fn release(&mut self, slots: &[u32]) {
+        slots.iter().for_each(|slot| self.index.remove(*slot));
+        self.index.shrink();
+    }
+
+    fn bytes(&self) -> usize {
+        self.index.bytes() + self.bucket.as_ref().map_or(0, |(_, buckets)| buckets.bytes())
+    }
+}
+
+impl TouchedKeys {
+    pub(crate) fn new(node: &Node, context: &BuildContext<'_>) -> Result<Self> {
+        let Op::TouchedKeys { plan, keys, emit, bucket } = &node.op else {
+            return Err(DataflowError::internal("expected a plan by keys"));
+        };
+        if keys.is_empty() {
+            return Err(DataflowError::internal("a plan by keys has none"));
+        }
+        let input = context.input(node, 0);
+        let exprs = keys.iter().map(|key| Ok(compile(&key.expr, &input.df_schema, context.state)?)).collect::<Result<Vec<_>>>()?;
+        let types: Vec<DataType> = exprs.iter().map(|expr| expr.data_type(&input.schema)).collect::<datafusion::common::Result<_>>()?;
+        let columns: Vec<usize> = keys.iter().map(|key| key.column).collect();
+        let bucket = match bucket {
+            Some(bucket) => {
+                let key = columns.iter().position(|column| *column == bucket.column);
+                let key = key.ok_or_else(|| DataflowError::internal("the bucket is not a key"))?;
+                Some((BucketColumn::new(key, Arc::clone(&bucket.bound), &types[key])?, Buckets::default()))
+            }
+            None if *emit == Emit::OnClose => return Err(DataflowError::internal("keys can only close by a bucket column")),
+            None => None,
+        };
+        let retracting = !input.properties.append_only;
+        Ok(Self {
+            schema: Arc::clone(&node.schema),
+            input_schema: Arc::clone(&input.schema),
+            retracting,
+            fragment: Fragment::new(plan, 1, &node.schema, context.state),
+            is_touched: vec![],
+            rows: KeyedRows::new(&input.schema, retracting)?,
+            results: match emit {
+                Emit::Changes => Some(KeyedRows::new(&node.schema, false)?),
+                Emit::OnClose => None,
+            },
+            keys: Keys { index: KeyIndex::new(&types)?, exprs, types, columns, bucket },
+            touched_keys: 0,
+            read_rows: 0,
+            dropped_rows: 0,
+        })
+    }
+
+    /// Adds a change to the rows; returns its keys, those without rows now included. Rows of keys that were dropped in an earlier
+    /// epoch are left out.
+    fn arrange(&mut self, delta: &[DeltaBatch]) -> Result<Vec<Touched>> {
+        let delta = if self.retracting { consolidate(&self.input_schema, delta)? } else { delta.to_vec() };
+        let mut touched = vec![];
+        for mut part in delta {
+            let mut columns = self.keys.of_input(&part.batch)?;
+            if let Some((column, _)) = &self.keys.bucket
+                && let Some(open) = column.open(&columns[column.column])?
+            {
+                let late = open.len() - open.true_count();
+                self.dropped_rows += late as u64;
+                tracing::warn!(rows = late, "rows below the bound were dropped");
+                part = part.filter(&open)?;
+                columns = columns.iter().map(|column| filter(column, &open)).collect::<std::result::Result<_, _>>()?;
+            }
+            if part.num_rows() == 0 {
+                continue;
+            }
+            let (keys, buckets) = self.keys.insert(&columns)?;
+            for (row, &key) in keys.iter().enumerate() {
+                if self.is_touched.len() <= key as usize {
+                    self.is_touched.resize(key as usize + 1, false);
+                }
+                if !std::mem::replace(&mut self.is_touched[key as usize], true) {
+                    touched.push(Touched { key, bucket: buckets.as_ref().map(|buckets| buckets[row].clone()) });
+                }
+            }
+            self.rows.apply(&part, &keys)?;
+        }
+        self.touched_keys += touched.len() as u64;
+        Ok(touched)
+    }
+
+    /// Runs the plan for keys. With `whole` over all rows, whose results may be of any key.
+    async fn run(&mut self, keys: &[u32], whole: bool, task: &Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
+        let batches = if whole { self.rows.all()? } else { self.rows.of(keys)? };
+        let read: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        if read == 0 {
+            return Ok(vec![]);
+        }
+        self.read_rows += read as u64;
+        self.fragment.run(vec![batches], task).await
+    }
+
+    /// Replaces the results of keys, and hands out the difference.
+    async fn change(&mut self, keys: &[u32], task: &Arc<TaskContext>) -> Result<Delta> {
+        if keys.is_empty() {
+            return Ok(vec![]);
+        }
+        let touched: usize = keys.iter().map(|key| self.rows.len_of(*key)).sum();
+        let whole = touched * 10 > self.rows.len() * TENTHS;
+        let mut new = vec![];
+        for mut batch in self.run(keys, whole, task).await? {
+            let mut slots = self.keys.of_results(&batch)?;
+            if whole && keys.len() < self.keys.index.len() {
+                let is_touched = |slot: &u32| self.is_touched.get(*slot as usize).copied().unwrap_or(false);
+                let mask = BooleanArray::from_iter(slots.iter().map(|slot| Some(is_touched(slot))));
+                batch = filter_record_batch(&batch, &mask)?;
+                slots.retain(is_touched);
+            }
+            if batch.num_rows() > 0 {
+                new.push((batch, slots));
+            }
+        }
+        let Some(results) = &mut self.results else { return Err(DataflowError::internal("results on close have no changes")) };
+        let mut delta: Delta = results.of(keys)?.into_iter().map(|batch| DeltaBatch::insertions(batch).negated()).collect();
+        delta.extend(new.iter().map(|(batch, _)| DeltaBatch::insertions(batch.clone())));
+        let delta = consolidate(&self.schema, &delta)?;
+        if !delta.is_empty() {
+            results.remove(keys)?;
+            for (batch, slots) in new {
+                results.apply(&DeltaBatch::insertions(batch), &slots)?;
+            }
+        }
+        Ok(delta)
+    }
+
+    /// The results of keys that have closed, in the order of their buckets.
+    async fn closed(&mut self, keys: &[u32], task: &Arc<TaskContext>) -> Result<Delta> {
+        let batches = self.run(keys, keys.len() == self.keys.index.len(), task).await?;
+        let Some((column, _)) = &self.keys.bucket else { return Ok(vec![]) };
+        let all = concat_batches(&self.schema, &batches)?;
+        let values = column.keys(all.column(self.keys.columns[column.column]))?;
+        if values.is_sorted() {
+            return Ok(vec![DeltaBatch::insertions(all)]);
+        }
+        let mut order: Vec<u32> = (0..all.num_rows() as u32).collect();
+        order.sort_by(|a, b| values[*a as usize].cmp(&values[*b as usize]));
+        Ok(vec![DeltaBatch::insertions(all).take(&UInt32Array::from(order))?])
+    }
+}
+
+#[async_trait]
+impl Operator for TouchedKeys {
+    fn needs_step(&self, context: &StepContext<'_>) -> Result<bool> {
+        match &self.keys.bucket {
+            Some((column, buckets)) if self.keys.index.len() > 0 => Ok(buckets.any_passed(&column.read(context.bounds)?)),
+            _ => Ok(false),
+        }
+    }
+
+    async fn step(&mut self, inputs: &[&[DeltaBatch]], context: &StepContext<'_>) -> Result<Delta> {
+        let floor = match &self.keys.bucket {
+            Some((column, _)) => column.read(context.bounds)?,
+            None => Floor::Unknown,
+        };
+        let touched = self.arrange(inputs[0])?;
+        let mut delta = vec![];
+        if self.results.is_some() {
+            let keys: Vec<u32> = touched.iter().map(|touched| touched.key).collect();
+            delta = self.change(&keys, context.task).await?;
+        }
+        for touched in &touched {
+            self.is_touched[touched.key as usize] = false;
+            if self.rows.len_of(touched.key) == 0 {
+                self.keys.remove(touched);
+            }
+        }
+        let closed = self.keys.pop_passed(floor);
+        if !closed.is_empty() {
+            match &mut self.results {
+                Some(results) => results.remove(&closed)?,
+                None => delta = self.closed(&closed, context.task).await?,
+            }
+            self.rows.remove(&closed)?;
+        }
+        self.keys.release(&closed);
+        Ok(delta)
+    }
+
+    fn checkpoint(&mut self) -> Result<Option<Saved>> {
+        let mut groups = vec![("rows".to_string(), self.rows.checkpoint()?)];
+        if let Some(results) = &self.results {
+            groups.push(("results".to_string(), results.checkpoint()?));
+        }
+        let floor = self.keys.bucket.as_ref().map_or(Floor::Unknown, |(column, _)| column.floor.clone());
+        Ok(Some(Saved { format: FORMAT, groups, detail: serde_json::json!({ "floor": floor }) }))
+    }
+
+    fn restore(&mut self, saved: &Saved) -> Result<()> {
+        saved.expect_format(FORMAT)?;
+        let floor: Floor = saved.detail("floor")?;
+        if let Some((column, _)) = &mut self.keys.bucket {
+            column.floor = floor;
+        }
+        let keys = &mut self.keys;
+        self.rows.restore(saved.group("rows"), |batch| {
+            let columns = keys.of_input(batch)?;
+            Ok(keys.insert(&columns)?.0)
+        })?;
+        if let Some(results) = &mut self.results {
+            results.restore(saved.group("results"), |batch| {
+                let batch = make_batch(&self.schema, batch.columns().to_vec(), batch.num_rows())?;
+                self.keys.of_results(&batch)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn stats(&self) -> StateStats {
+        StateStats {
+            rows: self.rows.len() + self.results.as_ref().map_or(0, KeyedRows::len),
+            bytes: self.rows.bytes() + self.results.as_ref().map_or(0, KeyedRows::bytes) + self.keys.bytes() + self.is_touched.capacity(),
+            touched_keys: self.touched_keys,
+            read_rows: self.read_rows,
+            dropped_rows: self.dropped_rows,
+        }
+    }
+}
