@@ -7,6 +7,7 @@ mod join;
 mod map;
 mod recompute;
 pub(crate) mod registry;
+mod session_window;
 mod static_join;
 mod union;
 mod unnest;

@@ -8,6 +8,7 @@ use crate::operators::input::Input;
 use crate::operators::join::Join;
 use crate::operators::map::Map;
 use crate::operators::recompute::Recompute;
+use crate::operators::session_window::SessionWindow;
 use crate::operators::static_join::StaticJoin;
 use crate::operators::union::Union;
 use crate::operators::unnest::Unnest;
@@ -41,6 +42,7 @@ pub(crate) fn build(node: &Node, context: &BuildContext<'_>) -> Result<Box<dyn O
         Op::Join { .. } => Box::new(Join::new(node, context)?),
         Op::Map { predicates, exprs } => Box::new(Map::new(node, predicates, exprs.as_deref(), context)?),
         Op::Recompute { plan } => Box::new(Recompute::new(node, plan, context)?),
+        Op::SessionWindow { .. } => Box::new(SessionWindow::new(node, context)?),
         Op::StaticJoin { .. } => Box::new(StaticJoin::new(node, context)?),
         Op::Union => Box::new(Union::new(node)),
         Op::Unnest { plan } => Box::new(Unnest::new(node, plan, context)?),

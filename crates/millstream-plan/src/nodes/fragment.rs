@@ -185,7 +185,7 @@ fn depends_on_ties(expr: &Expr) -> bool {
         Expr::Alias(alias) => depends_on_ties(&alias.expr),
         Expr::WindowFunction(call) => match &call.fun {
             WindowFunctionDefinition::WindowUDF(function) => {
-                !matches!(function.name(), "rank" | "dense_rank" | "percent_rank" | "cume_dist")
+                !matches!(function.name(), "rank" | "dense_rank" | "percent_rank" | "cume_dist" | "session_start" | "session_end")
             }
             WindowFunctionDefinition::AggregateUDF(_) => {
                 call.params.window_frame.units == datafusion::logical_expr::WindowFrameUnits::Rows

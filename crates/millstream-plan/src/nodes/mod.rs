@@ -7,7 +7,9 @@ mod join;
 mod map;
 mod ordered;
 mod scan;
+mod session_window;
 mod union;
 mod unnest;
 
 pub(crate) use map::passed_through;
+pub(crate) use session_window::groups_sessions;

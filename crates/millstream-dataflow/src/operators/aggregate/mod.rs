@@ -21,8 +21,9 @@
 //! Rows that come below the bound of an earlier epoch are counted as dropped. **Errors**: what arguments report; a negative row count.
 
 mod additive;
-mod call;
+pub(crate) mod call;
 mod groups;
+pub(crate) mod interner;
 #[cfg(test)]
 mod tests;
 
@@ -35,24 +36,21 @@ use crate::operators::registry::BuildContext;
 use crate::zset::{check_columns, expand};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::kernels::cmp::distinct;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use async_trait::async_trait;
-use call::{Arguments, Call};
-use datafusion::logical_expr::{EmitTo, Expr};
+use call::{Arguments, Call, NewRows};
+use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::PhysicalExpr;
-use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
-use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use groups::Groups;
+use interner::{Interner, Numbered};
 use millstream_plan::compile::compile_all;
 use millstream_plan::graph::{Emit, Node, Op};
 use millstream_types::delta::{Delta, DeltaBatch, Weights};
 use millstream_types::row_key::{RowKeyEncoder, canonical_floats};
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 const FORMAT: u32 = 1;
-/// Local groups beyond which the interner gives its memory back after the step.
-const KEEP_INTERNER: usize = 64 * 1024;
 
 /// The operator.
 pub(crate) struct Aggregate {
@@ -61,8 +59,8 @@ pub(crate) struct Aggregate {
     calls: Vec<Call>,
     retracting: bool,
     emit: Emit,
-    /// Numbers the groups of a delta; `None` for a global aggregate. The mutex is never locked: it makes the operator `Sync`.
-    interner: Option<Mutex<Box<dyn GroupValues>>>,
+    /// Numbers the groups of a delta.
+    interner: Interner,
     groups: Groups,
     touched_keys: u64,
     dropped_rows: u64,
@@ -116,19 +114,13 @@ impl Aggregate {
             None if *emit == Emit::OnClose => return Err(DataflowError::internal("groups can only close by a bucket column")),
             None => None,
         };
-        let interner = if key_types.is_empty() {
-            None
-        } else {
-            let fields: Vec<Field> = key_types.iter().enumerate().map(|(n, t)| Field::new(format!("k{n}"), t.clone(), true)).collect();
-            Some(Mutex::new(new_group_values(Arc::new(Schema::new(fields)), &GroupOrdering::None)?))
-        };
         Ok(Self {
             schema: Arc::clone(&node.schema),
             group,
             calls,
             retracting: *retracting,
             emit: *emit,
-            interner,
+            interner: Interner::new(&key_types)?,
             groups: Groups::new(&key_types, &state_types, bucket)?,
             touched_keys: 0,
             dropped_rows: 0,
@@ -137,14 +129,7 @@ impl Aggregate {
 
     /// Splits state columns by call; the row count, if there is one, is left out.
     fn by_call<'a>(&self, states: &'a [ArrayRef]) -> Vec<&'a [ArrayRef]> {
-        let mut rest = &states[usize::from(self.retracting)..];
-        let mut parts = Vec::with_capacity(self.calls.len());
-        for call in &self.calls {
-            let (part, tail) = rest.split_at(call.state_types.len());
-            parts.push(part);
-            rest = tail;
-        }
-        parts
+        call::split_states(&self.calls, &states[usize::from(self.retracting)..])
     }
 
     /// Evaluates the keys and numbers the groups. Rows of groups that were dropped in an earlier epoch are left out.
@@ -173,28 +158,16 @@ impl Aggregate {
                     columns = columns.iter().map(|column| arrow::compute::filter(column, &mask)).collect::<std::result::Result<_, _>>()?;
                 }
             }
-            if part.num_rows() > 0 {
+            let rows = part.num_rows();
+            if rows > 0 {
                 parts.push(Part { batch: part.batch, groups: vec![], weights: part.weights });
-                keys.push(columns);
+                keys.push((columns, rows));
             }
         }
-        let Some(interner) = &mut self.interner else {
-            for part in &mut parts {
-                part.groups = vec![0; part.batch.num_rows()];
-            }
-            return Ok(Touched { keys: vec![], count: 1, parts });
-        };
-        let interner = interner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if parts.is_empty() {
-            return Ok(Touched { keys: vec![], count: 0, parts });
+        let Numbered { keys, count, rows } = self.interner.number(&keys)?;
+        for (part, groups) in parts.iter_mut().zip(rows) {
+            part.groups = groups;
         }
-        for (part, columns) in parts.iter_mut().zip(&keys) {
-            interner.intern(columns, &mut part.groups)?;
-        }
-        let count = interner.len();
-        let keys = interner.emit(EmitTo::All)?;
-        // Not every kind of interner forgets its keys when it hands them out.
-        interner.clear_shrink(if count > KEEP_INTERNER { 0 } else { count });
         Ok(Touched { keys, count, parts })
     }
 
@@ -214,7 +187,7 @@ impl Aggregate {
         });
         let known: Vec<usize> = (0..present.len()).collect();
         let mut reached = present.len();
-        let parts: Vec<(&RecordBatch, Cow<'_, [usize]>, usize)> = touched
+        let parts: Vec<NewRows<'_>> = touched
             .parts
             .iter()
             .map(|part| {
@@ -223,27 +196,10 @@ impl Aggregate {
                     None => part.groups.as_slice().into(),
                 };
                 reached = groups.iter().fold(reached, |reached, group| reached.max(group + 1));
-                (&part.batch, groups, reached)
+                NewRows { batch: &part.batch, groups, reached }
             })
             .collect();
-        let mut states = Vec::new();
-        let mut values = Vec::new();
-        for (index, call) in self.calls.iter().enumerate() {
-            let mut accumulator = call.accumulator()?;
-            if let Some(old) = old.get(index) {
-                call.merge(accumulator.as_mut(), old, &known, present.len())?;
-            }
-            if parts.is_empty() && present.is_empty() {
-                call.update_nothing(accumulator.as_mut())?;
-            }
-            for (batch, groups, reached) in &parts {
-                call.update(accumulator.as_mut(), &call.arguments(batch)?, groups, *reached)?;
-            }
-            match final_only {
-                true => values.push(accumulator.evaluate(EmitTo::All)?),
-                false => states.extend(call.state(accumulator.as_mut(), touched.count)?),
-            }
-        }
+        let (mut states, mut values) = call::accumulate(&self.calls, &old, &known, &parts, touched.count, final_only)?;
         if let Some(numbers) = numbers {
             let order = UInt32Array::from_iter_values(numbers.iter().map(|number| *number as u32));
             states = take_columns(&states, &order)?;
@@ -280,7 +236,7 @@ impl Aggregate {
             additive::contribution(call, &arguments, touched.count).map(Some)
         };
         let old = if known { self.by_call(&old) } else { vec![] };
-        let alive = BooleanArray::from_iter(counts.iter().map(|count| Some(*count > 0 || self.interner.is_none())));
+        let alive = BooleanArray::from_iter(counts.iter().map(|count| Some(*count > 0 || self.interner.is_unit())));
         let mut states: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(counts))];
         for (index, call) in self.calls.iter().enumerate() {
             let (plus, minus) = (contributions(&plus, call)?, contributions(&minus, call)?);
@@ -465,7 +421,7 @@ fn by_sign(parts: &[Part], sign: i64) -> Result<Vec<Part>> {
 }
 
 /// By row: all columns have the same value (NULL equals NULL, floats by their bits).
-fn same_rows(old: &[ArrayRef], new: &[ArrayRef], count: usize) -> Result<Vec<bool>> {
+pub(crate) fn same_rows(old: &[ArrayRef], new: &[ArrayRef], count: usize) -> Result<Vec<bool>> {
     let mut same = vec![true; count];
     for (old, new) in old.iter().zip(new) {
         if old.data_type().is_nested() {
@@ -487,7 +443,7 @@ fn same_rows(old: &[ArrayRef], new: &[ArrayRef], count: usize) -> Result<Vec<boo
 #[async_trait]
 impl Operator for Aggregate {
     fn needs_step(&self, context: &StepContext<'_>) -> Result<bool> {
-        if context.first && self.interner.is_none() {
+        if context.first && self.interner.is_unit() {
             return Ok(true);
         }
         match &self.groups.bucket {
@@ -502,7 +458,7 @@ impl Operator for Aggregate {
             None => Floor::Unknown,
         };
         let touched = self.pre_group(inputs[0])?;
-        if touched.parts.is_empty() && self.interner.is_none() && !context.first {
+        if touched.parts.is_empty() && self.interner.is_unit() && !context.first {
             return Ok(vec![]);
         }
         self.apply(&touched, floor)
