@@ -8,7 +8,7 @@ use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast;
 use millstream_plan::compile::CheckedArithmetic;
-use millstream_plan::functions::{EpochClock, all_aggregate_functions, all_scalar_functions};
+use millstream_plan::functions::{EpochClock, all_aggregate_functions, all_scalar_functions, all_window_functions};
 use millstream_plan::optimize::mended_rules;
 use std::sync::Arc;
 
@@ -79,6 +79,9 @@ pub fn base_state(epoch_clock: &Arc<EpochClock>, adopted: Option<&SessionContext
     }
     for function in all_aggregate_functions() {
         datafusion::execution::FunctionRegistry::register_udaf(&mut state, function)?;
+    }
+    for function in all_window_functions() {
+        datafusion::execution::FunctionRegistry::register_udwf(&mut state, function)?;
     }
     Ok(state)
 }

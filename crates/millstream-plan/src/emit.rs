@@ -9,7 +9,7 @@
 use crate::canonical::as_column;
 use crate::error::{PlanError, Result};
 use crate::graph::{Bucket, Emit, Node, NodeId, Op, Properties, Strategy};
-use crate::nodes::passed_through;
+use crate::nodes::{groups_sessions, passed_through};
 use crate::relation::{Relation, RelationKind};
 use crate::translate::{NewNode, Part, Translator};
 use arrow::datatypes::DataType;
@@ -67,6 +67,7 @@ pub(crate) fn is_final(translator: &Translator, node: NodeId, column: usize) -> 
         Op::Aggregate { bucket: Some(bucket), .. } | Op::TouchedKeys { bucket: Some(bucket), .. } => {
             bucket.column == column && bucket.bound.is_epoch()
         }
+        Op::SessionWindow { emit: Emit::OnClose, bucket: Some(bucket), .. } => bucket.column == column,
         Op::Map { exprs: None, .. } => is_final(translator, node.inputs[0], column),
         Op::Map { exprs: Some(exprs), .. } => {
             let below = &translator.get(node.inputs[0]).df_schema;
@@ -91,7 +92,12 @@ pub(crate) fn is_final(translator: &Translator, node: NodeId, column: usize) -> 
             column < translator.get(node.inputs[0]).schema.fields().len() && is_final(translator, node.inputs[0], column)
         }
         Op::Join { join_type, on, .. } => join_is_final(translator, node, *join_type, on, column),
-        Op::Aggregate { .. } | Op::Input { .. } | Op::PreAggregate { .. } | Op::Recompute { .. } | Op::TouchedKeys { .. } => false,
+        Op::Aggregate { .. }
+        | Op::Input { .. }
+        | Op::PreAggregate { .. }
+        | Op::Recompute { .. }
+        | Op::SessionWindow { .. }
+        | Op::TouchedKeys { .. } => false,
     }
 }
 
@@ -160,13 +166,17 @@ fn window_close(translator: &mut Translator, input: NodeId, bucket: Bucket) -> N
 /// What would bound an output column, per stream of the query.
 fn remedies(translator: &Translator, plan: &LogicalPlan) -> Result<Vec<String>> {
     let mut scans = vec![];
+    let mut sentences = BTreeSet::new();
     plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            scans.push(scan.clone());
+        match node {
+            LogicalPlan::TableScan(scan) => scans.push(scan.clone()),
+            LogicalPlan::Aggregate(aggregate) if groups_sessions(aggregate) => {
+                sentences.insert("A session closes by its end: select window_end.".to_string());
+            }
+            _ => {}
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    let mut sentences = BTreeSet::new();
     for scan in scans {
         // Scans of working tables are not in the catalog.
         if let Ok(Some(relation)) = translator.relation(&scan)

@@ -11,6 +11,7 @@
 
 use crate::bound::Bound;
 use crate::graph::{Emit, Graph, Keep, Node, NodeId, Op, Strategy};
+use arrow::datatypes::IntervalMonthDayNano;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -95,6 +96,12 @@ fn details(node: &Node, inputs: &[&Node]) -> String {
             let by = if group.is_empty() { "all rows".to_string() } else { format!("by {}", named(group, node)) };
             if aggregates.is_empty() { by } else { format!("{by}: {}", list(aggregates, ", ")) }
         }
+        Op::SessionWindow { key, time, gap_micros, aggregates, .. } => {
+            let gap = show_literal(&ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, 0, gap_micros * 1_000))));
+            let by = if key.is_empty() { "all rows".to_string() } else { format!("by {}", list(key, ", ")) };
+            let sessions = format!("{by}, sessions of {} with a gap of {gap}", show(time));
+            if aggregates.is_empty() { sessions } else { format!("{sessions}: {}", list(aggregates, ", ")) }
+        }
         Op::StaticJoin { join_type, on, filter, null_aware, .. } | Op::Join { join_type, on, filter, null_aware, .. } => {
             let mut parts = vec![if *null_aware { "NOT IN".to_string() } else { join_type.to_string() }];
             if !on.is_empty() {
@@ -124,9 +131,10 @@ fn facts(graph: &Graph, node: &Node) -> Vec<String> {
     };
     let kind = if node.properties.append_only { "append-only" } else { "retracting" };
     let close = match &node.op {
-        Op::Aggregate { emit: Emit::OnClose, .. } | Op::TouchedKeys { emit: Emit::OnClose, .. } | Op::WindowClose { .. } => {
-            ", on window close"
-        }
+        Op::Aggregate { emit: Emit::OnClose, .. }
+        | Op::SessionWindow { emit: Emit::OnClose, .. }
+        | Op::TouchedKeys { emit: Emit::OnClose, .. }
+        | Op::WindowClose { .. } => ", on window close",
         _ => "",
     };
     let clock = if node.properties.clock_dependent { ", follows the clock" } else { "" };
@@ -149,6 +157,8 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
         Op::Aggregate { group, .. } if group.is_empty() => Some("one row".into()),
         Op::Aggregate { bucket: Some(bucket), .. } => Some(format!("a row per group, {}", bounded(&bucket.bound, bucket.column))),
         Op::Aggregate { .. } => Some(format!("a row per group, {}", size())),
+        Op::SessionWindow { bucket: Some(bucket), .. } => Some(format!("a row per session, {}", bounded(&bucket.bound, bucket.column))),
+        Op::SessionWindow { .. } => Some(format!("a row per session, {}", size())),
         Op::StaticJoin { .. } => Some("the input at rest".into()),
         Op::Join { keep, shared, .. } => {
             let kept = |side: usize| match &keep[side] {
@@ -190,6 +200,7 @@ fn joined(kept: &str) -> String {
 fn is_unbounded(graph: &Graph, node: &Node) -> bool {
     let grows = match &node.op {
         Op::Aggregate { group, bucket, .. } => !group.is_empty() && bucket.is_none(),
+        Op::SessionWindow { bucket, .. } => bucket.is_none(),
         Op::Join { .. } => return [0, 1].into_iter().any(|side| side_is_unbounded(graph, node, side)),
         Op::Recompute { .. } => true,
         Op::TouchedKeys { bucket, .. } => bucket.is_none(),
@@ -249,6 +260,9 @@ fn unbounded_sentence(graph: &Graph, node: &Node) -> String {
                 remedies(&node.inputs, |input| remedy(input, "Group or partition"))
             )
         }
+        Op::SessionWindow { .. } => {
+            format!("{} keeps a row per session forever.{}", node_label(node), remedies(&node.inputs, session_remedy))
+        }
         _ => format!("{} keeps a row per group forever.{}", node_label(node), remedies(&node.inputs, |input| remedy(input, "Group"))),
     }
 }
@@ -259,6 +273,11 @@ fn join_remedy(other: &Node) -> Option<String> {
     let timed = other.properties.bounds.iter().position(|bound| bound.as_ref().is_some_and(|bound| !bound.is_epoch()));
     let time = timed.map_or("the event time (WATERMARK)".to_string(), |column| format!("\"{}\"", columns[column]));
     Some(format!("Join also on equal windows, or on a range of times around {time} of \"{relation}\", to bound it."))
+}
+
+fn session_remedy(input: &Node) -> Option<String> {
+    let Op::Input { relation, .. } = &input.op else { return None };
+    Some(format!("Sessions over the event time (WATERMARK) of \"{relation}\" are dropped when it has passed them."))
 }
 
 /// What would let groups be dropped.

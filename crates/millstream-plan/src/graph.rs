@@ -180,6 +180,22 @@ pub enum Op {
         /// Aggregate function calls over the input.
         aggregates: Vec<Expr>,
     },
+    /// SESSION, grouped by its key and the session. The input is append-only. Output: the keys, `window_start`, `window_end`, then one
+    /// column per aggregate.
+    SessionWindow {
+        /// What sessions are apart by, over the input.
+        key: Vec<Expr>,
+        /// The time, over the input: `Timestamp(µs)`.
+        time: Expr,
+        /// A row more than this after the one before it starts a session.
+        gap_micros: i64,
+        /// Aggregate function calls over the input, aliases stripped.
+        aggregates: Vec<Expr>,
+        /// When sessions are handed out.
+        emit: Emit,
+        /// How state is dropped: by `window_end`, whose bound is that of the time.
+        bucket: Option<Bucket>,
+    },
     /// Join of a changing left input (0) with a right input (1) that is [`Op::Constant`].
     /// Linear: Inner, Left, LeftSemi, LeftAnti, LeftMark; a plan with the constant on the left is mirrored by the planner
     /// with a `Map` above that restores column order.
@@ -253,6 +269,7 @@ impl Op {
             Op::Aggregate { aggregates, .. } if aggregates.is_empty() => "Distinct",
             Op::Aggregate { .. } => "Aggregate",
             Op::PreAggregate { .. } => "PreAggregate",
+            Op::SessionWindow { .. } => "SessionWindow",
             Op::StaticJoin { .. } => "StaticJoin",
             Op::Join { .. } => "Join",
             Op::Recompute { .. } => "Recompute",

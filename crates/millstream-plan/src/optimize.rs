@@ -6,12 +6,14 @@
 //! - `filter_null_join_keys` on: rows that can never match do not enter join state;
 //! - `push_down_limit` off: it moves "any n rows" into scans and below joins, where each run would choose others;
 //! - `single_distinct_aggregation_to_group_by` not beside `min` and `max`, which it puts over an aggregate whose rows are taken back,
-//!   and not beside sums of decimals, whose type it widens twice (a batch session needs that too: [`mended_rules`]);
+//!   and not beside sums of decimals, whose type it widens twice (a batch session needs that too: [`mended_rules`]), nor where it would
+//!   come between SESSION and its GROUP BY;
 //! - constants are folded with overflow checks ([`CheckedConstants`]).
 
 use crate::compile::with_checked_arithmetic;
 use crate::error::Result;
 use crate::functions::clock::with_frozen;
+use crate::nodes::groups_sessions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
@@ -98,7 +100,9 @@ impl OptimizerRule for DistinctToGroupBy {
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> datafusion::common::Result<Transformed<LogicalPlan>> {
         match &plan {
-            LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.iter().any(|expr| stays_whole(expr, aggregate.input.schema())) => {
+            LogicalPlan::Aggregate(aggregate)
+                if aggregate.aggr_expr.iter().any(|expr| stays_whole(expr, aggregate.input.schema())) || groups_sessions(aggregate) =>
+            {
                 Ok(Transformed::no(plan))
             }
             _ => self.0.rewrite(plan, config),

@@ -173,6 +173,13 @@ fn translated_text(text: &str) -> Translated {
         };
     }
     if let Some(call) = between(text, "No function matches the given name and argument types '", "'.") {
+        // SESSION is written with functions that nobody has asked for by name.
+        if let Some(time) = call.strip_prefix("session_").and_then(|call| between(call, "(", ",")) {
+            return plain(
+                format!("the time column of SESSION has type {}, not TIMESTAMP", sql_types(time)),
+                Some("Compute the time in a subquery, for example with to_timestamp.".into()),
+            );
+        }
         let candidates = text.split_once("Candidate functions:").map_or("", |(_, list)| list);
         let candidates: Vec<&str> = candidates.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let more = if candidates.len() > 6 { ", ..." } else { "" };

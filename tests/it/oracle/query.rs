@@ -16,6 +16,7 @@ pub(super) const KINDS: &[&str] = &[
     "closed",
     "closed join",
     "closed places",
+    "closed session",
     "distinct",
     "distinct on",
     "except",
@@ -37,6 +38,7 @@ pub(super) const KINDS: &[&str] = &[
     "scalar",
     "scan",
     "self join",
+    "session",
     "static join",
     "top",
     "tumble",
@@ -97,13 +99,15 @@ impl<'a> Grammar<'a> {
 
     /// A query of a view: of at most `depth` constructs above the tables, or one that emits on window close.
     pub(super) fn view(&mut self, depth: usize) -> Query {
-        let closed = match self.rng.random_range(0..20) {
+        let closed = match self.rng.random_range(0..22) {
             0..2 => self.closed(),
             2..4 => self.closed_join(),
             4 => self.band_join(true),
-            8 => self.closed_places(),
             // Straight over a table, where a row that goes often was the least of its group.
             5..8 => Some(self.aggregate(0)),
+            8 => self.closed_places(),
+            9 => self.closed_session(),
+            10 => Some(self.session(0)),
             _ => None,
         };
         closed.unwrap_or_else(|| self.query(depth))
@@ -115,7 +119,7 @@ impl<'a> Grammar<'a> {
             return self.scan();
         }
         let below = depth - 1;
-        match self.rng.random_range(0..31) {
+        match self.rng.random_range(0..32) {
             0..2 => self.filter(below),
             2..4 => self.project(below),
             4..8 => self.aggregate(below),
@@ -137,6 +141,7 @@ impl<'a> Grammar<'a> {
             26 => self.band_join(false).unwrap_or_else(|| self.self_join()),
             27..29 => self.frame(below),
             29 => self.distinct_on(below),
+            30 => self.session(below),
             _ => self.join(below),
         }
     }
@@ -727,6 +732,61 @@ impl<'a> Grammar<'a> {
         Some(query)
     }
 
+    /// SESSION over any relation with a time that is not NULL, grouped by its key and the session.
+    fn session(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let Some(time) = part.columns.iter().find(|column| column.kind == Type::Time).map(|column| column.name.clone()) else {
+            return part;
+        };
+        let Some(key) = self.partition(&part.columns) else { return part };
+        let key = part.columns.iter().find(|column| column.name == key).expect("it was just picked").clone();
+        let columns: Vec<Column> =
+            [key.kind, Type::Time, Type::Time, Type::Int].into_iter().map(|kind| Column { name: self.name(), kind }).collect();
+        let gap = format!("INTERVAL '{} seconds'", self.pick(&[4, 10, 17]));
+        let having = if self.rng.random_ratio(1, 4) { " HAVING count(*) > 1" } else { "" };
+        let [k, start, end, n] = [0, 1, 2, 3].map(|index| columns[index].name.clone());
+        let mut query = node("session", vec![part], columns, |_| String::new());
+        let known = |text: &str| format!("SELECT * FROM ({text}) AS k WHERE {time} IS NOT NULL");
+        let key = &key.name;
+        query.sql = format!(
+            "SELECT {key} AS {k}, window_start AS {start}, window_end AS {end}, count(*) AS {n} \
+             FROM SESSION(({}) PARTITION BY {key}, {time}, {gap}) GROUP BY {key}, window_start, window_end{having}",
+            known(&query.parts[0].sql)
+        );
+        query.batch_sql = format!(
+            "SELECT {key} AS {k}, min({time}) AS {start}, max({time}) + {gap} AS {end}, count(*) AS {n} \
+             FROM ({}) AS q GROUP BY {key}, session{having}",
+            numbered_sessions(&known(&query.parts[0].batch_sql), key, &time, &gap)
+        );
+        query
+    }
+
+    /// Sessions of a watermarked stream, each once.
+    fn closed_session(&mut self) -> Option<Query> {
+        let at = self.watermarked()?;
+        let table = self.tables[at].clone();
+        let (time, key) = (&table.columns.last()?.name, &table.columns[0].name);
+        let gap = format!("INTERVAL '{} seconds'", self.pick(&[3, 8]));
+        let mut query = node("closed session", vec![], vec![], |_| String::new());
+        query.columns = vec![
+            Column { name: "e".into(), kind: Type::Time },
+            Column { name: "k".into(), kind: Type::Int },
+            Column { name: "n".into(), kind: Type::Int },
+            Column { name: "first".into(), kind: Type::Time },
+        ];
+        query.sql = format!(
+            "SELECT window_end AS e, {key} AS k, count(*) AS n, min({time}) AS first FROM SESSION({} PARTITION BY {key}, {time}, {gap}) \
+             GROUP BY window_start, window_end, {key} EMIT ON WINDOW CLOSE",
+            table.name
+        );
+        query.batch_sql = format!(
+            "SELECT max({time}) + {gap} AS e, {key} AS k, count(*) AS n, min({time}) AS first FROM ({}) AS q GROUP BY {key}, session",
+            numbered_sessions(&format!("SELECT * FROM {}", table.name), key, time, &gap)
+        );
+        query.closes = Some(Closing { watermarks: vec![(at, 0)], column: "e".into(), inclusive: false });
+        Some(query)
+    }
+
     /// A scalar expression over columns.
     fn expression(&mut self, columns: &[Column], depth: usize) -> (String, Type) {
         let column = self.pick(columns);
@@ -782,6 +842,15 @@ impl<'a> Grammar<'a> {
             format!("({name} IN ({literal}, {literal}))"),
         ])
     }
+}
+
+/// The rows of `text` with the number of their session, in plain SQL.
+fn numbered_sessions(text: &str, key: &str, time: &str, gap: &str) -> String {
+    let over = format!("OVER (PARTITION BY {key} ORDER BY {time})");
+    format!(
+        "SELECT *, sum(fresh) {over} AS session FROM \
+         (SELECT *, CASE WHEN {time} > lag({time}) {over} + {gap} THEN 1 ELSE 0 END AS fresh FROM ({text}) AS t) AS f"
+    )
 }
 
 fn names(columns: &[Column]) -> String {

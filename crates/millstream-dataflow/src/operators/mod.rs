@@ -8,6 +8,7 @@ mod join;
 mod map;
 mod recompute;
 pub(crate) mod registry;
+mod session_window;
 mod static_join;
 mod touched_keys;
 mod union;

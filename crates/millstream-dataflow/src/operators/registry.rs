@@ -9,6 +9,7 @@ use crate::operators::input::Input;
 use crate::operators::join::Join;
 use crate::operators::map::Map;
 use crate::operators::recompute::Recompute;
+use crate::operators::session_window::SessionWindow;
 use crate::operators::static_join::StaticJoin;
 use crate::operators::touched_keys::TouchedKeys;
 use crate::operators::union::Union;
@@ -44,6 +45,7 @@ pub(crate) fn build(node: &Node, context: &BuildContext<'_>) -> Result<Box<dyn O
         Op::Map { predicates, exprs } => Box::new(Map::new(node, predicates, exprs.as_deref(), context)?),
         Op::PreAggregate { .. } => Box::new(PreAggregate::new(node, context)?),
         Op::Recompute { plan } => Box::new(Recompute::new(node, plan, context)?),
+        Op::SessionWindow { .. } => Box::new(SessionWindow::new(node, context)?),
         Op::StaticJoin { .. } => Box::new(StaticJoin::new(node, context)?),
         Op::TouchedKeys { .. } => Box::new(TouchedKeys::new(node, context)?),
         Op::Union => Box::new(Union::new(node)),

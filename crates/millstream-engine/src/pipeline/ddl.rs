@@ -1023,7 +1023,9 @@ fn columns_text(schema: &SchemaRef) -> String {
 fn closes_by_clock(node: &millstream_plan::graph::Node) -> bool {
     use millstream_plan::graph::Emit as GraphEmit;
     let bucket = match &node.op {
-        Op::Aggregate { bucket, emit: GraphEmit::OnClose, .. } => bucket.as_ref(),
+        Op::Aggregate { bucket, emit: GraphEmit::OnClose, .. } | Op::SessionWindow { bucket, emit: GraphEmit::OnClose, .. } => {
+            bucket.as_ref()
+        }
         Op::WindowClose { bucket } => Some(bucket),
         _ => None,
     };

@@ -1,8 +1,9 @@
-//! Scalar and aggregate functions that Millstream adds to DataFusion's, or puts in their place.
+//! Scalar, aggregate and window functions that Millstream adds to DataFusion's, or puts in their place.
 //!
 //! | function | why |
 //! | --- | --- |
 //! | `tumble_start`, `hop_starts`, `cumulate_ends`, `window_end` | windows; window table functions are rewritten to them |
+//! | `session_start`, `session_end` | session windows, likewise |
 //! | `now`, `current_timestamp`, `current_date`, `current_time` | read the epoch clock, in microseconds |
 //! | `proctime` | refused outside stream definitions |
 //! | `to_timestamp` | microseconds |
@@ -11,6 +12,7 @@
 pub mod calendar;
 pub mod clock;
 pub mod grid;
+pub mod session_window;
 pub mod sum;
 pub mod to_timestamp;
 pub mod windows;
@@ -20,7 +22,7 @@ pub use clock::EpochClock;
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::registry::FunctionRegistry;
-use datafusion::logical_expr::{AggregateUDF, Expr, ExprSchemable, ScalarUDF};
+use datafusion::logical_expr::{AggregateUDF, Expr, ExprSchemable, ScalarUDF, WindowUDF};
 use std::sync::Arc;
 
 /// All scalar functions, sorted by name. `clock` is what `now()` reads.
@@ -43,6 +45,11 @@ pub fn all_aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     vec![Arc::new(sum::avg()), Arc::new(sum::sum())]
 }
 
+/// All window functions, sorted by name.
+pub fn all_window_functions() -> Vec<Arc<WindowUDF>> {
+    vec![Arc::new(session_window::session_end()), Arc::new(session_window::session_start())]
+}
+
 /// Puts all functions into a session, in place of those with the same names.
 ///
 /// # Errors
@@ -53,6 +60,9 @@ pub fn register(state: &mut SessionState, clock: Arc<EpochClock>) -> datafusion:
     }
     for function in all_aggregate_functions() {
         state.register_udaf(function)?;
+    }
+    for function in all_window_functions() {
+        state.register_udwf(function)?;
     }
     Ok(())
 }

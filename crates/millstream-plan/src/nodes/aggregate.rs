@@ -55,6 +55,9 @@ impl Translator<'_> {
         if let [Expr::GroupingSet(sets)] = aggregate.group_expr.as_slice() {
             return self.grouping_sets(plan, aggregate, sets);
         }
+        if let Some(node) = self.session_window(aggregate, demand)? {
+            return Ok(Part::Node(node));
+        }
         if let Some(column) = demand.filter(|column| *column < aggregate.group_expr.len())
             && let Some(part) = self.final_aggregate(plan, aggregate, column)?
         {

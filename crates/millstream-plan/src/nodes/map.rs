@@ -173,7 +173,7 @@ fn count_uses(expr: &Expr, index: usize, schema: &DFSchema) -> usize {
     counts.into_iter().filter(|(column, _)| schema.maybe_index_of_column(column) == Some(index)).map(|(_, count)| count).sum()
 }
 
-/// The expression with the columns of `schema` replaced.
+/// The expression with every column replaced by the expression in its place.
 pub(crate) fn substitute(expr: &Expr, schema: &DFSchema, replacements: &[Expr]) -> Result<Expr> {
     let replaced = expr.clone().transform_up(|node| match &node {
         Expr::Column(column) => Ok(Transformed::yes(replacements[schema.index_of_column(column)?].clone())),

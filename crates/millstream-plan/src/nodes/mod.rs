@@ -9,8 +9,10 @@ mod map;
 mod ordered;
 mod panes;
 mod scan;
+mod session_window;
 mod union;
 mod unnest;
 mod window;
 
 pub(crate) use map::passed_through;
+pub(crate) use session_window::groups_sessions;

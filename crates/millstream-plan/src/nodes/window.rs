@@ -175,7 +175,7 @@ fn ties(expr: &Expr) -> Ties {
     let by_place = frame.units == WindowFrameUnits::Rows;
     match &call.fun {
         WindowFunctionDefinition::WindowUDF(function) => match function.name() {
-            "rank" | "dense_rank" | "percent_rank" | "cume_dist" => Ties::Alike,
+            "rank" | "dense_rank" | "percent_rank" | "cume_dist" | "session_start" | "session_end" => Ties::Alike,
             "row_number" | "ntile" | "lag" | "lead" => Ties::Any,
             "first_value" | "last_value" | "nth_value" if by_place || whole => Ties::Any,
             // Where the frame ends does not matter.

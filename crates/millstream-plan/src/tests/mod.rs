@@ -2,6 +2,7 @@
 
 mod functions;
 mod plans;
+mod session_window;
 
 use crate::functions::{EpochClock, register};
 use crate::optimize::{optimize, session_state_for_continuous};

@@ -20,6 +20,9 @@ const HOP: &str = "(SELECT *, window_end(window_start, INTERVAL '10 seconds') AS
     FROM (SELECT *, unnest(hop_starts(ts, INTERVAL '5 seconds', INTERVAL '10 seconds')) AS window_start FROM bids))";
 const ROW_NUMBER: &str = "SELECT * FROM (SELECT auction, price, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rn
     FROM bids) WHERE rn <= 3";
+pub(super) const SESSION: &str =
+    "(SELECT *, session_start(ts, INTERVAL '10 seconds') OVER (PARTITION BY bidder ORDER BY ts) AS window_start,
+    session_end(ts, INTERVAL '10 seconds') OVER (PARTITION BY bidder ORDER BY ts) AS window_end FROM bids)";
 const CLOSURE: &str = "WITH RECURSIVE r AS (SELECT a, b FROM edges UNION SELECT r.a, e.b FROM r JOIN edges e ON r.b = e.a)
     SELECT a, b FROM r";
 
@@ -810,6 +813,8 @@ async fn graphs_are_complete() {
         "SELECT DISTINCT ON (auction) auction, price FROM bids ORDER BY auction, ts DESC".into(),
         "SELECT unnest(make_array(price, auction)) AS x FROM bids".into(),
         ROW_NUMBER.into(),
+        format!("SELECT bidder, window_end, sum(price) AS s FROM {SESSION} GROUP BY bidder, window_start, window_end"),
+        format!("SELECT auction, window_end FROM {SESSION}"),
         CLOSURE.into(),
     ];
     for sql in &queries {
@@ -859,6 +864,15 @@ async fn check_node(sql: &str, graph: &Graph, node: &Node, state: &SessionState)
             compile_all(group, &inputs[0].df_schema, state).unwrap();
             assert_eq!(group.len() + aggregates.len(), node.schema.fields().len(), "{at}");
             assert!(bucket.as_ref().is_none_or(|bucket| bucket.column < group.len()), "{at}");
+        }
+        Op::SessionWindow { key, time, aggregates, bucket, .. } => {
+            let keys = compile_all(key, &inputs[0].df_schema, state).unwrap();
+            let time = compile(time, &inputs[0].df_schema, state).unwrap();
+            let mut found: Vec<_> = keys.iter().map(|expr| expr.data_type(&inputs[0].schema).unwrap()).collect();
+            found.extend([time.data_type(&inputs[0].schema).unwrap(), time.data_type(&inputs[0].schema).unwrap()]);
+            assert_eq!(found, types(node)[..key.len() + 2], "{at}");
+            assert_eq!(key.len() + 2 + aggregates.len(), node.schema.fields().len(), "{at}");
+            assert!(bucket.as_ref().is_none_or(|bucket| bucket.column == key.len() + 1), "{at}");
         }
         Op::StaticJoin { on, filter, filter_schema, .. } | Op::Join { on, filter, filter_schema, .. } => {
             assert_eq!(matches!(node.op, Op::StaticJoin { .. }), matches!(inputs[1].op, Op::Constant { .. }), "{at}");

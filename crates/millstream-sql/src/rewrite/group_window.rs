@@ -1,18 +1,20 @@
-//! Windows in GROUP BY: `GROUP BY TUMBLE(ts, size)`, `GROUP BY HOP(ts, slide, size)`, `GROUP BY window(ts, size [, slide])`.
+//! Windows in GROUP BY: `GROUP BY TUMBLE(ts, size)`, `GROUP BY HOP(ts, slide, size)`, `GROUP BY window(ts, size [, slide])`,
+//! `GROUP BY k, SESSION(ts, gap)`, `GROUP BY k, session_window(ts, gap)`.
 //!
-//! The older SQL of Flink and Calcite, and Spark's `window` function with its own order of arguments. The relation after FROM
+//! The older SQL of Flink and Calcite, and Spark's `window` functions with their own order of arguments. The relation after FROM
 //! becomes the derived table that the window table function gives, the window in GROUP BY its columns `window_start` and
-//! `window_end`, and `TUMBLE_START(ts, size)` or `window.start` a reference to them. Over a join it is not known which side
-//! has the time column: there TUMBLE becomes an expression, and HOP is refused.
+//! `window_end`, and `TUMBLE_START(ts, size)` or `window.start` a reference to them. What else a session is grouped by is its key.
+//! Over a join it is not known which side has the time column: there TUMBLE becomes an expression, and the others are refused.
 
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     AccessExpr, Expr, FunctionArg, GroupByExpr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Spanned, TableFactor,
-    VisitMut, VisitorMut,
+    Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use sqlparser::tokenizer::Span;
 
+use super::session_window::SessionWindow;
 use super::window::{Window, WindowKind, window_column};
 use super::window_tvf::Arguments;
 use super::{alias, plain_call, qualifier, template_expr, unnamed_argument, visit_result, visit_step};
@@ -46,11 +48,27 @@ fn rewrite_body(body: &mut SetExpr, order_by: Option<&mut OrderBy>) -> Result<()
 
 /// The window found in GROUP BY.
 struct GroupWindow {
-    /// `tumble`, `hop` or `window`.
+    /// `tumble`, `hop`, `session`, `window` or `session_window`.
     word: String,
     /// The arguments as text, which TUMBLE_START and its like must repeat.
     arguments: String,
-    window: Window,
+    window: Kind,
+}
+
+enum Kind {
+    Grid(Window),
+    Session(SessionWindow),
+}
+
+impl GroupWindow {
+    /// Whether the window is a value with the fields `start` and `end`, as in Spark.
+    fn is_struct(&self) -> bool {
+        is_struct_word(&self.word)
+    }
+}
+
+fn is_struct_word(word: &str) -> bool {
+    matches!(word, "window" | "session_window")
 }
 
 fn rewrite_select(select: &mut Select, order_by: Option<&mut OrderBy>) -> Result<()> {
@@ -65,10 +83,13 @@ fn rewrite_select(select: &mut Select, order_by: Option<&mut OrderBy>) -> Result
         }
         found = Some((index, group));
     }
-    let Some((index, group)) = found else { return Ok(()) };
+    let Some((index, mut group)) = found else { return Ok(()) };
     let span = groups[index].span();
+    if let Kind::Session(window) = group.window {
+        group.window = Kind::Session(window.with_keys(session_keys(select, groups, index, &group.word)?));
+    }
 
-    let [start, end, time, group_by] = place(select, &group.window, span)?;
+    let [start, end, time, group_by] = place(select, &group, span)?;
     let replace = |expr: &mut Expr| -> Result<()> {
         let mut replacer = Replacer { group: &group, start: &start, end: &end, time: &time };
         visit_result(VisitMut::visit(expr, &mut replacer))
@@ -107,16 +128,76 @@ fn rewrite_select(select: &mut Select, order_by: Option<&mut OrderBy>) -> Result
 /// The name of a result column that is a window's start, end or the window itself.
 fn column_name(expr: &Expr, group_word: &str) -> Option<&'static str> {
     match expr {
-        Expr::Identifier(ident) if group_word == "window" && ident.value == "window" => Some("window"),
-        Expr::CompoundIdentifier(parts) if group_word == "window" && parts.len() == 2 && parts[0].value == "window" => None,
+        Expr::Identifier(ident) if is_struct_word(group_word) && ident.value == group_word => struct_name(group_word),
+        Expr::CompoundIdentifier(parts) if is_struct_word(group_word) && parts.len() == 2 && parts[0].value == group_word => None,
         _ => match plain_call(expr)?.0.as_str() {
-            "tumble_start" | "hop_start" => Some("window_start"),
-            "tumble_end" | "hop_end" => Some("window_end"),
-            "tumble_rowtime" | "hop_rowtime" => Some("window_time"),
-            "window" if group_word == "window" => Some("window"),
+            "tumble_start" | "hop_start" | "session_start" => Some("window_start"),
+            "tumble_end" | "hop_end" | "session_end" => Some("window_end"),
+            "tumble_rowtime" | "hop_rowtime" | "session_rowtime" => Some("window_time"),
+            word if word == group_word => struct_name(group_word),
             _ => None,
         },
     }
+}
+
+fn struct_name(group_word: &str) -> Option<&'static str> {
+    ["window", "session_window"].into_iter().find(|word| *word == group_word)
+}
+
+/// What the rows of a session have in common: everything else in GROUP BY. `window` is the place of the window there.
+fn session_keys(select: &Select, groups: &[Expr], window: usize, word: &str) -> Result<Vec<Expr>> {
+    let refused = |message: String, expr: &Expr| {
+        Err(SqlError::new(message)
+            .with_hint(
+                "Name the key after FROM: `FROM SESSION(relation PARTITION BY key, ts, gap) GROUP BY key, window_start, window_end`.",
+            )
+            .at(expr.span()))
+    };
+    let mut keys = Vec::new();
+    for (_, expr) in groups.iter().enumerate().filter(|(index, _)| *index != window) {
+        match expr {
+            Expr::Value(ValueWithSpan { value: Value::Number(number, _), .. }) => {
+                let item = number.parse::<usize>().ok().and_then(|place| select.projection.get(place.checked_sub(1)?));
+                match item {
+                    Some(SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }) if !names_window(item, word) => {
+                        keys.push(item.clone());
+                    }
+                    _ => return refused(format!("the key {number} of {} is no column", word.to_uppercase()), expr),
+                }
+            }
+            Expr::Identifier(name) if is_other_alias(select, name) => {
+                return refused(format!("the key \"{}\" of {} is named in the SELECT list", name.value, word.to_uppercase()), expr);
+            }
+            Expr::Rollup(_) | Expr::Cube(_) | Expr::GroupingSets(_) => {
+                return refused(format!("{} stands beside grouping sets", word.to_uppercase()), expr);
+            }
+            Expr::Tuple(parts) => keys.extend(parts.iter().cloned()),
+            Expr::Nested(inner) => keys.push((**inner).clone()),
+            _ => keys.push(expr.clone()),
+        }
+    }
+    Ok(keys)
+}
+
+/// Whether an expression refers to the session of GROUP BY.
+fn names_window(expr: &Expr, word: &str) -> bool {
+    sqlparser::ast::visit_expressions(expr, |expr| {
+        let is_named = match expr {
+            Expr::Identifier(name) => name.value == word,
+            Expr::CompoundIdentifier(parts) => parts[0].value == word,
+            _ => plain_call(expr).is_some_and(|(called, ..)| called.starts_with(word)),
+        };
+        if is_named { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .is_break()
+}
+
+/// Whether a name is given in the SELECT list to something else than the column of this name.
+fn is_other_alias(select: &Select, name: &Ident) -> bool {
+    select.projection.iter().any(|item| match item {
+        SelectItem::ExprWithAlias { expr, alias } => alias.value == name.value && !matches!(expr, Expr::Identifier(own) if own == alias),
+        _ => false,
+    })
 }
 
 /// The window a GROUP BY expression is, if it is one.
@@ -124,13 +205,11 @@ fn group_window(expr: &Expr) -> Result<Option<GroupWindow>> {
     let Some((word, name, args)) = plain_call(expr) else { return Ok(None) };
     let span = name.span();
     let window = match word.as_str() {
-        "tumble" => Arguments::read_group(WindowKind::Tumble, args, span)?.window(span)?,
-        "hop" => Arguments::read_group(WindowKind::Hop, args, span)?.window(span)?,
-        "cumulate" => Arguments::read_group(WindowKind::Cumulate, args, span)?.window(span)?,
-        "window" => spark_window(args, span)?,
-        "session" | "session_window" if args.len() > 1 => {
-            return Err(SqlError::new("SESSION windows are not in this build").with_hint("TUMBLE, HOP and CUMULATE are.").at(span));
-        }
+        "tumble" => Kind::Grid(Arguments::read_group(WindowKind::Tumble, args, span)?.window(span)?),
+        "hop" => Kind::Grid(Arguments::read_group(WindowKind::Hop, args, span)?.window(span)?),
+        "cumulate" => Kind::Grid(Arguments::read_group(WindowKind::Cumulate, args, span)?.window(span)?),
+        "window" => Kind::Grid(spark_window(args, span)?),
+        "session" | "session_window" if args.len() > 1 => Kind::Session(SessionWindow::of_group(args, &word.to_uppercase(), span)?),
         _ => return Ok(None),
     };
     Ok(Some(GroupWindow { word, arguments: arguments_text(args), window }))
@@ -160,23 +239,31 @@ fn arguments_text(args: &[FunctionArg]) -> String {
 
 /// Puts the window below the SELECT, and gives start, end and time as expressions, and what to group by: a tuple for start
 /// and end.
-fn place(select: &mut Select, window: &Window, span: Span) -> Result<[Expr; 4]> {
+fn place(select: &mut Select, group: &GroupWindow, span: Span) -> Result<[Expr; 4]> {
     if let [from] = select.from.as_mut_slice()
         && from.joins.is_empty()
     {
         let name = qualifier(&from.relation);
         // The relation stays as it is inside, so that a qualified time column is found there.
         let inner = std::mem::replace(&mut from.relation, super::table(Ident::new(super::RELATION).into()));
-        from.relation = window.factor(inner, name.clone().map(alias));
+        let outer = name.clone().map(alias);
+        from.relation = match &group.window {
+            Kind::Grid(window) => window.factor(inner, outer),
+            // Which rows there are decides what a session is, so WHERE comes first.
+            Kind::Session(window) => window.factor(inner, select.selection.take().as_ref(), outer),
+        };
         let column = |column: &str| window_column(column, None);
         let (start, end) = (column("window_start"), column("window_end"));
         return Ok([start.clone(), end.clone(), column("window_time"), Expr::Tuple(vec![start, end])]);
     }
-    if window.kind == WindowKind::Tumble && !select.from.is_empty() {
-        let [start, end, time] = window.expressions();
-        return Ok([start.clone(), end, time, start]);
-    }
-    let name = window.kind.sql();
+    let name = match &group.window {
+        Kind::Grid(window) if window.kind == WindowKind::Tumble && !select.from.is_empty() => {
+            let [start, end, time] = window.expressions();
+            return Ok([start.clone(), end, time, start]);
+        }
+        Kind::Grid(window) => window.kind.sql(),
+        Kind::Session(_) => "SESSION",
+    };
     Err(SqlError::new(format!("GROUP BY {name} over a join is not supported"))
         .with_hint(format!("Put the window after FROM: `FROM {name}(relation, ts, ...) JOIN ... GROUP BY window_start, window_end`."))
         .at(span))
@@ -192,7 +279,8 @@ struct Replacer<'a> {
 
 impl Replacer<'_> {
     fn replacement(&self, expr: &Expr) -> Result<Option<Expr>> {
-        let is_spark = self.group.word == "window";
+        let is_spark = self.group.is_struct();
+        let own = self.group.word.as_str();
         let field = |name: &str| match name {
             "start" => Some(self.start.clone()),
             "end" => Some(self.end.clone()),
@@ -200,15 +288,15 @@ impl Replacer<'_> {
         };
         match expr {
             Expr::CompoundIdentifier(parts) if is_spark => match parts.as_slice() {
-                [window, part] if window.value == "window" && window.quote_style.is_none() => return Ok(field(&part.value)),
+                [window, part] if window.value == own && window.quote_style.is_none() => return Ok(field(&part.value)),
                 _ => return Ok(None),
             },
-            Expr::Identifier(ident) if is_spark && ident.value == "window" && ident.quote_style.is_none() => {
+            Expr::Identifier(ident) if is_spark && ident.value == own && ident.quote_style.is_none() => {
                 return Ok(Some(self.as_struct()));
             }
             Expr::CompoundFieldAccess { root, access_chain } if is_spark => {
                 if let ([AccessExpr::Dot(Expr::Identifier(part))], Some((word, ..))) = (access_chain.as_slice(), plain_call(root))
-                    && word == "window"
+                    && word == own
                 {
                     return Ok(field(&part.value));
                 }

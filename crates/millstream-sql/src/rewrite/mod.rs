@@ -8,17 +8,19 @@
 //! | `hidden_columns` | keeps `_epoch` and `_epoch_time` out of the user's `*` |
 //! | `epoch_slice` | `FOR EPOCH BETWEEN` becomes a filter on `_epoch` |
 //! | `unnest` | `CROSS JOIN UNNEST(t.tags) AS u(tag)` becomes an `unnest` in a derived table |
-//! | `group_window` | `GROUP BY TUMBLE(..)`, `HOP(..)` and `window(..)` become window columns |
-//! | `window_tvf` | `TUMBLE(..)`, `HOP(..)` and `CUMULATE(..)` after FROM become derived tables |
+//! | `group_window` | `GROUP BY TUMBLE(..)`, `HOP(..)`, `SESSION(..)`, `window(..)` and `session_window(..)` become window columns |
+//! | `window_tvf` | `TUMBLE(..)`, `HOP(..)`, `CUMULATE(..)` and `SESSION(..)` after FROM become derived tables |
 //!
-//! The result uses four functions that DataFusion does not have, always with all their arguments:
-//! `tumble_start(ts, size, offset, zone)`, `window_end(start, size, zone)`, and the lists, ascending and empty for a NULL time,
-//! `hop_starts(ts, slide, size, offset, zone)` and `cumulate_ends(ts, step, size, offset, zone)`.
+//! The result uses functions that DataFusion does not have, always with all their arguments:
+//! `tumble_start(ts, size, offset, zone)`, `window_end(start, size, zone)`, the lists, ascending and empty for a NULL time,
+//! `hop_starts(ts, slide, size, offset, zone)` and `cumulate_ends(ts, step, size, offset, zone)`, and the window functions
+//! `session_start(ts, gap)` and `session_end(ts, gap)`.
 
 mod casts;
 mod epoch_slice;
 mod group_window;
 pub mod hidden_columns;
+mod session_window;
 mod traps;
 mod unnest;
 mod window;

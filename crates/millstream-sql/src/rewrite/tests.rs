@@ -104,7 +104,17 @@ fn windows_that_are_wrong() {
         ("TUMBLE(bids, ts, INTERVAL '1 day', size => INTERVAL '1 day')", "argument \"size\" of TUMBLE is given twice", ""),
         ("TUMBLE(bids PARTITION BY a, ts, INTERVAL '1 day')", "TUMBLE takes no PARTITION BY", ""),
         ("HOP(bids, ts, INTERVAL '1 day', INTERVAL '1 month')", "slide and size of HOP are not both months", ""),
-        ("SESSION(bids PARTITION BY (a, b), ts, INTERVAL '1 day')", "SESSION windows are not in this build", ""),
+        ("SESSION(bids PARTITION BY (a, b), ts, INTERVAL '0 days')", "the gap of SESSION is '0 seconds', which is not positive", ""),
+        ("SESSION(bids, ts, INTERVAL '-5 seconds')", "the gap of SESSION is '-5 seconds', which is not positive", ""),
+        ("SESSION(bids, ts, INTERVAL '1 month')", "the gap '1 month' of SESSION has no fixed length", "days or shorter units"),
+        ("SESSION(bids PARTITION BY a, ts)", "SESSION has no gap", "Write `SESSION(relation PARTITION BY key, ts, gap)`"),
+        ("SESSION(bids PARTITION BY a, INTERVAL '5 seconds')", "SESSION has no gap", ""),
+        ("SESSION(bids PARTITION BY a)", "SESSION has no time column", ""),
+        ("SESSION(bids, ts + 1, INTERVAL '5 seconds')", "the time of SESSION is ts + 1, which is not a column", ""),
+        ("SESSION(bids PARTITION BY a, ts, INTERVAL '5 seconds', b)", "the key of SESSION is given twice", ""),
+        ("SESSION(bids, ts, slide => INTERVAL '5 seconds')", "SESSION has no argument \"slide\"", ""),
+        ("SESSION(bids, ts, INTERVAL '5 seconds', gap => '1s')", "argument \"gap\" of SESSION is given twice", ""),
+        ("SESSION(1, ts, INTERVAL '5 seconds')", "the first argument of SESSION is 1, which is not a relation", ""),
     ] {
         let error = try_rewrite(&format!("SELECT * FROM {call}")).expect_err(call);
         assert_eq!(error.message, message, "{call}");
@@ -148,10 +158,78 @@ fn group_windows() {
             "SELECT TUMBLE_START(ts, '2 minutes') FROM a GROUP BY TUMBLE(ts, '1 minute')",
             "the arguments of TUMBLE_START differ from those of TUMBLE in GROUP BY",
         ),
-        ("SELECT 1 FROM a GROUP BY session_window(ts, '1 minute')", "SESSION windows are not in this build"),
+        ("SELECT 1 FROM a, b GROUP BY SESSION(ts, '1 minute')", "GROUP BY SESSION over a join is not supported"),
+        (
+            "SELECT 1 FROM a GROUP BY session_window(ts, '1 minute', '2 minutes')",
+            "SESSION_WINDOW in GROUP BY takes a time column and a gap",
+        ),
+        ("SELECT lower(x) AS k FROM a GROUP BY k, SESSION(ts, '1 minute')", "the key \"k\" of SESSION is named in the SELECT list"),
+        ("SELECT count(*) FROM a GROUP BY ROLLUP(k), SESSION(ts, '1 minute')", "SESSION stands beside grouping sets"),
+        ("SELECT SESSION_END(ts, '1 minute') FROM a GROUP BY 1, SESSION(ts, '1 minute')", "the key 1 of SESSION is no column"),
     ] {
         assert_eq!(try_rewrite(sql).expect_err(sql).message, message);
     }
+}
+
+fn sessions(partition: &str, from: &str) -> String {
+    let call = |edge: &str| format!("session_{edge}(ts, INTERVAL '10 seconds') OVER ({partition}ORDER BY ts) AS window_{edge}");
+    format!(
+        "(SELECT *, window_end - INTERVAL '1 microsecond' AS window_time FROM (SELECT *, {}, {} FROM {from}))",
+        call("start"),
+        call("end")
+    )
+}
+
+#[test]
+fn session() {
+    for sql in [
+        "SELECT * FROM SESSION(bids PARTITION BY k, ts, INTERVAL '10 seconds')",
+        "SELECT * FROM SESSION(bids PARTITION BY (k), ts, '10s')",
+        "SELECT * FROM SESSION(bids, ts, INTERVAL '10 seconds', k)",
+        "SELECT * FROM session(bids PARTITION BY k, timecol => ts, gap => INTERVAL '10 seconds')",
+        "SELECT * FROM TABLE(SESSION(TABLE bids PARTITION BY k, DESCRIPTOR(ts), INTERVAL '10' SECOND))",
+        "SELECT * FROM TABLE(SESSION(DATA => TABLE bids PARTITION BY k, TIMECOL => DESCRIPTOR(ts), GAP => INTERVAL '10' SECONDS))",
+        "SELECT * FROM TABLE(SESSION(TABLE bids, DESCRIPTOR(ts), DESCRIPTOR(k), INTERVAL '10' SECOND))",
+    ] {
+        assert_eq!(rewrite(sql), format!("SELECT * FROM {} AS bids", sessions("PARTITION BY k ", "bids")), "{sql}");
+    }
+    for sql in [
+        "SELECT w.a FROM SESSION((SELECT * FROM bids WHERE a = 1) PARTITION BY (k, b.l), ts, INTERVAL '10 seconds') AS w",
+        "SELECT w.a FROM SESSION((SELECT * FROM bids WHERE a = 1), ts, INTERVAL '10 seconds', k, b.l) AS w",
+    ] {
+        let inner = sessions("PARTITION BY k, b.l ", "(SELECT * FROM bids WHERE a = 1)");
+        assert_eq!(rewrite(sql), format!("SELECT w.a FROM {inner} AS w"), "{sql}");
+    }
+    assert_eq!(
+        rewrite("SELECT * FROM SESSION(bids, ts, INTERVAL '10 seconds')"),
+        format!("SELECT * FROM {} AS bids", sessions("", "bids"))
+    );
+}
+
+#[test]
+fn sessions_in_group_by() {
+    // What a session is depends on the rows, so WHERE comes before it.
+    assert_eq!(
+        rewrite(
+            "SELECT k, SESSION_START(ts, INTERVAL '10' SECOND), SESSION_END(ts, INTERVAL '10' SECOND) AS e, count(*) FROM bids WHERE a > 1 \
+             GROUP BY k, SESSION(ts, INTERVAL '10' SECOND) HAVING count(*) > 1"
+        ),
+        format!(
+            "SELECT k, window_start AS window_start, window_end AS e, count(*) FROM {} AS bids GROUP BY k, window_start, window_end \
+             HAVING count(*) > 1",
+            sessions("PARTITION BY k ", "bids WHERE a > 1")
+        )
+    );
+    assert_eq!(
+        rewrite(
+            "SELECT k, session_window.start, session_window, count(*) FROM bids GROUP BY session_window(ts, '10 seconds'), 1, lower(l)"
+        ),
+        format!(
+            "SELECT k, window_start, named_struct('start', window_start, 'end', window_end) AS session_window, count(*) FROM {} AS bids \
+             GROUP BY window_start, window_end, 1, lower(l)",
+            sessions("PARTITION BY k, lower(l) ", "bids")
+        )
+    );
 }
 
 #[test]

@@ -16,7 +16,7 @@ use sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, ObjectName, Query, Span
 use sqlparser::tokenizer::Span;
 
 use super::window::{Window, WindowKind, interval_text, is_longer, parse_offset, parse_time, parse_zone};
-use super::{alias, derived, function_word, last_ident, plain_call, table, unnamed_argument, visit_result, visit_step};
+use super::{alias, derived, function_word, last_ident, plain_call, session_window, table, unnamed_argument, visit_result, visit_step};
 use crate::dialect::PARTITIONED_ARGUMENT;
 use crate::error::{Result, SqlError};
 use crate::literal::{WindowLength, parse_interval};
@@ -25,8 +25,8 @@ use crate::literal::{WindowLength, parse_interval};
 pub(super) struct Call<'a> {
     pub(super) word: String,
     pub(super) args: &'a [FunctionArg],
-    alias: Option<&'a TableAlias>,
-    span: Span,
+    pub(super) alias: Option<&'a TableAlias>,
+    pub(super) span: Span,
 }
 
 impl Call<'_> {
@@ -85,35 +85,33 @@ fn derived_table(call: &Call<'_>) -> Result<TableFactor> {
         "tumble" => WindowKind::Tumble,
         "hop" => WindowKind::Hop,
         "cumulate" => WindowKind::Cumulate,
-        "session" => {
-            return Err(SqlError::new("SESSION windows are not in this build").with_hint("TUMBLE, HOP and CUMULATE are.").at(call.span));
-        }
+        "session" => return session_window::derived_table(call),
         _ => return Err(SqlError::new("PROCESS is not in this build").at(call.span)),
     };
     let arguments = Arguments::read(kind, call)?;
     let relation_expr = arguments.required("data", call.span)?;
-    let (relation, default_alias) = relation_factor(relation_expr, kind)?;
+    let (relation, default_alias) = relation_factor(relation_expr, kind.sql())?;
     let window = arguments.window(call.span)?;
     let alias = call.alias.cloned().or(default_alias);
     Ok(window.factor(relation, alias))
 }
 
 /// The relation argument as a factor, and the alias it gives where none is written.
-fn relation_factor(expr: &Expr, kind: WindowKind) -> Result<(TableFactor, Option<TableAlias>)> {
+pub(super) fn relation_factor(expr: &Expr, function: &str) -> Result<(TableFactor, Option<TableAlias>)> {
     if let Some(name) = relation_name(expr) {
         let default_alias = last_ident(&name).cloned().map(alias);
         return Ok((table(name), default_alias));
     }
     match expr {
         Expr::Subquery(query) => Ok((derived((**query).clone(), None), None)),
-        Expr::Nested(inner) => relation_factor(inner, kind),
+        Expr::Nested(inner) => relation_factor(inner, function),
         _ if plain_call(expr).is_some_and(|(word, ..)| word == PARTITIONED_ARGUMENT) => {
-            Err(SqlError::new(format!("{} takes no PARTITION BY", kind.sql()))
+            Err(SqlError::new(format!("{function} takes no PARTITION BY"))
                 .with_hint("Put the key into GROUP BY, beside window_start and window_end.")
                 .at(expr.span()))
         }
-        _ => Err(SqlError::new(format!("the first argument of {} is {expr}, which is not a relation", kind.sql()))
-            .with_hint(format!("Name a stream, table or view, or give a subquery: `{}((SELECT ...), ts, ...)`.", kind.sql()))
+        _ => Err(SqlError::new(format!("the first argument of {function} is {expr}, which is not a relation"))
+            .with_hint(format!("Name a stream, table or view, or give a subquery: `{function}((SELECT ...), ts, ...)`."))
             .at(expr.span())),
     }
 }

@@ -22,6 +22,7 @@ use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggrega
 use datafusion::physical_plan::PhysicalExpr;
 use millstream_plan::compile::with_checked_arithmetic;
 use millstream_plan::functions::sum;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A compiled call.
@@ -151,4 +152,66 @@ impl Call {
         self.merge(accumulator.as_mut(), state, &groups, count)?;
         Ok(accumulator.evaluate(EmitTo::All)?)
     }
+}
+
+/// New rows of a part with their groups.
+pub(crate) struct NewRows<'a> {
+    pub(crate) batch: &'a RecordBatch,
+    /// By row: its group.
+    pub(crate) groups: Cow<'a, [usize]>,
+    /// How many groups have a state or a row by the end of this part.
+    pub(crate) reached: usize,
+    /// The batch holds partial states of the calls, from this column on.
+    pub(crate) states_first: Option<usize>,
+}
+
+/// Splits state columns by call.
+pub(crate) fn split_states<'a>(calls: &[Call], states: &'a [ArrayRef]) -> Vec<&'a [ArrayRef]> {
+    let mut rest = states;
+    let mut parts = Vec::with_capacity(calls.len());
+    for call in calls {
+        let (part, tail) = rest.split_at(call.state_types.len());
+        parts.push(part);
+        rest = tail;
+    }
+    parts
+}
+
+/// Old states, by call, and new rows through the accumulators: the states of `count` groups, or with `final_only` their values. State `i`
+/// belongs to group `known[i]`; these groups come first, in ascending order, and all others by their first row.
+pub(crate) fn accumulate(
+    calls: &[Call],
+    old: &[&[ArrayRef]],
+    known: &[usize],
+    parts: &[NewRows<'_>],
+    count: usize,
+    final_only: bool,
+) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+    let (mut states, mut values) = (vec![], vec![]);
+    let known_count = known.last().map_or(0, |last| last + 1);
+    let mut states_before = 0;
+    for (index, call) in calls.iter().enumerate() {
+        let mut accumulator = call.accumulator()?;
+        if let Some(old) = old.get(index) {
+            call.merge(accumulator.as_mut(), old, known, known_count)?;
+        }
+        if parts.is_empty() && known.is_empty() {
+            call.update_nothing(accumulator.as_mut())?;
+        }
+        for part in parts {
+            match part.states_first {
+                None => call.update(accumulator.as_mut(), &call.arguments(part.batch)?, &part.groups, part.reached)?,
+                Some(first) => {
+                    let columns = &part.batch.columns()[first + states_before..][..call.state_types.len()];
+                    call.merge(accumulator.as_mut(), columns, &part.groups, part.reached)?;
+                }
+            }
+        }
+        states_before += call.state_types.len();
+        match final_only {
+            true => values.push(accumulator.evaluate(EmitTo::All)?),
+            false => states.extend(call.state(accumulator.as_mut(), count)?),
+        }
+    }
+    Ok((states, values))
 }

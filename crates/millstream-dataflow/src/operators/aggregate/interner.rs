@@ -1,4 +1,4 @@
-//! Numbers the groups of an epoch by first occurrence, with DataFusion's own table of group values.
+//! Numbers the distinct keys of a delta: row by row a dense number, and the keys by number.
 
 use crate::error::Result;
 use arrow::array::ArrayRef;
@@ -8,32 +8,60 @@ use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Groups beyond which the table gives its memory back after the step.
-const KEPT_MAX: usize = 64 * 1024;
+/// Keys beyond which the interner gives its memory back after the step.
+const KEEP: usize = 64 * 1024;
 
-/// See the module documentation. The mutex is never locked: it makes operators `Sync`.
-pub(crate) struct Interner(Mutex<Box<dyn GroupValues>>);
+/// The interner. It is empty between steps.
+pub(crate) struct Interner {
+    /// `None` without key columns: all rows have the one key. The mutex is never locked: it makes the operator `Sync`.
+    values: Option<Mutex<Box<dyn GroupValues>>>,
+}
+
+/// Keys by number, in the order in which they occur first.
+pub(crate) struct Numbered {
+    /// Key columns.
+    pub(crate) keys: Vec<ArrayRef>,
+    /// How many keys.
+    pub(crate) count: usize,
+    /// By part and row: the number of its key.
+    pub(crate) rows: Vec<Vec<usize>>,
+}
 
 impl Interner {
-    /// A table for keys of these types; at least one.
+    /// An interner of keys with these column types.
     pub(crate) fn new(key_types: &[DataType]) -> Result<Self> {
+        if key_types.is_empty() {
+            return Ok(Self { values: None });
+        }
         let fields: Vec<Field> = key_types.iter().enumerate().map(|(n, t)| Field::new(format!("k{n}"), t.clone(), true)).collect();
-        Ok(Self(Mutex::new(new_group_values(Arc::new(Schema::new(fields)), &GroupOrdering::None)?)))
+        let values = new_group_values(Arc::new(Schema::new(fields)), &GroupOrdering::None)?;
+        Ok(Self { values: Some(Mutex::new(values)) })
     }
 
-    /// Fills in the group of each row of some key columns; the number of groups and their keys. The table is empty again afterwards.
-    pub(crate) fn number<'a>(
-        &mut self,
-        parts: impl Iterator<Item = (&'a mut Vec<usize>, &'a Vec<ArrayRef>)>,
-    ) -> Result<(usize, Vec<ArrayRef>)> {
-        let table = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (groups, columns) in parts {
-            table.intern(columns, groups)?;
+    /// Whether there are no key columns.
+    pub(crate) fn is_unit(&self) -> bool {
+        self.values.is_none()
+    }
+
+    /// Numbers the keys of parts: of each its key columns, with canonical floats, and its number of rows.
+    pub(crate) fn number(&mut self, parts: &[(Vec<ArrayRef>, usize)]) -> Result<Numbered> {
+        let Some(values) = &mut self.values else {
+            return Ok(Numbered { keys: vec![], count: 1, rows: parts.iter().map(|(_, rows)| vec![0; *rows]).collect() });
+        };
+        if parts.is_empty() {
+            return Ok(Numbered { keys: vec![], count: 0, rows: vec![] });
         }
-        let count = table.len();
-        let keys = table.emit(EmitTo::All)?;
-        // Not every kind of table forgets its keys when it hands them out.
-        table.clear_shrink(if count > KEPT_MAX { 0 } else { count });
-        Ok((count, keys))
+        let values = values.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = Vec::with_capacity(parts.len());
+        for (columns, _) in parts {
+            let mut numbers = vec![];
+            values.intern(columns, &mut numbers)?;
+            rows.push(numbers);
+        }
+        let count = values.len();
+        let keys = values.emit(EmitTo::All)?;
+        // Not every kind of interner forgets its keys when it hands them out.
+        values.clear_shrink(if count > KEEP { 0 } else { count });
+        Ok(Numbered { keys, count, rows })
     }
 }

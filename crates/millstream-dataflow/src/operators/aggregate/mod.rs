@@ -22,9 +22,9 @@
 //! Rows that come below the bound of an earlier epoch are counted as dropped. **Errors**: what arguments report; a negative row count.
 
 mod additive;
-mod call;
+pub(crate) mod call;
 mod groups;
-mod interner;
+pub(crate) mod interner;
 pub(crate) mod pre_aggregate;
 #[cfg(test)]
 mod tests;
@@ -40,11 +40,11 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBat
 use arrow::compute::kernels::cmp::distinct;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use async_trait::async_trait;
-use call::{Arguments, Call};
-use datafusion::logical_expr::{EmitTo, Expr};
+use call::{Arguments, Call, NewRows};
+use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::PhysicalExpr;
 use groups::Groups;
-use interner::Interner;
+use interner::{Interner, Numbered};
 use millstream_plan::compile::compile_all;
 use millstream_plan::graph::{Emit, Node, Op};
 use millstream_types::delta::{Delta, DeltaBatch, Weights};
@@ -61,8 +61,8 @@ pub(crate) struct Aggregate {
     calls: Vec<Call>,
     retracting: bool,
     emit: Emit,
-    /// Numbers the groups of a delta; `None` for a global aggregate.
-    interner: Option<Interner>,
+    /// Numbers the groups of a delta.
+    interner: Interner,
     /// The input holds partial states, from this column on.
     states_first: Option<usize>,
     groups: Groups,
@@ -119,14 +119,13 @@ impl Aggregate {
         if states.is_some() && *retracting {
             return Err(DataflowError::internal("partial states cannot take rows back"));
         }
-        let interner = if key_types.is_empty() { None } else { Some(Interner::new(&key_types)?) };
         Ok(Self {
             schema: Arc::clone(&node.schema),
             group,
             calls,
             retracting: *retracting,
             emit: *emit,
-            interner,
+            interner: Interner::new(&key_types)?,
             states_first: states.as_ref().map(|states| states.first),
             groups: Groups::new(&key_types, &state_types, bucket)?,
             touched_keys: 0,
@@ -136,14 +135,7 @@ impl Aggregate {
 
     /// Splits state columns by call; the row count, if there is one, is left out.
     fn by_call<'a>(&self, states: &'a [ArrayRef]) -> Vec<&'a [ArrayRef]> {
-        let mut rest = &states[usize::from(self.retracting)..];
-        let mut parts = Vec::with_capacity(self.calls.len());
-        for call in &self.calls {
-            let (part, tail) = rest.split_at(call.state_types.len());
-            parts.push(part);
-            rest = tail;
-        }
-        parts
+        call::split_states(&self.calls, &states[usize::from(self.retracting)..])
     }
 
     /// Evaluates the keys and numbers the groups. Rows of groups that were dropped in an earlier epoch are left out.
@@ -172,21 +164,16 @@ impl Aggregate {
                     columns = columns.iter().map(|column| arrow::compute::filter(column, &mask)).collect::<std::result::Result<_, _>>()?;
                 }
             }
-            if part.num_rows() > 0 {
+            let rows = part.num_rows();
+            if rows > 0 {
                 parts.push(Part { batch: part.batch, groups: vec![], weights: part.weights });
-                keys.push(columns);
+                keys.push((columns, rows));
             }
         }
-        let Some(interner) = &mut self.interner else {
-            for part in &mut parts {
-                part.groups = vec![0; part.batch.num_rows()];
-            }
-            return Ok(Touched { keys: vec![], count: 1, parts });
-        };
-        if parts.is_empty() {
-            return Ok(Touched { keys: vec![], count: 0, parts });
+        let Numbered { keys, count, rows } = self.interner.number(&keys)?;
+        for (part, groups) in parts.iter_mut().zip(rows) {
+            part.groups = groups;
         }
-        let (count, keys) = interner.number(parts.iter_mut().map(|part| &mut part.groups).zip(&keys))?;
         Ok(Touched { keys, count, parts })
     }
 
@@ -206,7 +193,7 @@ impl Aggregate {
         });
         let known: Vec<usize> = (0..present.len()).collect();
         let mut reached = present.len();
-        let parts: Vec<(&RecordBatch, Cow<'_, [usize]>, usize)> = touched
+        let parts: Vec<NewRows<'_>> = touched
             .parts
             .iter()
             .map(|part| {
@@ -215,33 +202,10 @@ impl Aggregate {
                     None => part.groups.as_slice().into(),
                 };
                 reached = groups.iter().fold(reached, |reached, group| reached.max(group + 1));
-                (&part.batch, groups, reached)
+                NewRows { batch: &part.batch, groups, reached, states_first: self.states_first }
             })
             .collect();
-        let mut states = Vec::new();
-        let mut values = Vec::new();
-        let mut states_end = self.states_first.unwrap_or_default();
-        for (index, call) in self.calls.iter().enumerate() {
-            let state_columns = states_end..states_end + call.state_types.len();
-            states_end = state_columns.end;
-            let mut accumulator = call.accumulator()?;
-            if let Some(old) = old.get(index) {
-                call.merge(accumulator.as_mut(), old, &known, present.len())?;
-            }
-            if parts.is_empty() && present.is_empty() {
-                call.update_nothing(accumulator.as_mut())?;
-            }
-            for (batch, groups, reached) in &parts {
-                match self.states_first {
-                    None => call.update(accumulator.as_mut(), &call.arguments(batch)?, groups, *reached)?,
-                    Some(_) => call.merge(accumulator.as_mut(), &batch.columns()[state_columns.clone()], groups, *reached)?,
-                }
-            }
-            match final_only {
-                true => values.push(accumulator.evaluate(EmitTo::All)?),
-                false => states.extend(call.state(accumulator.as_mut(), touched.count)?),
-            }
-        }
+        let (mut states, mut values) = call::accumulate(&self.calls, &old, &known, &parts, touched.count, final_only)?;
         if let Some(numbers) = numbers {
             let order = UInt32Array::from_iter_values(numbers.iter().map(|number| *number as u32));
             states = take_columns(&states, &order)?;
@@ -278,7 +242,7 @@ impl Aggregate {
             additive::contribution(call, &arguments, touched.count).map(Some)
         };
         let old = if known { self.by_call(&old) } else { vec![] };
-        let alive = BooleanArray::from_iter(counts.iter().map(|count| Some(*count > 0 || self.interner.is_none())));
+        let alive = BooleanArray::from_iter(counts.iter().map(|count| Some(*count > 0 || self.interner.is_unit())));
         let mut states: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(counts))];
         for (index, call) in self.calls.iter().enumerate() {
             let (plus, minus) = (contributions(&plus, call)?, contributions(&minus, call)?);
@@ -463,7 +427,7 @@ fn by_sign(parts: &[Part], sign: i64) -> Result<Vec<Part>> {
 }
 
 /// By row: all columns have the same value (NULL equals NULL, floats by their bits).
-fn same_rows(old: &[ArrayRef], new: &[ArrayRef], count: usize) -> Result<Vec<bool>> {
+pub(crate) fn same_rows(old: &[ArrayRef], new: &[ArrayRef], count: usize) -> Result<Vec<bool>> {
     let mut same = vec![true; count];
     for (old, new) in old.iter().zip(new) {
         if old.data_type().is_nested() {
@@ -485,7 +449,7 @@ fn same_rows(old: &[ArrayRef], new: &[ArrayRef], count: usize) -> Result<Vec<boo
 #[async_trait]
 impl Operator for Aggregate {
     fn needs_step(&self, context: &StepContext<'_>) -> Result<bool> {
-        if context.first && self.interner.is_none() {
+        if context.first && self.interner.is_unit() {
             return Ok(true);
         }
         match &self.groups.bucket {
@@ -500,7 +464,7 @@ impl Operator for Aggregate {
             None => Floor::Unknown,
         };
         let touched = self.pre_group(inputs[0])?;
-        if touched.parts.is_empty() && self.interner.is_none() && !context.first {
+        if touched.parts.is_empty() && self.interner.is_unit() && !context.first {
             return Ok(vec![]);
         }
         self.apply(&touched, floor)

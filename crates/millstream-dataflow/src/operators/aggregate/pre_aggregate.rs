@@ -6,8 +6,8 @@
 //! **In**: any schema, append-only. **Out**: the group columns, then the state columns of each aggregate, one row per group of the
 //! epoch. **State**: none, so the same group comes out again in the next epoch. **Errors**: what arguments report.
 
-use super::call::Call;
-use super::interner::Interner;
+use super::call::{Call, NewRows, accumulate};
+use super::interner::{Interner, Numbered};
 use crate::columns::{evaluate, make_batch};
 use crate::error::{DataflowError, Result};
 use crate::operator::{Operator, StepContext};
@@ -44,24 +44,22 @@ impl PreAggregate {
     }
 
     fn aggregate(&mut self, batches: &[RecordBatch]) -> Result<Delta> {
-        let mut keys: Vec<Vec<ArrayRef>> = Vec::with_capacity(batches.len());
+        let mut keys: Vec<(Vec<ArrayRef>, usize)> = Vec::with_capacity(batches.len());
         for batch in batches {
-            keys.push(self.group.iter().map(|expr| Ok(canonical_floats(&evaluate(expr, batch)?)?)).collect::<Result<_>>()?);
+            let columns = self.group.iter().map(|expr| Ok(canonical_floats(&evaluate(expr, batch)?)?)).collect::<Result<_>>()?;
+            keys.push((columns, batch.num_rows()));
         }
-        let mut groups: Vec<Vec<usize>> = vec![vec![]; batches.len()];
-        let (count, mut columns) = self.interner.number(groups.iter_mut().zip(&keys))?;
+        let Numbered { keys: mut columns, count, rows } = self.interner.number(&keys)?;
         if count == 0 {
             return Ok(vec![]);
         }
-        for call in &self.calls {
-            let mut accumulator = call.accumulator()?;
-            let mut reached = 0;
-            for (batch, groups) in batches.iter().zip(&groups) {
-                reached = groups.iter().fold(reached, |reached, group| reached.max(group + 1));
-                call.update(accumulator.as_mut(), &call.arguments(batch)?, groups, reached)?;
-            }
-            columns.extend(call.state(accumulator.as_mut(), count)?);
-        }
+        let mut reached = 0;
+        let parts = batches.iter().zip(rows).map(|(batch, groups)| {
+            reached = groups.iter().fold(reached, |reached, group| reached.max(group + 1));
+            NewRows { batch, groups: groups.into(), reached, states_first: None }
+        });
+        let (states, _) = accumulate(&self.calls, &[], &[], &parts.collect::<Vec<_>>(), count, false)?;
+        columns.extend(states);
         Ok(vec![DeltaBatch::insertions(make_batch(&self.schema, columns, count)?)])
     }
 }
