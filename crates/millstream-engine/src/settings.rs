@@ -1,7 +1,7 @@
 //! `SET name = value`: the options of a pipeline and of a session, each with its default and its documentation.
 
 use crate::error::{EngineError, Result};
-use millstream_types::options::parse_duration;
+use millstream_types::options::{parse_bytes, parse_duration};
 use millstream_types::suggest::nearest;
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -88,6 +88,11 @@ pub struct SettingInfo {
 const SETTINGS: &[(&str, &str, &str)] = &[
     ("checkpoint_interval", "10s", "Least time between two checkpoints of operator state; '0' makes one after every epoch."),
     ("clock_resolution", "1s", "How often queries that depend on the clock alone (now(), processing-time windows) are brought up to date."),
+    (
+        "dead_letter_limit",
+        "1 GB",
+        "How much of the refused rows is kept in the state directory; the oldest go first and are counted. In memory: 10,000 rows.",
+    ),
     ("fallback", "recompute", "'error' refuses queries with an operator that can only be recomputed as a whole; 'recompute' runs them."),
     (
         "on_query_failure",
@@ -192,6 +197,7 @@ impl Settings {
         self.trigger()?;
         self.duration("checkpoint_interval")?;
         self.duration("clock_resolution")?;
+        self.dead_letter_limit()?;
         self.on_query_failure()?;
         self.unbounded_state()?;
         self.allow_fallback()?;
@@ -237,6 +243,20 @@ impl Settings {
     /// As [`Settings::trigger`].
     pub fn clock_resolution(&self) -> Result<Duration> {
         self.duration("clock_resolution")
+    }
+
+    /// Bytes of refused rows that are kept in a state directory.
+    ///
+    /// # Errors
+    /// As [`Settings::trigger`].
+    pub fn dead_letter_limit(&self) -> Result<u64> {
+        let text = self.text("dead_letter_limit");
+        parse_bytes(text).ok_or_else(|| {
+            EngineError::invalid(
+                format!("setting \"dead_letter_limit\" is '{text}', not a size"),
+                "Write for example SET dead_letter_limit = '100 MB'.",
+            )
+        })
     }
 
     /// What happens when a query fails.

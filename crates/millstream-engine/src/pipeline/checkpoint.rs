@@ -51,6 +51,7 @@ impl Pipeline {
             // Whoever took the directory over writes its checkpoints now.
             durability.dir.check_fenced()?;
         }
+        self.write_dead_letters()?;
         let mut segments: Vec<(String, Vec<RecordBatch>)> = Vec::new();
         let unchanged = self.history_segments(&mut segments)?;
         let header = self.checkpoint_header(states, &mut segments)?;
@@ -86,7 +87,19 @@ impl Pipeline {
         if let Some(oldest) = remove_older_than(&durability.dir.checkpoint_path(), GENERATIONS, durability.dir.writer())? {
             durability.log.drop_before(oldest.next())?;
         }
+        self.shared.dead_letters.write().checkpointed()?;
         self.shared.progress.checkpoint(self.epoch, bytes, watch.elapsed());
+        Ok(())
+    }
+
+    /// Writes refused rows that only the log holds into the state directory.
+    pub(super) fn write_dead_letters(&self) -> Result<()> {
+        let limit = self.settings.dead_letter_limit()?;
+        let unwritten = self.shared.dead_letters.read().unwritten(limit);
+        if let Some(unwritten) = unwritten {
+            let written = unwritten.write()?;
+            self.shared.dead_letters.write().install(written, limit);
+        }
         Ok(())
     }
 
@@ -114,6 +127,7 @@ impl Pipeline {
             settings: self.settings.changed().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             applied_inserts: self.catalog.applied_inserts.iter().copied().collect(),
             pinned: self.pinned_blobs.clone(),
+            dead_letters: self.shared.dead_letters.read().checkpoint(),
             ..CheckpointHeader::default()
         };
         for (name, stream) in &self.streams {

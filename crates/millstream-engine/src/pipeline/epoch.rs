@@ -4,6 +4,7 @@ use super::query::{Target, epoch_input};
 use super::record::{COMMIT_FRAME, CommitRecord, HistoryEntry};
 use super::sources::{Assembled, StreamEpoch};
 use super::{Committed, Pipeline};
+use crate::dead_letters;
 use crate::error::{EngineError, Result};
 use crate::progress::{EpochProgress, PhaseTimes, SinkProgress, SourceProgress};
 use crate::settings::OnQueryFailure;
@@ -27,6 +28,8 @@ pub struct EpochWork {
     pub initial: BTreeMap<String, Delta>,
     /// Roll all files.
     pub roll: bool,
+    /// Refused rows beside those that `assembled` brings.
+    pub dead_letters: Vec<RecordBatch>,
 }
 
 /// The name of the weight column in attachments.
@@ -84,6 +87,11 @@ impl Pipeline {
         for (name, changes) in &work.tables {
             attachments.push((format!("table/{name}"), weighted_batches(changes)?));
         }
+        let mut refused = std::mem::take(&mut work.dead_letters);
+        refused.extend(dead_letters::take(epoch, &mut assembled.streams)?);
+        if !refused.is_empty() {
+            attachments.push((dead_letters::ATTACHMENT.to_string(), refused.clone()));
+        }
         let record = CommitRecord {
             epoch,
             clock,
@@ -107,7 +115,8 @@ impl Pipeline {
                 table.changed = epoch;
             }
         }
-        self.remember(&record, &mut assembled.streams, &deltas);
+        self.remember(&record, &assembled.streams, &deltas);
+        self.shared.dead_letters.write().push(refused);
         self.deliver(sink_epoch, &outputs).await?;
         self.step_live(epoch, clock, &deltas).await;
         self.acknowledge(&assembled.streams).await?;
@@ -122,6 +131,9 @@ impl Pipeline {
         }
         if assembled.states.is_some() && self.checkpoint_due(clock) {
             self.checkpoint_with(assembled.states.take()).await?;
+        }
+        if self.shared.dead_letters.read().is_full(self.settings.dead_letter_limit()?) {
+            self.write_dead_letters()?;
         }
         Ok(epoch)
     }
@@ -224,8 +236,8 @@ impl Pipeline {
     }
 
     /// Keeps what later reads of the streams need, and the totals.
-    pub(super) fn remember(&mut self, record: &CommitRecord, streams: &mut BTreeMap<String, StreamEpoch>, deltas: &HashMap<String, Delta>) {
-        for (name, stream) in streams.iter_mut() {
+    pub(super) fn remember(&mut self, record: &CommitRecord, streams: &BTreeMap<String, StreamEpoch>, deltas: &HashMap<String, Delta>) {
+        for (name, stream) in streams {
             let Some(runtime) = self.streams.get_mut(name) else { continue };
             let totals = &mut runtime.totals;
             totals.rows_in += stream.commit.rows_in;
@@ -233,23 +245,16 @@ impl Pipeline {
             totals.rows_bad += stream.commit.rows_bad;
             totals.rows_late += stream.commit.rows_late;
             totals.bytes += stream.accepted.bytes;
-            let dead = std::mem::take(&mut stream.accepted.dead_letters);
-            if !dead.is_empty() {
-                let mut letters = self.shared.dead_letters.write();
-                for letter in dead {
-                    if letters.len() >= crate::system_tables::DEAD_LETTERS_KEPT {
-                        letters.pop_front();
-                    }
-                    letters.push_back((name.clone(), record.epoch, letter));
-                }
-            }
             if stream.replayable {
-                if !stream.commit.ranges.is_empty() {
+                // A derived stream has no ranges of its own: its rows come from those of its base.
+                if !stream.commit.ranges.is_empty() || runtime.derived.is_some() && stream.commit.rows_in > 0 {
+                    let columns = runtime.judged_by(stream.commit.columns.as_ref());
                     runtime.history.push(Arc::new(HistoryEntry {
                         epoch: record.epoch,
                         clock: record.clock,
                         watermark_start: stream.commit.watermark_start,
                         ranges: stream.commit.ranges.clone(),
+                        columns,
                     }));
                 }
             } else if let Some(delta) = deltas.get(name) {
@@ -346,6 +351,15 @@ impl Pipeline {
 }
 
 impl super::StreamRuntime {
+    /// The columns an epoch was judged by, shared with the epoch before, which mostly has the same.
+    fn judged_by(&self, columns: Option<&BTreeSet<String>>) -> Option<Arc<BTreeSet<String>>> {
+        let before = self.history.last().and_then(|entry| entry.columns.as_ref());
+        columns.map(|columns| match before {
+            Some(before) if before.as_ref() == columns => Arc::clone(before),
+            _ => Arc::new(columns.clone()),
+        })
+    }
+
     /// Keeps rows of a source that cannot replay, within the stream's retention.
     pub(super) fn retain(&mut self, epoch: Epoch, clock: EventTime, rows: Delta) {
         let bytes: u64 = rows.iter().map(|part| part.batch.get_array_memory_size() as u64).sum();

@@ -8,15 +8,19 @@
 //! Everybody else talks to it by [`Command`]s, which are carried out between epochs; so a statement never sees half an epoch.
 //! Recovery uses the same functions before the task is started.
 
+pub mod accepted;
 pub mod at_rest;
+pub mod backfill;
 pub mod checkpoint;
 pub mod command;
 pub mod ddl;
+pub mod derived;
 pub mod epoch;
 pub mod held;
 pub mod history;
 pub mod live;
 pub mod log_replay;
+pub mod planning;
 pub mod query;
 pub mod record;
 pub mod recovery;
@@ -26,7 +30,7 @@ pub mod sources;
 
 use crate::catalog::Catalog;
 use crate::catalog::object::StreamDef;
-use crate::edge::DeadLetter;
+use crate::dead_letters::DeadLetters;
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::settings::{Settings, Trigger};
@@ -35,6 +39,7 @@ use crate::stopwatch::Stopwatch;
 use command::{Command, Stop};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
+use derived::DerivedPlan;
 use live::LiveQuery;
 use millstream_connectors::source::Reader;
 use millstream_connectors::sources::history::HistoryOptions;
@@ -63,8 +68,8 @@ pub struct Shared {
     pub settings: RwLock<Settings>,
     /// The progress registry.
     pub progress: Progress,
-    /// Refused rows, newest last, bounded.
-    pub dead_letters: RwLock<VecDeque<(String, Epoch, DeadLetter)>>,
+    /// Refused rows.
+    pub dead_letters: RwLock<DeadLetters>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The session all queries are planned with.
@@ -97,6 +102,8 @@ pub struct StreamRuntime {
     pub def: Arc<StreamDef>,
     /// Reads ranges again; `None` for derived streams.
     pub reader: Option<Arc<dyn Reader>>,
+    /// The query of a derived stream.
+    pub derived: Option<DerivedPlan>,
     /// The source gives the same rows again.
     pub replayable: bool,
     /// Epochs whose ranges can be read again.
@@ -280,7 +287,8 @@ impl Pipeline {
             waker.abort();
         }
         if let Err(error) = &outcome {
-            tracing::error!(%error, "pipeline stopped");
+            // Whoever waits for the pipeline gets the error and shows it; a second copy in the log would look like a second failure.
+            tracing::debug!(%error, "pipeline stopped");
             self.shared.progress.failed(error.to_string());
         }
         let error = outcome.err();

@@ -3,11 +3,13 @@
 //! It is the JSON header of a commit frame; rows that cannot be read again (of sources that do not replay, and rows
 //! inserted into tables) travel in the same frame as Arrow IPC attachments, so that one sync makes them durable and committed.
 
+use crate::dead_letters::DeadLettersCheckpoint;
 use crate::edge::WatermarkState;
 use millstream_connectors::sink::SinkCommit;
 use millstream_types::{Epoch, EventTime, PartitionRange};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The kind byte of commit frames.
 pub const COMMIT_FRAME: u8 = 1;
@@ -103,6 +105,9 @@ pub struct CheckpointHeader {
     pub delivered: BTreeMap<String, Epoch>,
     /// Totals since the pipeline began.
     pub totals: BTreeMap<String, StreamTotals>,
+    /// Refused rows.
+    #[serde(default)]
+    pub dead_letters: DeadLettersCheckpoint,
 }
 
 /// A stream in a checkpoint.
@@ -136,7 +141,7 @@ pub struct StreamTotals {
 }
 
 /// One epoch of a stream that can be read again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HistoryEntry {
     /// The epoch.
     pub epoch: Epoch,
@@ -144,8 +149,10 @@ pub struct HistoryEntry {
     pub clock: EventTime,
     /// The watermark that decided what is late.
     pub watermark_start: EventTime,
-    /// The ranges.
+    /// The ranges; none for a derived stream, which reads those of its base.
     pub ranges: Vec<PartitionRange>,
+    /// The columns by which rows were judged; `None` for all.
+    pub columns: Option<Arc<BTreeSet<String>>>,
 }
 
 /// A query in a checkpoint.

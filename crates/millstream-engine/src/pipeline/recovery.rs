@@ -12,6 +12,7 @@ use super::epoch::unweighted;
 use super::history;
 use super::query::{QueryState, Segments, Target};
 use super::record::{COMMIT_FRAME, CatalogChange, CheckpointHeader, CommitRecord};
+use crate::dead_letters;
 use crate::edge::ChangelogState;
 use crate::error::{EngineError, Result};
 use arrow::array::RecordBatch;
@@ -167,6 +168,7 @@ impl Pipeline {
         self.epoch = at;
         self.clock = header.clock.unwrap_or(EventTime::MIN);
         self.pinned_blobs = header.pinned.clone();
+        self.shared.dead_letters.write().restore(header.dead_letters.clone());
         for (name, value) in &header.settings {
             self.settings.set(name, value)?;
         }
@@ -261,7 +263,7 @@ impl Pipeline {
                 }
             }
         }
-        let mut streams = self.read_logged(&record, &mut attachments).await?;
+        let streams = self.read_logged(&record, &mut attachments).await?;
         let mut deltas: HashMap<String, Delta> =
             streams.iter().map(|(name, stream)| (name.clone(), stream.accepted.delta.clone())).collect();
         for (name, stream) in &record.streams {
@@ -288,7 +290,11 @@ impl Pipeline {
         }
         self.epoch = record.epoch;
         self.clock = record.clock;
-        self.remember(&record, &mut streams, &deltas);
+        self.remember(&record, &streams, &deltas);
+        self.shared.dead_letters.write().push(attachments.remove(dead_letters::ATTACHMENT).unwrap_or_default());
+        if self.shared.dead_letters.read().is_full(self.settings.dead_letter_limit()?) {
+            self.write_dead_letters()?;
+        }
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! Snapshots: what relations hold after one epoch, taken between two epochs and then read at leisure.
 
 use super::query::Target;
-use super::record::HistoryEntry;
-use super::{Pipeline, StreamRuntime};
+use super::Pipeline;
+use super::accepted::AcceptedRows;
 use crate::catalog::object::{ObjectKind, Refresh};
 use crate::error::Result;
 use crate::progress::OperatorProgress;
@@ -63,9 +63,9 @@ pub enum Content {
     /// Rows.
     Rows(SchemaRef, Arc<Vec<RecordBatch>>),
     /// A stream: what was accepted, to be read again or retained.
-    Stream(Box<StreamRuntime>, Vec<Arc<HistoryEntry>>),
+    Stream(Box<AcceptedRows>),
     /// A stream before any query has started the clock: its source is read afresh.
-    UntouchedStream(Box<StreamRuntime>),
+    UntouchedStream(Box<AcceptedRows>),
     /// A sink: committed files and rows that are in no file yet.
     Sink {
         /// Columns of its query.
@@ -99,14 +99,11 @@ impl Pipeline {
                     }
                 }
                 ObjectKind::Stream(_) => {
-                    let Some(runtime) = self.streams.get(name) else { continue };
-                    let stream = StreamRuntime { history: Vec::new(), ..runtime.clone() };
+                    let (Some(runtime), Some(rows)) = (self.streams.get(name), self.accepted_rows(name)) else { continue };
                     // From the first query on streams are drained, and SELECT gives what was accepted.
-                    let drained = self.running || !self.queries.is_empty() || !self.live.is_empty() || !runtime.history.is_empty();
-                    if drained || !runtime.replayable || runtime.def.derived.is_some() {
-                        Content::Stream(Box::new(stream), runtime.history.clone())
-                    } else {
-                        Content::UntouchedStream(Box::new(stream))
+                    match self.is_untouched(runtime) {
+                        true => Content::UntouchedStream(Box::new(rows)),
+                        false => Content::Stream(Box::new(rows)),
                     }
                 }
                 ObjectKind::Sink(def) => {

@@ -3,6 +3,7 @@
 //! All of it is owned by one value that travels into a task, so that the next epoch is assembled while the dataflow of the
 //! current one runs.
 
+use super::derived::Derivation;
 use super::record::StreamCommit;
 use crate::catalog::object::StreamDef;
 use crate::edge::{Accepted, ChangelogState, Edge, EdgeEpoch, WatermarkState};
@@ -10,7 +11,6 @@ use crate::error::{EngineError, Result};
 use crate::stopwatch::Stopwatch;
 use futures::StreamExt;
 use millstream_connectors::source::{EpochLimits, ReadRequest, Reader, Source};
-use millstream_dataflow::Dataflow;
 use millstream_types::{Delta, Epoch, EventTime, PartitionRange};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub struct SourceState {
     /// Reads ranges; `None` for a derived stream.
     pub reader: Option<Arc<dyn Reader>>,
     /// A derived stream's query over its base.
-    pub derived: Option<Dataflow>,
+    pub derived: Option<Derivation>,
     /// Ranges can be read again after a restart.
     pub replayable: bool,
     /// Rate limit: rows that may still be read, and when that was computed.
@@ -224,7 +224,8 @@ impl Sources {
             let Some(base) = assembled.streams.get(&derived.base) else { continue };
             let ends = base.commit.watermark_end.closed && !stream.ended;
             stream.ended |= ends;
-            let epoch = stream.derive(&base.accepted.delta, ends, request).await?;
+            let epoch = EdgeEpoch { epoch: request.epoch, clock: request.clock, watermark_start: stream.edge.watermark.current };
+            let epoch = stream.derive(&base.accepted.delta, ends, epoch).await?;
             assembled.streams.insert(name, epoch);
         }
         Ok(())
@@ -289,8 +290,11 @@ impl SourceState {
         self.close_epoch(ranges, accepted, epoch, ceiling, ends)
     }
 
-    async fn derive(&mut self, base: &Delta, ends: bool, request: AssembleRequest) -> Result<StreamEpoch> {
-        let epoch = EdgeEpoch { epoch: request.epoch, clock: request.clock, watermark_start: self.edge.watermark.current };
+    /// What an epoch of its base brings of a derived stream.
+    ///
+    /// # Errors
+    /// When its expressions fail, or too many rows are bad.
+    pub async fn derive(&mut self, base: &Delta, ends: bool, epoch: EdgeEpoch) -> Result<StreamEpoch> {
         let accepted = self.derive_accepted(base, epoch).await?;
         self.close_epoch(Vec::new(), accepted, epoch, None, ends)
     }
@@ -300,27 +304,10 @@ impl SourceState {
     /// # Errors
     /// When its expressions fail.
     pub async fn derive_accepted(&mut self, base: &Delta, epoch: EdgeEpoch) -> Result<Accepted> {
-        let (Some(dataflow), Some(derived)) = (&mut self.derived, &self.def.derived) else { return Ok(Accepted::default()) };
-        let input = super::query::epoch_input(epoch.epoch, epoch.clock, [(derived.base.clone(), base.clone())].into(), &BTreeMap::new());
-        let rows = dataflow.step(&input).await?;
-        let mut accepted = Accepted::default();
-        let mut first_row = 0;
-        for part in rows {
-            let batch = super::query::renamed(part.expanded()?, &self.edge.decode_schema())?;
-            let count = batch.num_rows() as u64;
-            let source_batch = millstream_connectors::source::SourceBatch {
-                batch,
-                sequence: epoch.epoch.0,
-                rows: None,
-                first_row,
-                bad: Vec::new(),
-                places: None,
-                bytes: 0,
-            };
-            first_row += count;
-            self.edge.accept("", source_batch, epoch, &mut accepted)?;
+        match &mut self.derived {
+            Some(derived) => derived.derive(&mut self.edge, base, epoch).await,
+            None => Ok(Accepted::default()),
         }
-        Ok(accepted)
     }
 
     fn close_epoch(
