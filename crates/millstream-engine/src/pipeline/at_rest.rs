@@ -3,7 +3,8 @@
 //! | `refresh` | what a continuous query sees |
 //! | --- | --- |
 //! | `static` (default) | the content at the time it was first read, until `REFRESH TABLE` |
-//! | an interval, `every epoch` | the content at the last epoch at which a new one was due; rows already emitted stay as they are |
+//! | an interval | the content as it was read at most an interval before, beside the epochs (see `reload`); rows already emitted stay as they are |
+//! | `every epoch` | the content at each epoch; rows already emitted stay as they are |
 //! | `track` | the content as a changing table: a difference is a change that corrects earlier results |
 //!
 //! A pinned version is stored in the state directory before its first use, and the commit record of the epoch that first uses it names
@@ -19,6 +20,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
+use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
 use millstream_dataflow::{Dataflow, DataflowContext, ViewStore};
 use millstream_plan::graph::{Graph, NodeId, Op};
@@ -56,7 +58,7 @@ impl Pipeline {
     }
 
     /// Whether a query has the pinned content of an at-rest table or file.
-    fn reads_at_rest(&self, name: &str) -> bool {
+    pub(super) fn reads_at_rest(&self, name: &str) -> bool {
         let queries = self.queries.iter().map(|query| &query.at_rest);
         queries.chain(self.live.iter().map(|live| live.at_rest())).any(|at_rest| at_rest.contains(name))
     }
@@ -77,13 +79,12 @@ impl Pipeline {
     }
 
     async fn content(&self, provider: Arc<dyn TableProvider>) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-        let schema = provider.schema();
-        let context = SessionContext::new_with_state(self.shared.base.clone());
-        Ok((schema, context.read_table(provider)?.collect().await?))
+        content(provider, &self.shared.base).await
     }
 
     /// Forgets the pinned content of an at-rest table: whoever reads it next loads it again.
     pub(super) fn unpin(&mut self, name: &str) {
+        self.stop_reading(name);
         self.pinned.remove(name);
         self.pinned_blobs.remove(name);
         self.refreshed.remove(name);
@@ -126,20 +127,18 @@ impl Pipeline {
     /// Before an epoch: exchanges the versions of tables whose refresh is due.
     pub(super) async fn refresh_due(&mut self, clock: EventTime) -> Result<()> {
         for def in self.refreshed_tables() {
-            let due = match def.refresh {
-                Refresh::EveryEpoch => true,
-                Refresh::Interval(interval) => self.refreshed.get(&def.name).is_none_or(|last| last.plus(interval) <= clock),
-                Refresh::Static | Refresh::Track => false,
-            };
-            if due && self.reads_at_rest(&def.name) {
+            if def.refresh == Refresh::EveryEpoch && self.reads_at_rest(&def.name) {
                 self.exchange(&def).await?;
                 self.refreshed.insert(def.name.clone(), clock);
             }
         }
-        Ok(())
+        if self.manual {
+            self.read_versions(clock);
+        }
+        self.take_versions().await
     }
 
-    fn refreshed_tables(&self) -> Vec<Arc<ExternalTableDef>> {
+    pub(super) fn refreshed_tables(&self) -> Vec<Arc<ExternalTableDef>> {
         let tables = self.catalog.objects().iter().filter_map(|object| match &object.kind {
             ObjectKind::ExternalTable(def) if def.refresh != Refresh::Static => Some(Arc::clone(def)),
             _ => None,
@@ -149,6 +148,7 @@ impl Pipeline {
 
     /// Puts the present content of a table in the place of the pinned one, if it is another.
     async fn exchange(&mut self, def: &ExternalTableDef) -> Result<()> {
+        self.stop_reading(&def.name);
         let (schema, batches) = self.content(Arc::clone(&def.provider)).await?;
         let old = match self.pinned.get(&def.name) {
             Some(pinned) => self.content(Arc::clone(pinned)).await?.1,
@@ -174,7 +174,7 @@ impl Pipeline {
     }
 
     /// Plans the queries that read a pinned table again and hands them their state.
-    async fn reload(&mut self, name: &str) -> Result<()> {
+    pub(super) async fn reload(&mut self, name: &str) -> Result<()> {
         for index in 0..self.queries.len() {
             let query = &self.queries[index];
             if !query.at_rest.contains(name) || query.failed.is_some() {
@@ -273,8 +273,15 @@ fn only_static_side(graph: &Graph, constant: NodeId) -> bool {
         })
 }
 
+/// The rows of a table.
+pub(super) async fn content(provider: Arc<dyn TableProvider>, base: &SessionState) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let schema = provider.schema();
+    let context = SessionContext::new_with_state(base.clone());
+    Ok((schema, context.read_table(provider)?.collect().await?))
+}
+
 /// What makes `new` of `old`.
-fn difference(schema: &SchemaRef, old: &[RecordBatch], new: &[RecordBatch]) -> Result<Delta> {
+pub(super) fn difference(schema: &SchemaRef, old: &[RecordBatch], new: &[RecordBatch]) -> Result<Delta> {
     let part = |batch: &RecordBatch| DeltaBatch::insertions(batch.clone());
     let both: Delta =
         old.iter().map(|batch| part(batch).negated()).chain(new.iter().map(part)).filter(|part| part.num_rows() > 0).collect();

@@ -24,6 +24,7 @@ pub mod planning;
 pub mod query;
 pub mod record;
 pub mod recovery;
+mod reload;
 pub mod sinks;
 pub mod snapshot;
 pub mod sources;
@@ -168,6 +169,8 @@ pub struct Pipeline {
     pinned: HashMap<String, Arc<dyn TableProvider>>,
     /// Clock at which the content of an at-rest table was last looked at.
     refreshed: HashMap<String, EventTime>,
+    /// Versions of at-rest tables that are being read.
+    reading: BTreeMap<String, reload::Reading>,
     durability: Option<Durability>,
     pipeline_id: String,
     epoch: Epoch,
@@ -255,6 +258,7 @@ impl Pipeline {
             next_live: 1,
             pinned: HashMap::new(),
             refreshed: HashMap::new(),
+            reading: BTreeMap::new(),
             durability: options.durability,
             pipeline_id,
             epoch: Epoch::ZERO,
@@ -285,6 +289,9 @@ impl Pipeline {
         let outcome = self.run_loop(&mut commands).await;
         for (_, waker) in std::mem::take(&mut self.wakers) {
             waker.abort();
+        }
+        for (_, reading) in std::mem::take(&mut self.reading) {
+            reading.abort();
         }
         if let Err(error) = &outcome {
             // Whoever waits for the pipeline gets the error and shows it; a second copy in the log would look like a second failure.
@@ -419,6 +426,9 @@ impl Pipeline {
 
     /// Tries to run an epoch from what sources have, or because a timer is due. `None`: nothing to do.
     async fn try_epoch(&mut self, once: bool) -> Result<Option<Epoch>> {
+        if !self.manual {
+            self.read_versions(self.shared.clock.now());
+        }
         let draining = self.draining.as_ref().is_some_and(|draining| !draining.once) || once;
         let unbounded = once || self.draining.as_ref().is_some_and(|draining| draining.once);
         let assembled = match self.take_ready().await? {
@@ -569,7 +579,8 @@ impl Pipeline {
             .min()
             .map(|timeout| self.shared.clock.now().plus(timeout));
         let track = self.track_due().map(|due| due.max(self.shared.clock.now()));
-        [source, roll, clock, idle, track, self.release_due()].into_iter().flatten().min()
+        let reading = self.reading_due().map(|due| due.max(self.shared.clock.now()));
+        [source, roll, clock, idle, track, reading, self.release_due()].into_iter().flatten().min()
     }
 
     /// Publishes the catalog and settings to everybody.

@@ -91,7 +91,12 @@ impl Pipeline {
     pub(super) fn pin_content(&mut self, name: &str, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<()> {
         let Some(durability) = &self.durability else { return Ok(()) };
         let blob = durability.dir.blobs().put(schema, batches)?;
-        let blob = serde_json::to_value(&blob).map_err(|error| EngineError::Internal(error.to_string()))?;
+        self.name_content(name, &blob)
+    }
+
+    /// The next commit record says that this content of an at-rest table is used from its epoch on.
+    pub(super) fn name_content(&mut self, name: &str, blob: &BlobRef) -> Result<()> {
+        let blob = serde_json::to_value(blob).map_err(|error| EngineError::Internal(error.to_string()))?;
         self.pinned_blobs.insert(name.to_string(), blob.clone());
         self.pending_catalog.push(CatalogChange::Pinned { table: name.to_string(), blob });
         Ok(())
