@@ -1,5 +1,6 @@
 //! The only test binary of the workspace that goes through the whole engine: scripts, oracle, crashes, examples, documents.
 
+mod adopted;
 mod crash;
 mod ending;
 mod examples;

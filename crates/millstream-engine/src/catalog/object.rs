@@ -39,6 +39,13 @@ pub enum ObjectKind {
     Sink(Arc<SinkDef>),
 }
 
+impl Object {
+    /// It comes from the program that embeds the engine, not from a statement.
+    pub fn is_adopted(&self) -> bool {
+        matches!(&self.kind, ObjectKind::ExternalTable(def) if def.adopted)
+    }
+}
+
 impl ObjectKind {
     /// The word for it in messages and DROP.
     pub fn word(&self) -> &'static str {
@@ -228,6 +235,8 @@ pub struct ExternalTableDef {
     pub schema: SchemaRef,
     /// When continuous queries see another content.
     pub refresh: Refresh,
+    /// It comes from the DataFusion session that the engine was built over, with every start; no statement made it.
+    pub adopted: bool,
     /// The DataFusion provider.
     pub provider: Arc<dyn datafusion::catalog::TableProvider>,
 }

@@ -1,7 +1,7 @@
 //! How an engine is built: options first, then recovery, then the pipeline's task.
 
 use super::{Engine, Inner};
-use crate::context::base_state;
+use crate::context::{adopted_tables, base_state};
 use crate::dead_letters::DeadLetters;
 use crate::error::Result;
 use crate::pipeline::log_replay::LoggedEpochs;
@@ -131,7 +131,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Adopts the functions registered with a DataFusion session.
+    /// Adopts what is registered with a DataFusion session; see [`Engine::from_session`].
     #[must_use]
     pub fn session_context(mut self, context: SessionContext) -> Self {
         self.adopted = Some(context);
@@ -156,6 +156,10 @@ impl EngineBuilder {
         }
         let epoch_clock = EpochClock::new(EventTime(0));
         let base = base_state(&epoch_clock, self.adopted.as_ref())?;
+        let adopted = match &self.adopted {
+            Some(context) => adopted_tables(context).await?,
+            None => Vec::new(),
+        };
         let durability = match self.state_dir {
             None => None,
             Some(path) => {
@@ -185,6 +189,7 @@ impl EngineBuilder {
             given: self.given,
             history: self.history,
             console: self.console,
+            adopted,
         });
         pipeline.recover().await?;
         if let Some(logged) = &self.logged {

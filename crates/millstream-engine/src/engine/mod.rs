@@ -52,6 +52,36 @@ impl Engine {
         EngineBuilder::default()
     }
 
+    /// An engine over a DataFusion session: its tables are at-rest tables of the catalog, and its functions, object stores and memory
+    /// limit are those of all queries. Tables of the default schema are adopted, as they are registered now; the program registers
+    /// them again with every start. A continuous query reads a table once and keeps its content, until `REFRESH TABLE`.
+    ///
+    /// ```
+    /// use datafusion::prelude::{CsvReadOptions, SessionContext};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let context = SessionContext::new();
+    /// context.register_batch("colours", datafusion::common::record_batch!(("id", Int64, [1, 2]), ("colour", Utf8, ["red", "blue"]))?)?;
+    ///
+    /// let engine = millstream_engine::Engine::from_session(context).manual().build().await?;
+    /// engine.sql("CREATE STREAM sales (id BIGINT)").await?;
+    /// engine.sql("CREATE MATERIALIZED VIEW named AS SELECT c.colour, count(*) AS n FROM sales s JOIN colours c USING (id) GROUP BY c.colour").await?;
+    /// engine.sql("INSERT INTO sales VALUES (2), (2), (3)").await?;
+    /// let rows = engine.sql("SELECT * FROM named").await?.collect().await?;
+    /// assert_eq!(arrow::util::pretty::pretty_format_batches(&rows)?.to_string(), "\
+    /// +--------+---+
+    /// | colour | n |
+    /// +--------+---+
+    /// | blue   | 2 |
+    /// +--------+---+");
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn from_session(context: SessionContext) -> EngineBuilder {
+        Self::builder().session_context(context)
+    }
+
     pub(crate) fn shared(&self) -> &Shared {
         &self.inner.shared
     }

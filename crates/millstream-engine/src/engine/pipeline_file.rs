@@ -136,7 +136,7 @@ impl Engine {
                 Some(object) => return Err(fail(position, differs(&format!("{} \"{name}\"", object.kind.word()), &object.sql, statement))),
             }
         }
-        if let Some(object) = catalog.objects().iter().find(|object| !named.contains(&object.name)) {
+        if let Some(object) = catalog.objects().iter().find(|object| !named.contains(&object.name) && !object.is_adopted()) {
             let position = definitions.first().map(|(position, _)| position.clone());
             let position = position.unwrap_or(ScriptPosition { name: None, line: 1, text: String::new() });
             let message = format!("the state directory has the {} \"{}\", which the file does not define", object.kind.word(), object.name);

@@ -173,7 +173,8 @@ impl Pipeline {
 
     /// The statements that make today's catalog, in an order in which every name exists before it is used.
     fn catalog_statements(&self) -> Vec<String> {
-        let mut statements: Vec<String> = self.catalog.objects().iter().map(|object| object.sql.clone()).collect();
+        let own = self.catalog.objects().iter().filter(|object| !object.is_adopted());
+        let mut statements: Vec<String> = own.map(|object| object.sql.clone()).collect();
         for object in self.catalog.objects() {
             if let ObjectKind::Sink(def) = &object.kind {
                 statements.extend(def.queries.iter().filter_map(|query| query.insert_sql.clone()));

@@ -230,10 +230,12 @@ pub struct PipelineOptions {
     pub history: Option<EventTimeReplay>,
     /// Where console sinks write; standard output if absent.
     pub console: Option<Arc<parking_lot::Mutex<dyn std::io::Write + Send>>>,
+    /// Tables of the program that embeds the engine.
+    pub adopted: Vec<crate::catalog::object::Object>,
 }
 
 impl Pipeline {
-    /// A pipeline without objects.
+    /// A pipeline with nothing but what the program brings.
     pub fn new(options: PipelineOptions) -> Self {
         let settings = options.shared.settings.read().clone();
         let pipeline_id = match &options.durability {
@@ -243,9 +245,12 @@ impl Pipeline {
             }
             None => "00000000".to_string(),
         };
+        let mut catalog = Catalog::default();
+        options.adopted.into_iter().for_each(|object| catalog.put(object));
+        *options.shared.catalog.write() = Arc::new(catalog.clone());
         Self {
             shared: options.shared,
-            catalog: Catalog::default(),
+            catalog,
             settings,
             given: options.given,
             history: options.history,

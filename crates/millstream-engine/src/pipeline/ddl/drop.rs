@@ -39,6 +39,12 @@ impl Pipeline {
     }
 
     pub(super) async fn drop_one(&mut self, name: &str, cascade: bool) -> Result<()> {
+        if self.catalog.get(name).is_some_and(|object| object.is_adopted()) {
+            return Err(EngineError::invalid(
+                format!("table \"{name}\" belongs to the DataFusion session that the engine was built over"),
+                "Deregister it there; it is adopted again with every start.",
+            ));
+        }
         let readers = self.dependents(name).await?;
         if let Some(reader) = readers.first() {
             if !cascade {

@@ -59,7 +59,7 @@ impl Pipeline {
         let plan = context.state().statement_to_plan(statement).await?;
         context.execute_logical_plan(plan).await?;
         let provider = context.table_provider(datafusion::common::TableReference::bare(name.clone())).await?;
-        let def = Arc::new(ExternalTableDef { name: name.clone(), schema: provider.schema(), refresh, provider });
+        let def = Arc::new(ExternalTableDef { name: name.clone(), schema: provider.schema(), refresh, adopted: false, provider });
         if refresh == Refresh::Track {
             self.track(&def).await?;
         }
