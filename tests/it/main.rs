@@ -5,6 +5,7 @@ mod crash;
 mod ending;
 mod examples;
 mod oracle;
+mod pipeline_file;
 mod reference;
 mod slt;
 mod support;

@@ -172,8 +172,8 @@ impl Cursor {
         }
     }
 
-    /// Leaves out what lies before an epoch. Only for streams without changes: the others need every row.
-    fn skip_to(&mut self, epoch: Epoch) {
+    /// Leaves out what lies before an epoch, where that does not decide what later rows do: the others need every row.
+    pub fn skip_to(&mut self, epoch: Epoch) {
         match &mut self.from {
             Origin::Rows(rows) => {
                 while rows.front().is_some_and(|(first, _, _)| *first < epoch) {
@@ -181,8 +181,8 @@ impl Cursor {
                 }
             }
             Origin::Ranges { history, at, edge, .. } | Origin::Derived { history, at, edge, .. } => {
-                debug_assert_eq!(edge.def().shape, StreamShape::Append, "streams are derived from append-only ones");
-                while history.get(*at).is_some_and(|entry| entry.epoch < epoch) {
+                let appends = edge.def().shape == StreamShape::Append;
+                while appends && history.get(*at).is_some_and(|entry| entry.epoch < epoch) {
                     *at += 1;
                 }
             }

@@ -8,9 +8,9 @@ use millstream_types::{Delta, Epoch, EventTime, delta};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 impl Pipeline {
-    /// Runs a new query over everything accepted so far, as one change.
-    pub(super) async fn backfill(&mut self, query: &mut QueryState, backfill: Backfill) -> Result<Delta> {
-        let ticks = self.history_of(&query.reads, backfill, &query.def.name).await?;
+    /// Runs a new query over everything accepted so far, as one change. `initial`: what views that are made with it begin with.
+    pub(super) async fn backfill(&mut self, query: &mut QueryState, backfill: Backfill, initial: &BTreeMap<String, Delta>) -> Result<Delta> {
+        let ticks = self.history_of(&query.reads, query.dataflow.input_columns(), backfill, initial, &query.def.name).await?;
         self.shared.epoch_clock.set(self.clock.max(self.next_clock()));
         let watermarks = self.watermarks();
         let mut changes = Delta::new();
@@ -27,23 +27,27 @@ impl Pipeline {
         Ok(delta::consolidate(&query.def.schema, &changes)?)
     }
 
-    /// Everything accepted so far of relations, epoch by epoch; at least one tick.
+    /// Everything accepted so far of relations, epoch by epoch; at least one tick. `columns`: those that are read of each.
     pub(super) async fn history_of(
         &mut self,
         reads: &BTreeSet<String>,
+        mut columns: HashMap<String, Vec<String>>,
         backfill: Backfill,
+        initial: &BTreeMap<String, Delta>,
         query: &str,
     ) -> Result<Vec<(Epoch, EventTime, HashMap<String, Delta>)>> {
         let mut ticks: BTreeMap<Epoch, (EventTime, HashMap<String, Delta>)> = BTreeMap::new();
         if backfill != Backfill::None {
             for name in reads {
                 if self.catalog.stream(name).is_err() {
-                    if let Some(rows) = self.snapshot_delta(name)? {
+                    if let Some(mut rows) = self.snapshot_delta(name)? {
+                        rows.extend(initial.get(name).cloned().unwrap_or_default());
                         ticks.entry(self.epoch).or_insert_with(|| (self.clock, HashMap::new())).1.insert(name.clone(), rows);
                     }
                     continue;
                 }
-                for (epoch, clock, rows) in self.stream_history(name, backfill, query).await? {
+                let columns = columns.remove(name).unwrap_or_default().into_iter().collect();
+                for (epoch, clock, rows) in self.stream_history(name, columns, backfill, query).await? {
                     ticks.entry(epoch).or_insert_with(|| (clock, HashMap::new())).1.insert(name.clone(), rows);
                 }
             }
@@ -55,6 +59,7 @@ impl Pipeline {
     async fn stream_history(
         &self,
         name: &str,
+        columns: BTreeSet<String>,
         backfill: Backfill,
         query: &str,
     ) -> Result<Vec<(Epoch, EventTime, Delta)>> {
@@ -65,7 +70,7 @@ impl Pipeline {
                 "Add WITH (backfill = 'retained') or 'none', or raise the stream's retention.",
             ));
         }
-        let mut cursor = rows.cursor(None, &self.shared.base)?;
+        let mut cursor = rows.cursor(Some(columns), &self.shared.base)?;
         let mut epochs = Vec::new();
         while let Some(epoch) = cursor.next().await? {
             epochs.push(epoch);

@@ -2,6 +2,7 @@
 
 use super::query::{Target, epoch_input};
 use super::record::{COMMIT_FRAME, CommitRecord, HistoryEntry};
+use super::resume::QueryFailure;
 use super::sources::{Assembled, StreamEpoch};
 use super::{Committed, Pipeline};
 use crate::dead_letters;
@@ -32,6 +33,15 @@ pub struct EpochWork {
     pub dead_letters: Vec<RecordBatch>,
 }
 
+/// What the queries made of an epoch.
+#[derive(Debug, Default)]
+pub struct Stepped {
+    /// Changes by query.
+    pub outputs: BTreeMap<String, Delta>,
+    /// Queries that failed, with the message.
+    pub failed: BTreeMap<String, String>,
+}
+
 /// The name of the weight column in attachments.
 const WEIGHT_COLUMN: &str = "__weight";
 
@@ -53,6 +63,9 @@ impl Pipeline {
         phases.read = assembled.read_time;
         failpoint::hit("epoch.after_read")?;
 
+        for runtime in self.streams.values_mut() {
+            runtime.watermark_before = runtime.watermark;
+        }
         for (name, stream) in &assembled.streams {
             if let Some(runtime) = self.streams.get_mut(name) {
                 let state = &stream.commit.watermark_end;
@@ -68,7 +81,7 @@ impl Pipeline {
         }
 
         // Dataflow.
-        let outputs = self.step_queries(epoch, clock, &mut deltas, std::mem::take(&mut work.initial)).await?;
+        let Stepped { outputs, failed } = self.step_queries((epoch, clock), &mut deltas, std::mem::take(&mut work.initial), None).await?;
         phases.dataflow = phase.lap();
         failpoint::hit("epoch.after_dataflow")?;
 
@@ -100,6 +113,7 @@ impl Pipeline {
             sinks: sink_commits.clone(),
             delivered: self.sinks.iter().filter_map(|(name, sink)| sink.delivered().map(|epoch| (name.clone(), epoch))).collect(),
             catalog: std::mem::take(&mut self.pending_catalog),
+            failed,
         };
         self.commit(&record, attachments)?;
         phases.commit = phase.lap();
@@ -138,30 +152,42 @@ impl Pipeline {
         Ok(epoch)
     }
 
-    /// Steps every query in creation order; views feed later queries. Returns the changes by query.
+    /// Steps every query in creation order; views feed later queries. `known`: in recovery, the queries that failed on the epoch.
     pub(super) async fn step_queries(
         &mut self,
-        epoch: Epoch,
-        clock: EventTime,
+        (epoch, clock): (Epoch, EventTime),
         deltas: &mut HashMap<String, Delta>,
         mut initial: BTreeMap<String, Delta>,
-    ) -> Result<BTreeMap<String, Delta>> {
+        known: Option<&BTreeMap<String, String>>,
+    ) -> Result<Stepped> {
         let watermarks = self.watermarks();
         let policy = self.settings.on_query_failure()?;
         let ended = !self.streams.is_empty() && self.streams.values().all(|stream| stream.watermark.1);
-        let mut outputs = BTreeMap::new();
+        let mut stepped = Stepped::default();
         let mut failed: BTreeSet<String> =
             self.queries.iter().filter(|query| query.failed.is_some()).map(|query| query.def.name.clone()).collect();
+        let before = || self.streams.iter().map(|(name, stream)| (name.clone(), stream.watermark_before)).collect();
+        let failure = |message: String, intact: bool| QueryFailure {
+            message,
+            after: Epoch(epoch.0.saturating_sub(1)),
+            clock: self.clock,
+            watermarks: before(),
+            intact,
+        };
         for query in &mut self.queries {
             if query.failed.is_some() {
                 continue;
             }
-            if let Some(cause) = query.reads.iter().find(|name| failed.contains(*name)) {
-                query.failed = Some(format!("it reads \"{cause}\", which has failed"));
-                failed.insert(query.def.name.clone());
+            let name = query.def.name.clone();
+            let cause = query.reads.iter().find(|name| failed.contains(*name));
+            let cause = cause.map(|cause| format!("it reads \"{cause}\", which has failed"));
+            if let Some(message) = cause.or_else(|| known.and_then(|known| known.get(&name).cloned())) {
+                // What a new query was filled back with never reached its result.
+                query.failed = Some(failure(message, !initial.contains_key(&name)));
+                failed.insert(name);
                 continue;
             }
-            let result = match initial.remove(&query.def.name) {
+            let result = match initial.remove(&name) {
                 Some(changes) => {
                     query.held.emitted = Some(clock);
                     Ok(changes)
@@ -176,20 +202,21 @@ impl Pipeline {
             match result {
                 Ok(changes) => {
                     if matches!(query.target, Target::View(_)) {
-                        deltas.insert(query.def.name.clone(), changes.clone());
+                        deltas.insert(name.clone(), changes.clone());
                     }
-                    outputs.insert(query.def.name.clone(), changes);
+                    stepped.outputs.insert(name, changes);
                 }
-                Err(error) if policy == OnQueryFailure::Isolate => {
-                    tracing::error!(query = %query.def.name, epoch = epoch.0, %error, "query failed");
-                    self.shared.progress.query_failed(&query.def.name, epoch, &error.to_string());
-                    query.failed = Some(error.to_string());
-                    failed.insert(query.def.name.clone());
+                Err(error) if policy == OnQueryFailure::Isolate && known.is_none() => {
+                    tracing::error!(query = name, epoch = epoch.0, %error, "query failed");
+                    self.shared.progress.query_failed(&name, epoch, &error.to_string());
+                    query.failed = Some(failure(error.to_string(), false));
+                    stepped.failed.insert(name.clone(), error.to_string());
+                    failed.insert(name);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(outputs)
+        Ok(stepped)
     }
 
     async fn stage_sinks(&mut self, epoch: SinkEpoch, outputs: &BTreeMap<String, Delta>) -> Result<BTreeMap<String, SinkCommit>> {

@@ -25,6 +25,7 @@ pub mod query;
 pub mod record;
 pub mod recovery;
 mod reload;
+pub mod resume;
 pub mod sinks;
 pub mod snapshot;
 pub mod sources;
@@ -119,6 +120,8 @@ pub struct StreamRuntime {
     pub retention_cut: bool,
     /// Watermark after the newest epoch, and whether the stream has ended.
     pub watermark: (EventTime, bool),
+    /// The same after the epoch before.
+    pub watermark_before: (EventTime, bool),
     /// Row counts since the pipeline began.
     pub totals: StreamTotals,
 }

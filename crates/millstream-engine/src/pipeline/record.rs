@@ -3,6 +3,7 @@
 //! It is the JSON header of a commit frame; rows that cannot be read again (of sources that do not replay, and rows
 //! inserted into tables) travel in the same frame as Arrow IPC attachments, so that one sync makes them durable and committed.
 
+use super::resume::QueryFailure;
 use crate::dead_letters::DeadLettersCheckpoint;
 use crate::edge::WatermarkState;
 use millstream_connectors::sink::SinkCommit;
@@ -80,6 +81,9 @@ pub struct CommitRecord {
     pub delivered: BTreeMap<String, Epoch>,
     /// Changes of the catalog that take effect with it.
     pub catalog: Vec<CatalogChange>,
+    /// Queries that failed on it, with the message: recovery leaves them out, whatever they would do now.
+    #[serde(default)]
+    pub failed: BTreeMap<String, String>,
 }
 
 /// Everything small in a checkpoint; rows are in its segments.
@@ -161,7 +165,7 @@ pub struct QueryCheckpoint {
     /// Its operators, in order.
     pub operators: Vec<OperatorCheckpoint>,
     /// The query has failed and waits to be dropped or resumed.
-    pub failed: Option<String>,
+    pub failed: Option<QueryFailure>,
     /// With EMIT PERIODIC: clock of the epoch that handed out last.
     #[serde(default)]
     pub emitted: Option<EventTime>,

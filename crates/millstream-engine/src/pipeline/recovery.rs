@@ -8,7 +8,7 @@
 //! A crash during recovery changes nothing: it only repeats what committed epochs did.
 
 use super::Pipeline;
-use super::epoch::unweighted;
+use super::epoch::{Stepped, unweighted};
 use super::history;
 use super::query::{QueryState, Segments, Target};
 use super::record::{COMMIT_FRAME, CatalogChange, CheckpointHeader, CommitRecord};
@@ -271,6 +271,9 @@ impl Pipeline {
         let streams = self.read_logged(&record, &mut attachments).await?;
         let mut deltas: HashMap<String, Delta> =
             streams.iter().map(|(name, stream)| (name.clone(), stream.accepted.delta.clone())).collect();
+        for runtime in self.streams.values_mut() {
+            runtime.watermark_before = runtime.watermark;
+        }
         for (name, stream) in &record.streams {
             if let Some(runtime) = self.streams.get_mut(name) {
                 runtime.watermark = (stream.watermark_end.current, stream.watermark_end.closed);
@@ -280,7 +283,7 @@ impl Pipeline {
             let rows = unweighted(attachments.remove(&format!("table/{name}")).unwrap_or_default())?;
             deltas.insert(name.clone(), rows);
         }
-        let outputs = self.step_queries(record.epoch, record.clock, &mut deltas, initial).await?;
+        let Stepped { outputs, .. } = self.step_queries((record.epoch, record.clock), &mut deltas, initial, Some(&record.failed)).await?;
         let epoch = SinkEpoch { epoch: record.epoch, clock: record.clock, roll: false };
         for (name, delivered) in &record.delivered {
             if let Some(sink) = self.sinks.get_mut(name) {
@@ -291,6 +294,7 @@ impl Pipeline {
         for name in &record.tables {
             if let (Some(table), Some(rows)) = (self.tables.get_mut(name), deltas.get(name)) {
                 table.rows.apply(rows).map_err(|source| EngineError::Dataflow(Arc::new(source)))?;
+                table.changed = record.epoch;
             }
         }
         self.epoch = record.epoch;

@@ -143,7 +143,7 @@ impl Pipeline {
                 .collect();
             snapshot.sinks =
                 self.sinks.iter().map(|(name, sink)| (name.clone(), sink.def.mode.to_string(), sink.status().buffered_rows)).collect();
-            snapshot.queries = self.queries.iter().map(|query| (query.def.name.clone(), query.failed.clone())).collect();
+            snapshot.queries = self.queries.iter().map(|query| (query.def.name.clone(), query.failed.as_ref().map(|failure| failure.message.clone()))).collect();
         }
         Ok(snapshot)
     }

@@ -182,6 +182,10 @@ impl Session {
                 }
                 _ => Err(unsupported(&tag)),
             },
+            Statement::Alter(ref alter) if alter.action == AlterAction::Resume => {
+                let notices = self.engine.ddl(vec![statement]).await?;
+                Ok(StatementResult::done(tag, notices))
+            }
             Statement::CreateStream(_)
             | Statement::CreateTable(_)
             | Statement::CreateExternalTable(_)

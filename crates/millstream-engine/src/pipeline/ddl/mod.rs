@@ -8,6 +8,8 @@
 //! | `sink.rs` | `CREATE SINK`, `INSERT INTO` a sink |
 //! | `query.rs` | what views and sinks have in common: a continuous query |
 //! | `drop.rs` | `DROP` |
+//!
+//! `ALTER ... RESUME` is in `pipeline/resume.rs`.
 
 mod drop;
 mod query;
@@ -26,6 +28,7 @@ use crate::catalog::resolve::object_name;
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
 use millstream_sql::Statement;
+use millstream_sql::statement::AlterAction;
 use millstream_types::Delta;
 use sqlparser::ast::{ObjectName, Query};
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,6 +109,7 @@ impl Pipeline {
                 self.settings.reset(name.as_deref().unwrap_or("all"))?;
                 Ok(Vec::new())
             }
+            Statement::Alter(alter) if alter.action == AlterAction::Resume && alter.name.is_some() => self.resume(alter, initial).await,
             Statement::RefreshTable(name) => {
                 self.refresh_table(&object_name(name)).await?;
                 Ok(Vec::new())

@@ -47,7 +47,7 @@ impl Pipeline {
             held: Held::default(),
         };
         if !self.restore_query(&mut query).await? {
-            let changes = self.backfill(&mut query, backfill).await?;
+            let changes = self.backfill(&mut query, backfill, initial).await?;
             initial.insert(name, changes);
         }
         self.queries.push(query);

@@ -106,6 +106,7 @@ impl Pipeline {
             retained_bytes: 0,
             retention_cut,
             watermark: (millstream_types::EventTime::MIN, false),
+            watermark_before: (millstream_types::EventTime::MIN, false),
             totals: Default::default(),
         };
         self.streams.insert(name.clone(), runtime);
