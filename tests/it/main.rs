@@ -1,6 +1,7 @@
 //! The only test binary of the workspace that goes through the whole engine: scripts, oracle, crashes, examples, documents.
 
 mod adopted;
+mod backpressure;
 mod crash;
 mod ending;
 mod examples;

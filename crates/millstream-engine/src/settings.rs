@@ -86,6 +86,11 @@ pub struct SettingInfo {
 
 /// Name, default and documentation of every option.
 const SETTINGS: &[(&str, &str, &str)] = &[
+    (
+        "backpressure",
+        "false",
+        "'true' takes rows of sockets, standard input and memory streams only as fast as they are processed; an option of a stream overrules it.",
+    ),
     ("checkpoint_interval", "10s", "Least time between two checkpoints of operator state; '0' makes one after every epoch."),
     ("clock_resolution", "1s", "How often queries that depend on the clock alone (now(), processing-time windows) are brought up to date."),
     (
@@ -195,6 +200,7 @@ impl Settings {
 
     fn check(&self) -> Result<()> {
         self.trigger()?;
+        self.backpressure()?;
         self.duration("checkpoint_interval")?;
         self.duration("clock_resolution")?;
         self.dead_letter_limit()?;
@@ -243,6 +249,14 @@ impl Settings {
     /// As [`Settings::trigger`].
     pub fn clock_resolution(&self) -> Result<Duration> {
         self.duration("clock_resolution")
+    }
+
+    /// Whether push sources are slowed down to the rate at which rows are processed.
+    ///
+    /// # Errors
+    /// As [`Settings::trigger`].
+    pub fn backpressure(&self) -> Result<bool> {
+        self.choice("backpressure", &[("false", false), ("true", true), ("off", false), ("on", true)])
     }
 
     /// Bytes of refused rows that are kept in a state directory.

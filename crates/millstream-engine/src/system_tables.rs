@@ -91,6 +91,7 @@ fn rows(name: &str, shared: &Shared, snapshot: &Snapshot) -> Option<Result<Recor
                 ("bytes", int(streams.iter().map(|stream| stream.totals.bytes))),
                 ("watermark", time(streams.iter().map(|stream| stream.watermark))),
                 ("ended", boolean(streams.iter().map(|stream| stream.ended))),
+                ("rate_limit", Arc::new(Float64Array::from_iter(streams.iter().map(|stream| stream.rate_limit)))),
                 ("dead_letters_dropped", int(streams.iter().map(|stream| letters.dropped(&stream.name)))),
             ]
         }

@@ -138,6 +138,8 @@ pub struct StreamOptions {
     pub max_files_per_epoch: u64,
     /// Rate limit.
     pub max_rows_per_second: Option<u64>,
+    /// Rows are taken as fast as they are processed; `None`: as the pipeline's setting says.
+    pub backpressure: Option<bool>,
     /// Bytes of accepted rows that are kept of a source that cannot replay.
     pub retention_bytes: u64,
     /// Age up to which they are kept.

@@ -17,6 +17,7 @@ use millstream_state::{Compression, FramePayload, failpoint};
 use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, Weights, delta};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What an epoch has to do.
 #[derive(Debug, Default)]
@@ -29,6 +30,8 @@ pub struct EpochWork {
     pub initial: BTreeMap<String, Delta>,
     /// Roll all files.
     pub roll: bool,
+    /// When it began, and how long it had waited; where back-pressure should know.
+    pub began: Option<(EventTime, Duration)>,
     /// Refused rows beside those that `assembled` brings.
     pub dead_letters: Vec<RecordBatch>,
 }
@@ -140,6 +143,10 @@ impl Pipeline {
         self.report(&record, &assembled, durations);
         self.shared.committed.send_modify(|committed| advance(committed, &record));
 
+        if let Some((begun, waited)) = work.began {
+            let rows = |name: &str| assembled.streams.get(name).map_or(0, |stream| stream.commit.rows_in);
+            self.relieve(begun, waited, rows);
+        }
         if let Some(durability) = &mut self.durability {
             durability.bytes_since += assembled.streams.values().map(|stream| stream.accepted.bytes).sum::<u64>();
         }
@@ -321,7 +328,8 @@ impl Pipeline {
         Ok(())
     }
 
-    fn report(&mut self, record: &CommitRecord, assembled: &Assembled, (phases, total): (PhaseTimes, std::time::Duration)) {
+    fn report(&mut self, record: &CommitRecord, assembled: &Assembled, (phases, total): (PhaseTimes, Duration)) {
+        let backpressure = self.settings.backpressure().unwrap_or(false);
         let sources = record
             .streams
             .iter()
@@ -334,6 +342,7 @@ impl Pipeline {
                 bytes: assembled.streams.get(name).map_or(0, |stream| stream.accepted.bytes),
                 watermark: commit.watermark_end.current,
                 ended: commit.watermark_end.closed,
+                rate_limit: self.streams.get(name).and_then(|stream| stream.rate_limit(backpressure)),
             })
             .collect();
         let sinks = self

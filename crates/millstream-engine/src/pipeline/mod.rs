@@ -21,6 +21,7 @@ pub mod history;
 pub mod live;
 pub mod log_replay;
 pub mod planning;
+pub mod pressure;
 pub mod query;
 pub mod record;
 pub mod recovery;
@@ -50,6 +51,7 @@ use millstream_plan::functions::EpochClock;
 use millstream_state::{Log, StateDir};
 use millstream_types::{Clock, Delta, DeltaBatch, Epoch, EventTime};
 use parking_lot::RwLock;
+use pressure::{Beginnings, Pressure};
 use query::QueryState;
 use record::{CatalogChange, HistoryEntry, StreamTotals};
 use sinks::SinkState;
@@ -102,6 +104,8 @@ pub struct Committed {
 pub struct StreamRuntime {
     /// The definition.
     pub def: Arc<StreamDef>,
+    /// Rates of a push source.
+    pub pressure: Option<Pressure>,
     /// Reads ranges again; `None` for derived streams.
     pub reader: Option<Arc<dyn Reader>>,
     /// The query of a derived stream.
@@ -187,6 +191,7 @@ pub struct Pipeline {
     backlog: bool,
     next_due: Option<EventTime>,
     last_start: Stopwatch,
+    beginnings: Beginnings,
     all_ended: bool,
     draining: Option<Draining>,
     waiting_idle: Vec<oneshot::Sender<Result<()>>>,
@@ -280,6 +285,7 @@ impl Pipeline {
             backlog: false,
             next_due: None,
             last_start: Stopwatch::start(),
+            beginnings: Beginnings::default(),
             all_ended: false,
             draining: None,
             waiting_idle: Vec::new(),
@@ -437,6 +443,7 @@ impl Pipeline {
         if !self.manual {
             self.read_versions(self.shared.clock.now());
         }
+        let begun = self.shared.clock.now();
         let draining = self.draining.as_ref().is_some_and(|draining| !draining.once) || once;
         let unbounded = once || self.draining.as_ref().is_some_and(|draining| draining.once);
         let assembled = match self.take_ready().await? {
@@ -462,7 +469,9 @@ impl Pipeline {
         if assembled.more && !self.manual && !unbounded {
             self.start_prefetch(draining, self.clock_of(assembled.clock));
         }
-        let work = epoch::EpochWork { assembled: Some(assembled), tables, ..epoch::EpochWork::default() };
+        let scheduling_delay = self.beginnings.begin(begun, self.interval(), assembled.more);
+        let began = Some((begun, scheduling_delay));
+        let work = epoch::EpochWork { assembled: Some(assembled), tables, began, ..epoch::EpochWork::default() };
         self.run_epoch_with(work).await.map(Some)
     }
 
@@ -477,6 +486,8 @@ impl Pipeline {
             states: self.checkpoint_due(clock),
             slice: self.history.as_ref().map(|history| history.slice),
             until: None,
+            interval: self.interval(),
+            backpressure: self.settings.backpressure().unwrap_or(false),
         }
     }
 

@@ -55,6 +55,8 @@ pub struct StreamFigures {
     pub ended: bool,
     /// Row counts.
     pub totals: super::record::StreamTotals,
+    /// Rows per second that epochs may take, where that is limited.
+    pub rate_limit: Option<f64>,
 }
 
 /// Content of a relation.
@@ -130,6 +132,7 @@ impl Pipeline {
         if request.figures {
             snapshot.operators = self.operator_rows();
             snapshot.state = self.state_size();
+            let backpressure = self.settings.backpressure()?;
             snapshot.streams = self
                 .streams
                 .iter()
@@ -139,6 +142,7 @@ impl Pipeline {
                     watermark: stream.watermark.0,
                     ended: stream.watermark.1,
                     totals: stream.totals,
+                    rate_limit: stream.rate_limit(backpressure),
                 })
                 .collect();
             snapshot.sinks =

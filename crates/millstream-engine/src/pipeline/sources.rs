@@ -4,6 +4,7 @@
 //! current one runs.
 
 use super::derived::Derivation;
+use super::pressure::Pressure;
 use super::record::StreamCommit;
 use crate::catalog::object::StreamDef;
 use crate::edge::{Accepted, ChangelogState, Edge, EdgeEpoch, WatermarkState};
@@ -11,6 +12,7 @@ use crate::error::{EngineError, Result};
 use crate::stopwatch::Stopwatch;
 use futures::StreamExt;
 use millstream_connectors::source::{EpochLimits, ReadRequest, Reader, Source};
+use millstream_connectors::sources::rate::effective_rate;
 use millstream_types::{Delta, Epoch, EventTime, PartitionRange};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub struct SourceState {
     pub derived: Option<Derivation>,
     /// Ranges can be read again after a restart.
     pub replayable: bool,
+    /// The rates of a push source.
+    pub pressure: Option<Pressure>,
     /// Rate limit: rows that may still be read, and when that was computed.
     pub budget: Option<(f64, EventTime)>,
     /// The position after the ranges of each assembled epoch, where it was asked for.
@@ -77,6 +81,10 @@ pub struct AssembleRequest {
     pub slice: Option<Duration>,
     /// The end of the epoch's slice, once it is known.
     pub until: Option<EventTime>,
+    /// Distance between epochs when nothing waits.
+    pub interval: Duration,
+    /// Push sources are slowed down to the rate at which rows are processed, unless their own options say otherwise.
+    pub backpressure: bool,
 }
 
 /// What an epoch brought of one stream.
@@ -248,11 +256,14 @@ impl SourceState {
     fn limits(&mut self, request: &AssembleRequest) -> EpochLimits {
         let options = &self.def.options;
         let mut max_rows = options.max_rows_per_epoch;
-        if let Some(rate) = options.max_rows_per_second {
-            let rate = rate as f64;
+        let slowed = options.backpressure.unwrap_or(request.backpressure);
+        let estimated = self.pressure.as_ref().filter(|_| slowed).and_then(Pressure::rate);
+        if let Some(rate) = effective_rate(options.max_rows_per_second.map(|rate| rate as f64), estimated) {
+            // What was not taken in time is made up for, within a second or an epoch's interval.
+            let most = rate * request.interval.as_secs_f64().max(1.0);
             let (budget, since) = self.budget.unwrap_or((rate / 10.0, request.clock));
             let elapsed = (request.clock.0 - since.0).max(0) as f64 / 1e6;
-            let budget = (budget + rate * elapsed).min(rate);
+            let budget = (budget + rate * elapsed).min(most);
             self.budget = Some((budget, request.clock));
             max_rows = Some(max_rows.unwrap_or(u64::MAX).min(budget as u64));
         }

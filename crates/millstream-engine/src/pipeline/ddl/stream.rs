@@ -1,6 +1,7 @@
 //! `CREATE STREAM`: opens the source and puts the edge in front of it.
 
 use super::super::derived::DerivedPlan;
+use super::super::pressure::Pressure;
 use super::super::sources::SourceState;
 use super::super::{Pipeline, StreamRuntime};
 use crate::catalog::object::{Object, ObjectKind, StreamDef, StreamShape};
@@ -58,6 +59,7 @@ impl Pipeline {
             reader: None,
             derived: derived.as_ref().map(DerivedPlan::start).transpose()?,
             replayable: base.is_none_or(|base| base.replayable),
+            pressure: None,
             budget: None,
             ended: false,
         };
@@ -78,9 +80,11 @@ impl Pipeline {
                     Box::new(HistorySource::new(inner, &def.connector, &context, history.options).map_err(fail)?)
                 }
             };
+            state.replayable = source.properties().replayable;
+            state.pressure = (!state.replayable).then(Pressure::default);
+            check_backpressure(def, &state)?;
             let (position, ranges) = self.recovered_position(&name);
             source.open(position, &ranges).await.map_err(fail)?;
-            state.replayable = source.properties().replayable;
             state.reader = Some(source.reader());
             if let Some(pusher) = source.pusher() {
                 self.shared.pushers.write().insert(name.clone(), pusher);
@@ -95,7 +99,9 @@ impl Pipeline {
             self.wakers.insert(name.clone(), forward);
             state.source = Some(source);
         }
+        check_backpressure(def, &state)?;
         let runtime = StreamRuntime {
+            pressure: state.pressure.clone(),
             def: Arc::clone(def),
             reader: state.reader.clone(),
             derived,
@@ -141,4 +147,15 @@ impl Pipeline {
         }
         self.streams.remove(name);
     }
+}
+
+/// Only a source that is pushed to can be slowed down.
+fn check_backpressure(def: &StreamDef, state: &SourceState) -> Result<()> {
+    if def.options.backpressure != Some(true) || state.pressure.is_some() {
+        return Ok(());
+    }
+    Err(EngineError::invalid(
+        format!("option \"backpressure\" of stream \"{}\" has nothing to slow down: its rows wait until an epoch takes them", def.name),
+        "Leave it out; max_rows_per_epoch and max_rows_per_second bound what an epoch takes.",
+    ))
 }
