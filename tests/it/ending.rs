@@ -2,7 +2,6 @@
 
 use crate::support::instance::START;
 use millstream::{Clock, Engine, EngineBuilder, ManualClock, Stop};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 

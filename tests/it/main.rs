@@ -8,6 +8,7 @@ mod examples;
 mod oracle;
 mod pipeline_file;
 mod reference;
+mod refresh;
 mod slt;
 mod support;
 mod takeover;
