@@ -3,10 +3,10 @@
 use arrow::array::{Int64Array, RecordBatch};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
-use datafusion::prelude::SessionContext;
-use millstream::{Engine, Stop};
 use datafusion::object_store::memory::InMemory;
 use datafusion::object_store::{ObjectStore, ObjectStoreExt};
+use datafusion::prelude::SessionContext;
+use millstream::{Engine, Stop};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,10 +17,16 @@ async fn context(prices: &str) -> SessionContext {
     let batch = RecordBatch::try_from_iter([("id", ids as _), ("colour", names as _)]).expect("a batch");
     context.register_batch("colours", batch).expect("a table");
     let bigint = arrow::datatypes::DataType::Int64;
-    let twice = create_udf("twice", vec![bigint.clone()], bigint, Volatility::Immutable, Arc::new(|arguments| {
-        let array = ColumnarValue::values_to_arrays(arguments)?;
-        Ok(ColumnarValue::Array(Arc::new(arrow::compute::kernels::numeric::add(&array[0], &array[0])?)))
-    }));
+    let twice = create_udf(
+        "twice",
+        vec![bigint.clone()],
+        bigint,
+        Volatility::Immutable,
+        Arc::new(|arguments| {
+            let array = ColumnarValue::values_to_arrays(arguments)?;
+            Ok(ColumnarValue::Array(Arc::new(arrow::compute::kernels::numeric::add(&array[0], &array[0])?)))
+        }),
+    );
     context.register_udf(twice);
     let store = Arc::new(InMemory::new());
     store.put(&"prices.csv".into(), prices.to_string().into()).await.expect("an object");

@@ -84,5 +84,8 @@ async fn without_the_option_nothing_waits() {
     assert_eq!(rate(&engine).await, ["NULL"]);
     engine.sql("SET backpressure = 'true'").await.expect("a setting");
     assert_ne!(rate(&engine).await, ["NULL"]);
-    engine.sql("CREATE STREAM ticks (n BIGINT) WITH (connector = 'timer', interval = '1s', backpressure = 'true')").await.expect_err("a timer does not push");
+    engine
+        .sql("CREATE STREAM ticks (n BIGINT) WITH (connector = 'timer', interval = '1s', backpressure = 'true')")
+        .await
+        .expect_err("a timer does not push");
 }

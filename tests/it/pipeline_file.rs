@@ -1,7 +1,7 @@
 //! Pipeline files: several statements that take effect in one epoch.
 
-use crate::support::instance::Instance;
 use crate::support;
+use crate::support::instance::Instance;
 
 #[test]
 fn a_view_over_a_view_of_the_same_file_counts_history() {

@@ -305,4 +305,3 @@ pub struct CatalogEntry {
     /// The statement that made it.
     pub sql: String,
 }
-

@@ -42,9 +42,7 @@ impl AcceptedRows {
     /// Those of a stream; `base`: of the stream it is derived from, where that can be read again.
     pub fn of(runtime: &StreamRuntime, base: Option<AcceptedRows>) -> Self {
         let kept = match (&runtime.derived, base) {
-            (Some(plan), Some(base)) => {
-                Kept::Derived { plan: plan.clone(), history: runtime.history.clone(), base: Box::new(base) }
-            }
+            (Some(plan), Some(base)) => Kept::Derived { plan: plan.clone(), history: runtime.history.clone(), base: Box::new(base) },
             _ if runtime.replayable => Kept::Ranges { reader: runtime.reader.clone(), history: runtime.history.clone() },
             _ => Kept::Rows(runtime.retained.clone()),
         };

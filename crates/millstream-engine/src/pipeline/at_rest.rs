@@ -10,7 +10,8 @@
 //! A pinned version is stored in the state directory before its first use, and the commit record of the epoch that first uses it names
 //! it, so that recovery joins every epoch with the version it saw. To exchange a version, the query is planned again over the new
 //! one and takes over the state of its operators; only the static side of joins is loaded anew. A tracked table is kept like a table of
-//! inserted rows, and its differences travel in commit records like theirs.
+//! inserted rows, and its differences travel in commit records like theirs. A stored version goes with the checkpoints and the part of
+//! the log that name it.
 
 use super::{Pipeline, TableState};
 use crate::catalog::object::{ExternalTableDef, ObjectKind, Refresh, TableDef};
@@ -24,14 +25,56 @@ use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
 use millstream_dataflow::{Dataflow, DataflowContext, ViewStore};
 use millstream_plan::graph::{Graph, NodeId, Op};
-use millstream_types::{Delta, DeltaBatch, EventTime, delta};
+use millstream_state::BlobStore;
+use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, delta};
 use sqlparser::ast::Query;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How often the content of a tracked table is compared with what is known.
 const TRACK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Which stored contents the newest two checkpoints and the log after the older one name; the others are removed.
+#[derive(Debug, Default)]
+pub(super) struct NamedBlobs {
+    /// Of commit records: epoch and hash.
+    logged: Vec<(Epoch, String)>,
+    /// Of the newest checkpoint.
+    pinned: HashSet<String>,
+    /// What is in the store, as far as known.
+    kept: HashSet<String>,
+}
+
+impl NamedBlobs {
+    /// The commit record of an epoch names a content.
+    pub(super) fn name(&mut self, epoch: Epoch, hash: &str) {
+        self.logged.push((epoch, hash.to_string()));
+    }
+
+    /// Recovery begins with a checkpoint.
+    pub(super) fn restored(&mut self, pinned: &BTreeMap<String, serde_json::Value>) {
+        self.pinned = hashes(pinned);
+    }
+
+    /// A checkpoint is durable, `older` is the one before: removes what nobody names any more.
+    pub(super) fn checkpointed(&mut self, pinned: &BTreeMap<String, serde_json::Value>, older: Epoch, blobs: &BlobStore) -> Result<()> {
+        self.logged.retain(|(epoch, _)| *epoch > older);
+        let now = hashes(pinned);
+        let logged = self.logged.iter().map(|(_, hash)| hash.clone());
+        let kept: HashSet<String> = now.iter().chain(&self.pinned).cloned().chain(logged).collect();
+        self.pinned = now;
+        if kept != self.kept {
+            blobs.retain(&kept)?;
+            self.kept = kept;
+        }
+        Ok(())
+    }
+}
+
+fn hashes(pinned: &BTreeMap<String, serde_json::Value>) -> HashSet<String> {
+    pinned.values().filter_map(|blob| blob["hash"].as_str()).map(str::to_string).collect()
+}
 
 impl Pipeline {
     /// Loads the at-rest tables and files of a query that are not loaded yet; continuous queries see one version of them.

@@ -9,7 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 impl Pipeline {
     /// Runs a new query over everything accepted so far, as one change. `initial`: what views that are made with it begin with.
-    pub(super) async fn backfill(&mut self, query: &mut QueryState, backfill: Backfill, initial: &BTreeMap<String, Delta>) -> Result<Delta> {
+    pub(super) async fn backfill(
+        &mut self,
+        query: &mut QueryState,
+        backfill: Backfill,
+        initial: &BTreeMap<String, Delta>,
+    ) -> Result<Delta> {
         let ticks = self.history_of(&query.reads, query.dataflow.input_columns(), backfill, initial, &query.def.name).await?;
         self.shared.epoch_clock.set(self.clock.max(self.next_clock()));
         let watermarks = self.watermarks();

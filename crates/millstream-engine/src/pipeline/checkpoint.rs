@@ -11,7 +11,7 @@ use crate::stopwatch::Stopwatch;
 use arrow::array::RecordBatch;
 use millstream_state::checkpoint::remove_older_than;
 use millstream_state::{CheckpointReader, CheckpointWriter, failpoint};
-use millstream_types::EventTime;
+use millstream_types::{Epoch, EventTime};
 use std::collections::BTreeMap;
 
 /// Input since the last checkpoint that makes one due, whatever the time.
@@ -88,6 +88,12 @@ impl Pipeline {
             durability.log.drop_before(oldest.next())?;
         }
         self.shared.dead_letters.write().checkpointed()?;
+        // A version that is being read may be stored already and is named by nobody yet.
+        if self.reading.is_empty() {
+            let whole_log = durability.checkpoints.len() < GENERATIONS;
+            let older = durability.checkpoints.front().copied().filter(|_| !whole_log).unwrap_or(Epoch::ZERO);
+            self.named_blobs.checkpointed(&self.pinned_blobs, older, &durability.dir.blobs())?;
+        }
         self.shared.progress.checkpoint(self.epoch, bytes, watch.elapsed());
         Ok(())
     }

@@ -70,7 +70,8 @@ pub(super) fn decode(batches: &[RecordBatch]) -> Result<Vec<Arc<HistoryEntry>>> 
                 Some(text) => match last.as_ref().filter(|(known, _)| *known == text) {
                     Some((_, columns)) => Some(Arc::clone(columns)),
                     None => {
-                        let columns: Arc<BTreeSet<String>> = Arc::new(serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?);
+                        let columns: Arc<BTreeSet<String>> =
+                            Arc::new(serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?);
                         last = Some((text.to_string(), Arc::clone(&columns)));
                         Some(columns)
                     }

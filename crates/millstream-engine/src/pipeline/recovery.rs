@@ -96,6 +96,7 @@ impl Pipeline {
 
     /// The next commit record says that this content of an at-rest table is used from its epoch on.
     pub(super) fn name_content(&mut self, name: &str, blob: &BlobRef) -> Result<()> {
+        self.named_blobs.name(self.epoch.next(), &blob.hash);
         let blob = serde_json::to_value(blob).map_err(|error| EngineError::Internal(error.to_string()))?;
         self.pinned_blobs.insert(name.to_string(), blob.clone());
         self.pending_catalog.push(CatalogChange::Pinned { table: name.to_string(), blob });
@@ -173,6 +174,7 @@ impl Pipeline {
         self.epoch = at;
         self.clock = header.clock.unwrap_or(EventTime::MIN);
         self.pinned_blobs = header.pinned.clone();
+        self.named_blobs.restored(&header.pinned);
         self.shared.dead_letters.write().restore(header.dead_letters.clone());
         for (name, value) in &header.settings {
             self.settings.set(name, value)?;
@@ -263,6 +265,7 @@ impl Pipeline {
                     self.catalog.applied_inserts.insert((*position, *hash));
                 }
                 CatalogChange::Pinned { table, blob } => {
+                    self.named_blobs.name(record.epoch, blob["hash"].as_str().unwrap_or_default());
                     self.pinned_blobs.insert(table.clone(), blob.clone());
                     self.replay_pinned(table).await?;
                 }

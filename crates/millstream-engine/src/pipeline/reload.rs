@@ -54,7 +54,8 @@ impl Pipeline {
     /// Before an epoch: puts the versions that have been read in force.
     pub(super) async fn take_versions(&mut self) -> Result<()> {
         let waits = self.manual;
-        let names: Vec<String> = self.reading.iter().filter(|(_, task)| waits || task.is_finished()).map(|(name, _)| name.clone()).collect();
+        let names: Vec<String> =
+            self.reading.iter().filter(|(_, task)| waits || task.is_finished()).map(|(name, _)| name.clone()).collect();
         for name in names {
             let Some(task) = self.reading.remove(&name) else { continue };
             let version = task.await.map_err(|error| EngineError::Internal(format!("reading table \"{name}\" failed: {error}")))??;

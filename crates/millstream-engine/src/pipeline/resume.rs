@@ -99,8 +99,13 @@ impl Pipeline {
             }
         };
         let failed = |query: &&QueryState| query.failed.is_some();
-        let mut resumed: BTreeSet<&str> =
-            self.queries.iter().filter(failed).map(|query| query.def.name.as_str()).filter(|name| named.iter().any(|n| n == name)).collect();
+        let mut resumed: BTreeSet<&str> = self
+            .queries
+            .iter()
+            .filter(failed)
+            .map(|query| query.def.name.as_str())
+            .filter(|name| named.iter().any(|n| n == name))
+            .collect();
         if resumed.is_empty() {
             notices.push(Notice::info(format!("\"{name}\" has not failed, nothing is resumed"), ""));
         }
@@ -112,7 +117,9 @@ impl Pipeline {
             if !named && !follows {
                 continue;
             }
-            let waits_for = |read: &&String| !resumed.contains(read.as_str()) && self.queries.iter().any(|q| q.def.name == **read && q.failed.is_some());
+            let waits_for = |read: &&String| {
+                !resumed.contains(read.as_str()) && self.queries.iter().any(|q| q.def.name == **read && q.failed.is_some())
+            };
             if let Some(view) = query.reads.iter().find(waits_for) {
                 if named {
                     return Err(EngineError::invalid(
@@ -143,7 +150,7 @@ impl Pipeline {
         {
             dataflow.restore(self.queries[index].dataflow.checkpoint()?).await?;
             let changes = self.step_once(index, &mut dataflow, inputs.since, None).await?;
-            let held = std::mem::take(&mut self.queries[index].held.changes);
+            let held = self.queries[index].held.changes.clone();
             let changes = self.queries[index].shaped(held.into_iter().chain(changes).collect())?;
             return Ok(CaughtUp { index, dataflow, changes });
         }
@@ -315,7 +322,10 @@ impl Pipeline {
 
     fn not_retained(&self, index: usize, stream: &str) -> EngineError {
         EngineError::invalid(
-            format!("\"{}\" cannot catch up: rows of stream \"{stream}\" that it needs are no longer retained", self.queries[index].def.name),
+            format!(
+                "\"{}\" cannot catch up: rows of stream \"{stream}\" that it needs are no longer retained",
+                self.queries[index].def.name
+            ),
             "Drop it and create it again; a larger retention of the stream would have kept them.",
         )
     }

@@ -1,8 +1,8 @@
 //! Snapshots: what relations hold after one epoch, taken between two epochs and then read at leisure.
 
-use super::query::Target;
 use super::Pipeline;
 use super::accepted::AcceptedRows;
+use super::query::Target;
 use crate::catalog::object::{ObjectKind, Refresh};
 use crate::error::Result;
 use crate::progress::OperatorProgress;
@@ -147,7 +147,11 @@ impl Pipeline {
                 .collect();
             snapshot.sinks =
                 self.sinks.iter().map(|(name, sink)| (name.clone(), sink.def.mode.to_string(), sink.status().buffered_rows)).collect();
-            snapshot.queries = self.queries.iter().map(|query| (query.def.name.clone(), query.failed.as_ref().map(|failure| failure.message.clone()))).collect();
+            snapshot.queries = self
+                .queries
+                .iter()
+                .map(|query| (query.def.name.clone(), query.failed.as_ref().map(|failure| failure.message.clone())))
+                .collect();
         }
         Ok(snapshot)
     }

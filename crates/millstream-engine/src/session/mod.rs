@@ -18,9 +18,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use contents::{BatchContents, NamesOnly};
 use datafusion::prelude::DataFrame;
 use futures::Stream;
-use millstream_sql::statement::{
-    AlterAction, CopySource, Emit, ExplainMode, PipelineAction, QueryStatement, Subscribe, SubscribeSource,
-};
+use millstream_sql::statement::{AlterAction, CopySource, Emit, ExplainMode, PipelineAction, QueryStatement, Subscribe, SubscribeSource};
 use millstream_sql::{ScriptError, Statement, parse_script, parse_statement};
 use millstream_types::Epoch;
 use parking_lot::Mutex;

@@ -47,7 +47,9 @@ impl Server {
         self.requests.lock().unwrap().push(format!("{method} {path}"));
         let mut objects = self.objects.lock().unwrap();
         let (status, body, more) = match (method.as_str(), objects.get(&path)) {
-            ("PROPFIND", _) => ("207 Multi-Status", listing(&objects, path.trim_end_matches('/'), &headers["depth"]).into_bytes(), String::new()),
+            ("PROPFIND", _) => {
+                ("207 Multi-Status", listing(&objects, path.trim_end_matches('/'), &headers["depth"]).into_bytes(), String::new())
+            }
             ("DELETE", Some(_)) => {
                 objects.remove(&path);
                 ("204 No Content", Vec::new(), String::new())
@@ -147,7 +149,8 @@ async fn reads_files_from_a_web_server() {
 async fn urls_name_their_store() {
     let place = Place::new();
     let location = |path: &str| {
-        let mut context = place.context("unused", &n(), &[("format", "csv"), ("aws_region", "eu-north-1"), ("azure_storage_account_name", "a")]);
+        let mut context =
+            place.context("unused", &n(), &[("format", "csv"), ("aws_region", "eu-north-1"), ("azure_storage_account_name", "a")]);
         context.options.take("path");
         config::Location::parse(path, &mut context.options).map(|location| (location.storage, location.base, location.pattern))
     };

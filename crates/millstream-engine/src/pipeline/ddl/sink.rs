@@ -24,7 +24,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Pipeline {
-    pub(super) async fn create_sink(&mut self, create: &CreateSink, sql: String, initial: &mut BTreeMap<String, Delta>) -> Result<Vec<Notice>> {
+    pub(super) async fn create_sink(
+        &mut self,
+        create: &CreateSink,
+        sql: String,
+        initial: &mut BTreeMap<String, Delta>,
+    ) -> Result<Vec<Notice>> {
         let mut notices = Vec::new();
         let name = object_name(&create.name);
         if self.claim(&name, false, create.or_replace, &mut notices).await? {
