@@ -29,7 +29,6 @@ const SIGKILL: i32 = 9;
 
 /// Fail points that the pipeline below does not come by, each with its reason.
 const NOT_REACHED: &[(&str, &str)] = &[
-    ("blob.after_temp", "no query of the pipeline reads a table at rest"),
     ("log.roll.after_create", "a segment is 64 MB; the tests of millstream-state make smaller ones"),
     ("log.roll.after_end", "as log.roll.after_create"),
     ("log.roll.before", "as log.roll.after_create"),
@@ -46,7 +45,7 @@ fn definitions(dir: &Path) -> Vec<String> {
         format!(
             "CREATE STREAM events (id BIGINT, k VARCHAR, v BIGINT, ts TIMESTAMP NOT NULL, \
              WATERMARK FOR ts AS ts - INTERVAL '2 seconds') WITH (connector = 'files', path = '{dir}/in/', format = 'csv', \
-             order = 'name', max_files_per_epoch = '1', settle = '0s', discovery_interval = '0s')"
+             order = 'name', max_files_per_epoch = '1', settle = '0s', discovery_interval = '0s', on_late = 'dead_letter')"
         ),
         format!(
             "CREATE SINK passed AS SELECT id, k, v * 2 AS v FROM events WHERE v >= 0 \
@@ -94,6 +93,8 @@ fn write_input(dir: &Path) {
             let id = if row == 4 { id - 1 } else { id };
             text += &format!("{id},{key},{value},2000-01-01 00:00:{:02}\n", file * 5 + row);
         }
+        // A bad row in each file, and a late one in each but the first.
+        text += &format!("{file},x,many,2000-01-01 00:00:30\n100,x,{file},2000-01-01 00:00:00\n");
         fs::write(dir.join(format!("in/{file:03}.csv")), text).expect("the directory can be written");
     }
 }
@@ -123,6 +124,8 @@ async fn run_pipeline(dir: &Path) -> Result<(), EngineError> {
     engine.checkpoint().await?;
     let view = engine.sql(query).await?.collect().await?;
     fs::write(dir.join("view.txt"), lines(&view).join("\n")).expect("the directory can be written");
+    let refused = engine.sql("SELECT stream, epoch, kind, reason, raw FROM millstream.dead_letters").await?.collect().await?;
+    fs::write(dir.join("refused.txt"), lines(&refused).join("\n")).expect("the directory can be written");
     engine.stop(Stop::Drain).await
 }
 
@@ -167,8 +170,10 @@ fn result(dir: &Path) -> Tables {
         }
         found.insert(sink.to_string(), output::sorted(rows));
     }
-    let view = fs::read_to_string(dir.join("view.txt")).unwrap_or_default();
-    found.insert("totals".to_string(), view.lines().map(str::to_string).collect());
+    for (name, file) in [("totals", "view.txt"), ("dead letters", "refused.txt")] {
+        let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
+        found.insert(name.to_string(), text.lines().map(str::to_string).collect());
+    }
     found
 }
 
@@ -186,7 +191,7 @@ fn uninterrupted() -> Tables {
     write_input(dir.path());
     finish(dir.path(), "an uninterrupted run");
     let result = result(dir.path());
-    assert_eq!(result["rolled"].len(), FILES * 5, "the uninterrupted run itself is wrong");
+    assert_eq!(result["rolled"].len(), FILES * 5 + 1, "the uninterrupted run itself is wrong");
     result
 }
 

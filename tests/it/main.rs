@@ -1,9 +1,14 @@
 //! The only test binary of the workspace that goes through the whole engine: scripts, oracle, crashes, examples, documents.
 
+mod adopted;
+mod backpressure;
 mod crash;
+mod ending;
 mod examples;
 mod oracle;
+mod pipeline_file;
 mod reference;
+mod refresh;
 mod slt;
 mod support;
 mod takeover;

@@ -1,5 +1,7 @@
-//! The DataFusion side of the engine: one set of functions and types for continuous and batch queries.
+//! The DataFusion side of the engine: one set of functions and types for continuous and batch queries, and what is adopted from
+//! a session that exists already.
 
+use crate::catalog::object::{ExternalTableDef, Object, ObjectKind, Refresh};
 use crate::error::Result;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::config::ConfigOptions;
@@ -41,6 +43,27 @@ impl TypePlanner for MicrosecondTimestamps {
     }
 }
 
+/// The tables in the default schema of a session, as objects of the catalog.
+///
+/// # Errors
+/// When a table cannot be looked up.
+pub async fn adopted_tables(context: &SessionContext) -> Result<Vec<Object>> {
+    let state = context.state();
+    let names = &state.config_options().catalog;
+    let schema = context.catalog(&names.default_catalog).and_then(|catalog| catalog.schema(&names.default_schema));
+    let Some(schema) = schema else { return Ok(Vec::new()) };
+    let mut tables = Vec::new();
+    let mut table_names = schema.table_names();
+    table_names.sort();
+    for name in table_names {
+        let Some(provider) = schema.table(&name).await? else { continue };
+        let sql = format!("-- table {name} of the DataFusion session that the engine was built over");
+        let def = ExternalTableDef { name: name.clone(), schema: provider.schema(), refresh: Refresh::Static, adopted: true, provider };
+        tables.push(Object { name, sql, kind: ObjectKind::ExternalTable(Arc::new(def)) });
+    }
+    Ok(tables)
+}
+
 /// The session state that all queries of an engine are planned with, batch and continuous.
 ///
 /// # Errors
@@ -64,6 +87,10 @@ pub fn base_state(epoch_clock: &Arc<EpochClock>, adopted: Option<&SessionContext
     datafusion_functions_json::register_all(&mut state)?;
     if let Some(context) = adopted {
         let other = context.state();
+        state = SessionStateBuilder::new_from_existing(state)
+            .with_runtime_env(Arc::clone(other.runtime_env()))
+            .with_table_functions(other.table_functions().clone())
+            .build();
         for function in other.scalar_functions().values() {
             datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::clone(function))?;
         }

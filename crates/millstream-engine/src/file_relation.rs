@@ -8,6 +8,7 @@
 //! so that a row that does not fit is an error that names file and line. Columns are those of the oldest file.
 
 use crate::error::{EngineError, Result};
+use crate::pipeline::accepted::AcceptedRows;
 use crate::statements::create_stream;
 use crate::statements::given_options::GivenOptions;
 use crate::stream_scan;
@@ -51,7 +52,8 @@ pub(crate) async fn provider(path: &str, base: &SessionState, clock: &Arc<dyn Cl
         as_select: None,
     };
     let def = Arc::new(create_stream::define(&definition, &GivenOptions::default(), None, base).await?);
-    stream_scan::untouched(&def, false, base, clock).await
+    let rows = AcceptedRows::of_source(def, base, clock).await?;
+    stream_scan::provider(rows, false, base)
 }
 
 fn failed(path: &str, error: ConnectorError) -> EngineError {

@@ -8,6 +8,7 @@
 
 pub mod catalog;
 pub mod context;
+pub mod dead_letters;
 pub mod edge;
 pub mod engine;
 pub mod error;

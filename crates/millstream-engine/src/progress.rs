@@ -63,6 +63,8 @@ pub struct SourceProgress {
     pub watermark: EventTime,
     /// The stream has ended.
     pub ended: bool,
+    /// Rows per second that the next epochs may take, where that is limited.
+    pub rate_limit: Option<f64>,
 }
 
 /// A sink in an epoch.

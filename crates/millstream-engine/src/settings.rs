@@ -1,7 +1,7 @@
 //! `SET name = value`: the options of a pipeline and of a session, each with its default and its documentation.
 
 use crate::error::{EngineError, Result};
-use millstream_types::options::parse_duration;
+use millstream_types::options::{parse_bytes, parse_duration};
 use millstream_types::suggest::nearest;
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -86,8 +86,18 @@ pub struct SettingInfo {
 
 /// Name, default and documentation of every option.
 const SETTINGS: &[(&str, &str, &str)] = &[
+    (
+        "backpressure",
+        "false",
+        "'true' takes rows of sockets, standard input and memory streams only as fast as they are processed; an option of a stream overrules it.",
+    ),
     ("checkpoint_interval", "10s", "Least time between two checkpoints of operator state; '0' makes one after every epoch."),
     ("clock_resolution", "1s", "How often queries that depend on the clock alone (now(), processing-time windows) are brought up to date."),
+    (
+        "dead_letter_limit",
+        "1 GB",
+        "How much of the refused rows is kept in the state directory; the oldest go first and are counted. In memory: 10,000 rows.",
+    ),
     ("fallback", "recompute", "'error' refuses queries with an operator that can only be recomputed as a whole; 'recompute' runs them."),
     (
         "on_query_failure",
@@ -190,8 +200,10 @@ impl Settings {
 
     fn check(&self) -> Result<()> {
         self.trigger()?;
+        self.backpressure()?;
         self.duration("checkpoint_interval")?;
         self.duration("clock_resolution")?;
+        self.dead_letter_limit()?;
         self.on_query_failure()?;
         self.unbounded_state()?;
         self.allow_fallback()?;
@@ -237,6 +249,28 @@ impl Settings {
     /// As [`Settings::trigger`].
     pub fn clock_resolution(&self) -> Result<Duration> {
         self.duration("clock_resolution")
+    }
+
+    /// Whether push sources are slowed down to the rate at which rows are processed.
+    ///
+    /// # Errors
+    /// As [`Settings::trigger`].
+    pub fn backpressure(&self) -> Result<bool> {
+        self.choice("backpressure", &[("false", false), ("true", true), ("off", false), ("on", true)])
+    }
+
+    /// Bytes of refused rows that are kept in a state directory.
+    ///
+    /// # Errors
+    /// As [`Settings::trigger`].
+    pub fn dead_letter_limit(&self) -> Result<u64> {
+        let text = self.text("dead_letter_limit");
+        parse_bytes(text).ok_or_else(|| {
+            EngineError::invalid(
+                format!("setting \"dead_letter_limit\" is '{text}', not a size"),
+                "Write for example SET dead_letter_limit = '100 MB'.",
+            )
+        })
     }
 
     /// What happens when a query fails.

@@ -10,9 +10,6 @@ use datafusion::datasource::MemTable;
 use millstream_types::EventTime;
 use std::sync::Arc;
 
-/// Refused rows kept in memory.
-pub const DEAD_LETTERS_KEPT: usize = 10_000;
-
 /// Names of all system tables, sorted.
 pub const SYSTEM_TABLES: &[&str] =
     &["checkpoints", "dead_letters", "epochs", "errors", "operators", "queries", "settings", "sinks", "sources", "streams"];
@@ -45,6 +42,9 @@ fn boolean(values: impl IntoIterator<Item = bool>) -> ArrayRef {
 
 /// The provider of a system table; `None` when there is no such table.
 pub fn provider(name: &str, shared: &Shared, snapshot: &Snapshot) -> Option<Arc<dyn TableProvider>> {
+    if name == "dead_letters" {
+        return shared.dead_letters.read().provider().ok();
+    }
     let batch = rows(name, shared, snapshot)?.ok()?;
     let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).ok()?;
     Some(Arc::new(table))
@@ -80,6 +80,7 @@ fn rows(name: &str, shared: &Shared, snapshot: &Snapshot) -> Option<Result<Recor
         }
         "sources" | "streams" => {
             let streams = &snapshot.streams;
+            let letters = shared.dead_letters.read();
             vec![
                 ("stream", text(streams.iter().map(|stream| &stream.name))),
                 ("connector", text(streams.iter().map(|stream| &stream.connector))),
@@ -90,6 +91,8 @@ fn rows(name: &str, shared: &Shared, snapshot: &Snapshot) -> Option<Result<Recor
                 ("bytes", int(streams.iter().map(|stream| stream.totals.bytes))),
                 ("watermark", time(streams.iter().map(|stream| stream.watermark))),
                 ("ended", boolean(streams.iter().map(|stream| stream.ended))),
+                ("rate_limit", Arc::new(Float64Array::from_iter(streams.iter().map(|stream| stream.rate_limit)))),
+                ("dead_letters_dropped", int(streams.iter().map(|stream| letters.dropped(&stream.name)))),
             ]
         }
         "sinks" => {
@@ -138,17 +141,6 @@ fn rows(name: &str, shared: &Shared, snapshot: &Snapshot) -> Option<Result<Recor
                 ("epoch", int(errors.iter().map(|(epoch, _, _)| epoch.0))),
                 ("query", text(errors.iter().map(|(_, query, _)| query))),
                 ("message", text(errors.iter().map(|(_, _, message)| message))),
-            ]
-        }
-        "dead_letters" => {
-            let letters = shared.dead_letters.read();
-            vec![
-                ("stream", text(letters.iter().map(|(stream, _, _)| stream))),
-                ("epoch", int(letters.iter().map(|(_, epoch, _)| epoch.0))),
-                ("kind", text(letters.iter().map(|(_, _, letter)| &letter.kind))),
-                ("place", text(letters.iter().map(|(_, _, letter)| &letter.row.place))),
-                ("reason", text(letters.iter().map(|(_, _, letter)| &letter.row.reason))),
-                ("raw", text(letters.iter().map(|(_, _, letter)| &letter.row.raw))),
             ]
         }
         "settings" => {

@@ -1,4 +1,5 @@
-//! Content of at-rest tables, written once and named by its hash: `tables/<hash>.arrow`.
+//! Batches that are written once and named by their hash: content of at-rest tables in `tables/<hash>.arrow`, refused rows in
+//! `deadletter/<hash>.arrow`.
 //!
 //! A continuous query that loads a file or a table at rest reads *this* copy ever after, so that recovery sees the same rows although
 //! the original has changed. Equal content is stored once.
@@ -27,7 +28,7 @@ pub struct BlobRef {
     pub bytes: u64,
 }
 
-/// The store of at-rest content.
+/// A store of batches.
 #[derive(Debug, Clone)]
 pub struct BlobStore {
     directory: PathBuf,
@@ -79,7 +80,7 @@ impl BlobStore {
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(StateError::NotFound { what: "table content", name: blob.hash.clone(), path: self.directory.clone() });
+                return Err(StateError::NotFound { what: "stored content", name: blob.hash.clone(), path: self.directory.clone() });
             }
             Err(error) => return Err(StateError::Io { action: "opening", path, source: error }),
         };

@@ -9,6 +9,7 @@
 //!     log/<writer>.seal      where a predecessor's frames end; later ones are void
 //!     checkpoint/<epoch>/    manifest and segments/<name>.arrow                           (CheckpointWriter, CheckpointReader)
 //!     tables/<hash>.arrow    content of at-rest tables, named by its hash                 (BlobStore)
+//!     deadletter/<hash>.arrow  rows that streams have refused, named by their hash        (BlobStore)
 //!     parts/<sink>/          row groups of files that are not rolled yet                  (owned by sinks)
 //! ```
 //!

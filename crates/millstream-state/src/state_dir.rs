@@ -57,7 +57,7 @@ pub(crate) struct FormatVersions {
 
 const CURRENT: FormatVersions = FormatVersions { directory: 1, log: 1, checkpoint: 1 };
 
-const DIRECTORIES: [&str; 5] = ["writer", "log", "checkpoint", "tables", "parts"];
+const DIRECTORIES: [&str; 6] = ["writer", "log", "checkpoint", "tables", "parts", "deadletter"];
 
 /// An open state directory. Dropping it ends the lock.
 #[derive(Debug)]
@@ -133,6 +133,11 @@ impl StateDir {
     /// Content of at-rest tables.
     pub fn blobs(&self) -> BlobStore {
         BlobStore::new(self.path.join("tables"))
+    }
+
+    /// Rows that streams have refused.
+    pub fn dead_letters(&self) -> BlobStore {
+        BlobStore::new(self.path.join("deadletter"))
     }
 
     /// The directory in which a sink keeps parts of files that are not rolled yet; created if needed.

@@ -137,7 +137,7 @@ impl Options {
     /// # Errors
     /// [`OptionError::Value`] when it is not a size.
     pub fn bytes(&mut self, name: &str) -> Result<Option<u64>, OptionError> {
-        self.take_with(name, "a size such as '128 MB'", |value| bytesize::ByteSize::from_str(value.trim()).ok().map(|size| size.as_u64()))
+        self.take_with(name, "a size such as '128 MB'", parse_bytes)
     }
 
     /// Takes an option with a fixed set of choices.
@@ -174,6 +174,11 @@ impl Options {
             }),
         }
     }
+}
+
+/// Parses `'128 MB'` (10^6), `'64 MiB'` (2^20), `'4096'`.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    bytesize::ByteSize::from_str(text.trim()).ok().map(|size| size.as_u64())
 }
 
 /// Parses `'100ms'`, `'10 seconds'`, `'1 hour 30 minutes'`, `'0'`.

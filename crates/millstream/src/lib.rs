@@ -33,8 +33,8 @@
 //! ```
 //!
 //! There is no global state: two engines in one process are independent. To extend the engine, implement
-//! [`source::Source`] or [`sink::DeliveredSink`], or register functions with a DataFusion session and hand it to
-//! [`EngineBuilder::session_context`].
+//! [`source::Source`] or [`sink::DeliveredSink`], or register functions, tables and object stores with a DataFusion session and hand it
+//! to [`Engine::from_session`].
 
 pub use millstream_connectors::sinks::callback::Callback;
 pub use millstream_connectors::{sink, source};

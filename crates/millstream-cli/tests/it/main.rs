@@ -77,6 +77,23 @@ fn failures_have_their_exit_code_and_their_place() {
 }
 
 #[test]
+fn a_failing_pipeline_says_so_once() {
+    let directory = directory();
+    std::fs::create_dir(directory.path().join("in")).unwrap();
+    std::fs::write(directory.path().join("in/a.csv"), "n\n0\n").unwrap();
+    let sql = "CREATE STREAM numbers (n BIGINT) WITH (connector = 'files', path = 'in', format = 'csv', bounded = 'true');
+CREATE SINK quotients AS SELECT 10 / n AS q FROM numbers WITH (connector = 'blackhole');
+";
+    std::fs::write(directory.path().join("p.sql"), sql).unwrap();
+    for trigger in ["10ms", "available"] {
+        let failed = run(directory.path(), &["run", "p.sql", "--in-memory", "--trigger", trigger]);
+        let text = stderr(&failed);
+        assert_eq!(failed.status.code(), Some(1), "{text}");
+        assert_eq!(text.to_lowercase().matches("divide by zero").count(), 1, "with trigger {trigger}:\n{text}");
+    }
+}
+
+#[test]
 fn flags_override_the_environment_which_overrides_the_file() {
     let directory = directory();
     std::fs::write(directory.path().join("millstream.toml"), "[output]\nformat = 'tsv'\n").unwrap();

@@ -71,6 +71,11 @@ impl PidRateEstimator {
         Self { interval: interval.max(Duration::from_millis(1)), weights, minimum_rate, latest: None }
     }
 
+    /// Epochs start every `interval` from now on; one of zero is taken as a millisecond.
+    pub fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval.max(Duration::from_millis(1));
+    }
+
     /// Takes an observation into account. The new rate in rows per second, or `None` where nothing can be concluded.
     pub fn update(&mut self, observation: EpochObservation) -> Option<f64> {
         let EpochObservation { time, rows, processing_delay, scheduling_delay } = observation;
@@ -103,12 +108,6 @@ impl Default for PidRateEstimator {
     fn default() -> Self {
         Self::new(Duration::from_secs(1), PidWeights::default(), DEFAULT_MINIMUM_RATE)
     }
-}
-
-/// Rows that a fixed limit of `rows_per_second` allows in an epoch that covers `elapsed`; at least one, so that a slow
-/// limit still makes progress.
-pub fn rows_within(rows_per_second: f64, elapsed: Duration) -> u64 {
-    ((rows_per_second * elapsed.as_secs_f64()).floor() as u64).max(1)
 }
 
 /// The smaller of a fixed and an estimated rate, where there is either.
@@ -178,7 +177,5 @@ mod tests {
         assert_eq!(effective_rate(Some(50.0), Some(80.0)), Some(50.0));
         assert_eq!(effective_rate(None, Some(80.0)), Some(80.0));
         assert_eq!(effective_rate(None, None), None);
-        assert_eq!(rows_within(1_000.0, Duration::from_millis(250)), 250);
-        assert_eq!(rows_within(0.5, Duration::from_millis(250)), 1);
     }
 }

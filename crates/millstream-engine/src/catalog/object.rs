@@ -39,6 +39,13 @@ pub enum ObjectKind {
     Sink(Arc<SinkDef>),
 }
 
+impl Object {
+    /// It comes from the program that embeds the engine, not from a statement.
+    pub fn is_adopted(&self) -> bool {
+        matches!(&self.kind, ObjectKind::ExternalTable(def) if def.adopted)
+    }
+}
+
 impl ObjectKind {
     /// The word for it in messages and DROP.
     pub fn word(&self) -> &'static str {
@@ -131,6 +138,8 @@ pub struct StreamOptions {
     pub max_files_per_epoch: u64,
     /// Rate limit.
     pub max_rows_per_second: Option<u64>,
+    /// Rows are taken as fast as they are processed; `None`: as the pipeline's setting says.
+    pub backpressure: Option<bool>,
     /// Bytes of accepted rows that are kept of a source that cannot replay.
     pub retention_bytes: u64,
     /// Age up to which they are kept.
@@ -228,6 +237,8 @@ pub struct ExternalTableDef {
     pub schema: SchemaRef,
     /// When continuous queries see another content.
     pub refresh: Refresh,
+    /// It comes from the DataFusion session that the engine was built over, with every start; no statement made it.
+    pub adopted: bool,
     /// The DataFusion provider.
     pub provider: Arc<dyn datafusion::catalog::TableProvider>,
 }

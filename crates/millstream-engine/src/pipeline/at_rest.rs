@@ -3,13 +3,15 @@
 //! | `refresh` | what a continuous query sees |
 //! | --- | --- |
 //! | `static` (default) | the content at the time it was first read, until `REFRESH TABLE` |
-//! | an interval, `every epoch` | the content at the last epoch at which a new one was due; rows already emitted stay as they are |
+//! | an interval | the content as it was read at most an interval before, beside the epochs (see `reload`); rows already emitted stay as they are |
+//! | `every epoch` | the content at each epoch; rows already emitted stay as they are |
 //! | `track` | the content as a changing table: a difference is a change that corrects earlier results |
 //!
 //! A pinned version is stored in the state directory before its first use, and the commit record of the epoch that first uses it names
 //! it, so that recovery joins every epoch with the version it saw. To exchange a version, the query is planned again over the new
 //! one and takes over the state of its operators; only the static side of joins is loaded anew. A tracked table is kept like a table of
-//! inserted rows, and its differences travel in commit records like theirs.
+//! inserted rows, and its differences travel in commit records like theirs. A stored version goes with the checkpoints and the part of
+//! the log that name it.
 
 use super::{Pipeline, TableState};
 use crate::catalog::object::{ExternalTableDef, ObjectKind, Refresh, TableDef};
@@ -19,17 +21,60 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
+use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
 use millstream_dataflow::{Dataflow, DataflowContext, ViewStore};
 use millstream_plan::graph::{Graph, NodeId, Op};
-use millstream_types::{Delta, DeltaBatch, EventTime, delta};
+use millstream_state::BlobStore;
+use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, delta};
 use sqlparser::ast::Query;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How often the content of a tracked table is compared with what is known.
 const TRACK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Which stored contents the newest two checkpoints and the log after the older one name; the others are removed.
+#[derive(Debug, Default)]
+pub(super) struct NamedBlobs {
+    /// Of commit records: epoch and hash.
+    logged: Vec<(Epoch, String)>,
+    /// Of the newest checkpoint.
+    pinned: HashSet<String>,
+    /// What is in the store, as far as known.
+    kept: HashSet<String>,
+}
+
+impl NamedBlobs {
+    /// The commit record of an epoch names a content.
+    pub(super) fn name(&mut self, epoch: Epoch, hash: &str) {
+        self.logged.push((epoch, hash.to_string()));
+    }
+
+    /// Recovery begins with a checkpoint.
+    pub(super) fn restored(&mut self, pinned: &BTreeMap<String, serde_json::Value>) {
+        self.pinned = hashes(pinned);
+    }
+
+    /// A checkpoint is durable, `older` is the one before: removes what nobody names any more.
+    pub(super) fn checkpointed(&mut self, pinned: &BTreeMap<String, serde_json::Value>, older: Epoch, blobs: &BlobStore) -> Result<()> {
+        self.logged.retain(|(epoch, _)| *epoch > older);
+        let now = hashes(pinned);
+        let logged = self.logged.iter().map(|(_, hash)| hash.clone());
+        let kept: HashSet<String> = now.iter().chain(&self.pinned).cloned().chain(logged).collect();
+        self.pinned = now;
+        if kept != self.kept {
+            blobs.retain(&kept)?;
+            self.kept = kept;
+        }
+        Ok(())
+    }
+}
+
+fn hashes(pinned: &BTreeMap<String, serde_json::Value>) -> HashSet<String> {
+    pinned.values().filter_map(|blob| blob["hash"].as_str()).map(str::to_string).collect()
+}
 
 impl Pipeline {
     /// Loads the at-rest tables and files of a query that are not loaded yet; continuous queries see one version of them.
@@ -56,7 +101,7 @@ impl Pipeline {
     }
 
     /// Whether a query has the pinned content of an at-rest table or file.
-    fn reads_at_rest(&self, name: &str) -> bool {
+    pub(super) fn reads_at_rest(&self, name: &str) -> bool {
         let queries = self.queries.iter().map(|query| &query.at_rest);
         queries.chain(self.live.iter().map(|live| live.at_rest())).any(|at_rest| at_rest.contains(name))
     }
@@ -77,13 +122,12 @@ impl Pipeline {
     }
 
     async fn content(&self, provider: Arc<dyn TableProvider>) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-        let schema = provider.schema();
-        let context = SessionContext::new_with_state(self.shared.base.clone());
-        Ok((schema, context.read_table(provider)?.collect().await?))
+        content(provider, &self.shared.base).await
     }
 
     /// Forgets the pinned content of an at-rest table: whoever reads it next loads it again.
     pub(super) fn unpin(&mut self, name: &str) {
+        self.stop_reading(name);
         self.pinned.remove(name);
         self.pinned_blobs.remove(name);
         self.refreshed.remove(name);
@@ -126,20 +170,18 @@ impl Pipeline {
     /// Before an epoch: exchanges the versions of tables whose refresh is due.
     pub(super) async fn refresh_due(&mut self, clock: EventTime) -> Result<()> {
         for def in self.refreshed_tables() {
-            let due = match def.refresh {
-                Refresh::EveryEpoch => true,
-                Refresh::Interval(interval) => self.refreshed.get(&def.name).is_none_or(|last| last.plus(interval) <= clock),
-                Refresh::Static | Refresh::Track => false,
-            };
-            if due && self.reads_at_rest(&def.name) {
+            if def.refresh == Refresh::EveryEpoch && self.reads_at_rest(&def.name) {
                 self.exchange(&def).await?;
                 self.refreshed.insert(def.name.clone(), clock);
             }
         }
-        Ok(())
+        if self.manual {
+            self.read_versions(clock);
+        }
+        self.take_versions().await
     }
 
-    fn refreshed_tables(&self) -> Vec<Arc<ExternalTableDef>> {
+    pub(super) fn refreshed_tables(&self) -> Vec<Arc<ExternalTableDef>> {
         let tables = self.catalog.objects().iter().filter_map(|object| match &object.kind {
             ObjectKind::ExternalTable(def) if def.refresh != Refresh::Static => Some(Arc::clone(def)),
             _ => None,
@@ -149,6 +191,7 @@ impl Pipeline {
 
     /// Puts the present content of a table in the place of the pinned one, if it is another.
     async fn exchange(&mut self, def: &ExternalTableDef) -> Result<()> {
+        self.stop_reading(&def.name);
         let (schema, batches) = self.content(Arc::clone(&def.provider)).await?;
         let old = match self.pinned.get(&def.name) {
             Some(pinned) => self.content(Arc::clone(pinned)).await?.1,
@@ -174,7 +217,7 @@ impl Pipeline {
     }
 
     /// Plans the queries that read a pinned table again and hands them their state.
-    async fn reload(&mut self, name: &str) -> Result<()> {
+    pub(super) async fn reload(&mut self, name: &str) -> Result<()> {
         for index in 0..self.queries.len() {
             let query = &self.queries[index];
             if !query.at_rest.contains(name) || query.failed.is_some() {
@@ -273,8 +316,15 @@ fn only_static_side(graph: &Graph, constant: NodeId) -> bool {
         })
 }
 
+/// The rows of a table.
+pub(super) async fn content(provider: Arc<dyn TableProvider>, base: &SessionState) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let schema = provider.schema();
+    let context = SessionContext::new_with_state(base.clone());
+    Ok((schema, context.read_table(provider)?.collect().await?))
+}
+
 /// What makes `new` of `old`.
-fn difference(schema: &SchemaRef, old: &[RecordBatch], new: &[RecordBatch]) -> Result<Delta> {
+pub(super) fn difference(schema: &SchemaRef, old: &[RecordBatch], new: &[RecordBatch]) -> Result<Delta> {
     let part = |batch: &RecordBatch| DeltaBatch::insertions(batch.clone());
     let both: Delta =
         old.iter().map(|batch| part(batch).negated()).chain(new.iter().map(part)).filter(|part| part.num_rows() > 0).collect();

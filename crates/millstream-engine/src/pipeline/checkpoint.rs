@@ -11,7 +11,7 @@ use crate::stopwatch::Stopwatch;
 use arrow::array::RecordBatch;
 use millstream_state::checkpoint::remove_older_than;
 use millstream_state::{CheckpointReader, CheckpointWriter, failpoint};
-use millstream_types::EventTime;
+use millstream_types::{Epoch, EventTime};
 use std::collections::BTreeMap;
 
 /// Input since the last checkpoint that makes one due, whatever the time.
@@ -51,6 +51,7 @@ impl Pipeline {
             // Whoever took the directory over writes its checkpoints now.
             durability.dir.check_fenced()?;
         }
+        self.write_dead_letters()?;
         let mut segments: Vec<(String, Vec<RecordBatch>)> = Vec::new();
         let unchanged = self.history_segments(&mut segments)?;
         let header = self.checkpoint_header(states, &mut segments)?;
@@ -86,7 +87,25 @@ impl Pipeline {
         if let Some(oldest) = remove_older_than(&durability.dir.checkpoint_path(), GENERATIONS, durability.dir.writer())? {
             durability.log.drop_before(oldest.next())?;
         }
+        self.shared.dead_letters.write().checkpointed()?;
+        // A version that is being read may be stored already and is named by nobody yet.
+        if self.reading.is_empty() {
+            let whole_log = durability.checkpoints.len() < GENERATIONS;
+            let older = durability.checkpoints.front().copied().filter(|_| !whole_log).unwrap_or(Epoch::ZERO);
+            self.named_blobs.checkpointed(&self.pinned_blobs, older, &durability.dir.blobs())?;
+        }
         self.shared.progress.checkpoint(self.epoch, bytes, watch.elapsed());
+        Ok(())
+    }
+
+    /// Writes refused rows that only the log holds into the state directory.
+    pub(super) fn write_dead_letters(&self) -> Result<()> {
+        let limit = self.settings.dead_letter_limit()?;
+        let unwritten = self.shared.dead_letters.read().unwritten(limit);
+        if let Some(unwritten) = unwritten {
+            let written = unwritten.write()?;
+            self.shared.dead_letters.write().install(written, limit);
+        }
         Ok(())
     }
 
@@ -114,6 +133,7 @@ impl Pipeline {
             settings: self.settings.changed().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             applied_inserts: self.catalog.applied_inserts.iter().copied().collect(),
             pinned: self.pinned_blobs.clone(),
+            dead_letters: self.shared.dead_letters.read().checkpoint(),
             ..CheckpointHeader::default()
         };
         for (name, stream) in &self.streams {
@@ -159,7 +179,8 @@ impl Pipeline {
 
     /// The statements that make today's catalog, in an order in which every name exists before it is used.
     fn catalog_statements(&self) -> Vec<String> {
-        let mut statements: Vec<String> = self.catalog.objects().iter().map(|object| object.sql.clone()).collect();
+        let own = self.catalog.objects().iter().filter(|object| !object.is_adopted());
+        let mut statements: Vec<String> = own.map(|object| object.sql.clone()).collect();
         for object in self.catalog.objects() {
             if let ObjectKind::Sink(def) = &object.kind {
                 statements.extend(def.queries.iter().filter_map(|query| query.insert_sql.clone()));

@@ -2,8 +2,10 @@
 
 use super::query::{Target, epoch_input};
 use super::record::{COMMIT_FRAME, CommitRecord, HistoryEntry};
+use super::resume::QueryFailure;
 use super::sources::{Assembled, StreamEpoch};
 use super::{Committed, Pipeline};
+use crate::dead_letters;
 use crate::error::{EngineError, Result};
 use crate::progress::{EpochProgress, PhaseTimes, SinkProgress, SourceProgress};
 use crate::settings::OnQueryFailure;
@@ -15,6 +17,7 @@ use millstream_state::{Compression, FramePayload, failpoint};
 use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, Weights, delta};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What an epoch has to do.
 #[derive(Debug, Default)]
@@ -27,6 +30,19 @@ pub struct EpochWork {
     pub initial: BTreeMap<String, Delta>,
     /// Roll all files.
     pub roll: bool,
+    /// When it began, and how long it had waited; where back-pressure should know.
+    pub began: Option<(EventTime, Duration)>,
+    /// Refused rows beside those that `assembled` brings.
+    pub dead_letters: Vec<RecordBatch>,
+}
+
+/// What the queries made of an epoch.
+#[derive(Debug, Default)]
+pub struct Stepped {
+    /// Changes by query.
+    pub outputs: BTreeMap<String, Delta>,
+    /// Queries that failed, with the message.
+    pub failed: BTreeMap<String, String>,
 }
 
 /// The name of the weight column in attachments.
@@ -50,6 +66,9 @@ impl Pipeline {
         phases.read = assembled.read_time;
         failpoint::hit("epoch.after_read")?;
 
+        for runtime in self.streams.values_mut() {
+            runtime.watermark_before = runtime.watermark;
+        }
         for (name, stream) in &assembled.streams {
             if let Some(runtime) = self.streams.get_mut(name) {
                 let state = &stream.commit.watermark_end;
@@ -65,7 +84,7 @@ impl Pipeline {
         }
 
         // Dataflow.
-        let outputs = self.step_queries(epoch, clock, &mut deltas, std::mem::take(&mut work.initial)).await?;
+        let Stepped { outputs, failed } = self.step_queries((epoch, clock), &mut deltas, std::mem::take(&mut work.initial), None).await?;
         phases.dataflow = phase.lap();
         failpoint::hit("epoch.after_dataflow")?;
 
@@ -84,6 +103,11 @@ impl Pipeline {
         for (name, changes) in &work.tables {
             attachments.push((format!("table/{name}"), weighted_batches(changes)?));
         }
+        let mut refused = std::mem::take(&mut work.dead_letters);
+        refused.extend(dead_letters::take(epoch, &mut assembled.streams)?);
+        if !refused.is_empty() {
+            attachments.push((dead_letters::ATTACHMENT.to_string(), refused.clone()));
+        }
         let record = CommitRecord {
             epoch,
             clock,
@@ -92,6 +116,7 @@ impl Pipeline {
             sinks: sink_commits.clone(),
             delivered: self.sinks.iter().filter_map(|(name, sink)| sink.delivered().map(|epoch| (name.clone(), epoch))).collect(),
             catalog: std::mem::take(&mut self.pending_catalog),
+            failed,
         };
         self.commit(&record, attachments)?;
         phases.commit = phase.lap();
@@ -107,7 +132,8 @@ impl Pipeline {
                 table.changed = epoch;
             }
         }
-        self.remember(&record, &mut assembled.streams, &deltas);
+        self.remember(&record, &assembled.streams, &deltas);
+        self.shared.dead_letters.write().push(refused);
         self.deliver(sink_epoch, &outputs).await?;
         self.step_live(epoch, clock, &deltas).await;
         self.acknowledge(&assembled.streams).await?;
@@ -117,39 +143,58 @@ impl Pipeline {
         self.report(&record, &assembled, durations);
         self.shared.committed.send_modify(|committed| advance(committed, &record));
 
+        if let Some((begun, waited)) = work.began {
+            let rows = |name: &str| assembled.streams.get(name).map_or(0, |stream| stream.commit.rows_in);
+            self.relieve(begun, waited, rows);
+        }
         if let Some(durability) = &mut self.durability {
             durability.bytes_since += assembled.streams.values().map(|stream| stream.accepted.bytes).sum::<u64>();
         }
         if assembled.states.is_some() && self.checkpoint_due(clock) {
             self.checkpoint_with(assembled.states.take()).await?;
         }
+        if self.shared.dead_letters.read().is_full(self.settings.dead_letter_limit()?) {
+            self.write_dead_letters()?;
+        }
         Ok(epoch)
     }
 
-    /// Steps every query in creation order; views feed later queries. Returns the changes by query.
+    /// Steps every query in creation order; views feed later queries. `known`: in recovery, the queries that failed on the epoch.
     pub(super) async fn step_queries(
         &mut self,
-        epoch: Epoch,
-        clock: EventTime,
+        (epoch, clock): (Epoch, EventTime),
         deltas: &mut HashMap<String, Delta>,
         mut initial: BTreeMap<String, Delta>,
-    ) -> Result<BTreeMap<String, Delta>> {
+        known: Option<&BTreeMap<String, String>>,
+    ) -> Result<Stepped> {
         let watermarks = self.watermarks();
         let policy = self.settings.on_query_failure()?;
         let ended = !self.streams.is_empty() && self.streams.values().all(|stream| stream.watermark.1);
-        let mut outputs = BTreeMap::new();
+        let mut stepped = Stepped::default();
         let mut failed: BTreeSet<String> =
             self.queries.iter().filter(|query| query.failed.is_some()).map(|query| query.def.name.clone()).collect();
+        let before = || self.streams.iter().map(|(name, stream)| (name.clone(), stream.watermark_before)).collect();
+        let failure = |message: String, intact: bool| QueryFailure {
+            message,
+            after: Epoch(epoch.0.saturating_sub(1)),
+            clock: self.clock,
+            watermarks: before(),
+            intact,
+        };
         for query in &mut self.queries {
             if query.failed.is_some() {
                 continue;
             }
-            if let Some(cause) = query.reads.iter().find(|name| failed.contains(*name)) {
-                query.failed = Some(format!("it reads \"{cause}\", which has failed"));
-                failed.insert(query.def.name.clone());
+            let name = query.def.name.clone();
+            let cause = query.reads.iter().find(|name| failed.contains(*name));
+            let cause = cause.map(|cause| format!("it reads \"{cause}\", which has failed"));
+            if let Some(message) = cause.or_else(|| known.and_then(|known| known.get(&name).cloned())) {
+                // What a new query was filled back with never reached its result.
+                query.failed = Some(failure(message, !initial.contains_key(&name)));
+                failed.insert(name);
                 continue;
             }
-            let result = match initial.remove(&query.def.name) {
+            let result = match initial.remove(&name) {
                 Some(changes) => {
                     query.held.emitted = Some(clock);
                     Ok(changes)
@@ -164,20 +209,21 @@ impl Pipeline {
             match result {
                 Ok(changes) => {
                     if matches!(query.target, Target::View(_)) {
-                        deltas.insert(query.def.name.clone(), changes.clone());
+                        deltas.insert(name.clone(), changes.clone());
                     }
-                    outputs.insert(query.def.name.clone(), changes);
+                    stepped.outputs.insert(name, changes);
                 }
-                Err(error) if policy == OnQueryFailure::Isolate => {
-                    tracing::error!(query = %query.def.name, epoch = epoch.0, %error, "query failed");
-                    self.shared.progress.query_failed(&query.def.name, epoch, &error.to_string());
-                    query.failed = Some(error.to_string());
-                    failed.insert(query.def.name.clone());
+                Err(error) if policy == OnQueryFailure::Isolate && known.is_none() => {
+                    tracing::error!(query = name, epoch = epoch.0, %error, "query failed");
+                    self.shared.progress.query_failed(&name, epoch, &error.to_string());
+                    query.failed = Some(failure(error.to_string(), false));
+                    stepped.failed.insert(name.clone(), error.to_string());
+                    failed.insert(name);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(outputs)
+        Ok(stepped)
     }
 
     async fn stage_sinks(&mut self, epoch: SinkEpoch, outputs: &BTreeMap<String, Delta>) -> Result<BTreeMap<String, SinkCommit>> {
@@ -224,8 +270,8 @@ impl Pipeline {
     }
 
     /// Keeps what later reads of the streams need, and the totals.
-    pub(super) fn remember(&mut self, record: &CommitRecord, streams: &mut BTreeMap<String, StreamEpoch>, deltas: &HashMap<String, Delta>) {
-        for (name, stream) in streams.iter_mut() {
+    pub(super) fn remember(&mut self, record: &CommitRecord, streams: &BTreeMap<String, StreamEpoch>, deltas: &HashMap<String, Delta>) {
+        for (name, stream) in streams {
             let Some(runtime) = self.streams.get_mut(name) else { continue };
             let totals = &mut runtime.totals;
             totals.rows_in += stream.commit.rows_in;
@@ -233,23 +279,16 @@ impl Pipeline {
             totals.rows_bad += stream.commit.rows_bad;
             totals.rows_late += stream.commit.rows_late;
             totals.bytes += stream.accepted.bytes;
-            let dead = std::mem::take(&mut stream.accepted.dead_letters);
-            if !dead.is_empty() {
-                let mut letters = self.shared.dead_letters.write();
-                for letter in dead {
-                    if letters.len() >= crate::system_tables::DEAD_LETTERS_KEPT {
-                        letters.pop_front();
-                    }
-                    letters.push_back((name.clone(), record.epoch, letter));
-                }
-            }
             if stream.replayable {
-                if !stream.commit.ranges.is_empty() {
+                // A derived stream has no ranges of its own: its rows come from those of its base.
+                if !stream.commit.ranges.is_empty() || runtime.derived.is_some() && stream.commit.rows_in > 0 {
+                    let columns = runtime.judged_by(stream.commit.columns.as_ref());
                     runtime.history.push(Arc::new(HistoryEntry {
                         epoch: record.epoch,
                         clock: record.clock,
                         watermark_start: stream.commit.watermark_start,
                         ranges: stream.commit.ranges.clone(),
+                        columns,
                     }));
                 }
             } else if let Some(delta) = deltas.get(name) {
@@ -289,7 +328,8 @@ impl Pipeline {
         Ok(())
     }
 
-    fn report(&mut self, record: &CommitRecord, assembled: &Assembled, (phases, total): (PhaseTimes, std::time::Duration)) {
+    fn report(&mut self, record: &CommitRecord, assembled: &Assembled, (phases, total): (PhaseTimes, Duration)) {
+        let backpressure = self.settings.backpressure().unwrap_or(false);
         let sources = record
             .streams
             .iter()
@@ -302,6 +342,7 @@ impl Pipeline {
                 bytes: assembled.streams.get(name).map_or(0, |stream| stream.accepted.bytes),
                 watermark: commit.watermark_end.current,
                 ended: commit.watermark_end.closed,
+                rate_limit: self.streams.get(name).and_then(|stream| stream.rate_limit(backpressure)),
             })
             .collect();
         let sinks = self
@@ -346,6 +387,15 @@ impl Pipeline {
 }
 
 impl super::StreamRuntime {
+    /// The columns an epoch was judged by, shared with the epoch before, which mostly has the same.
+    fn judged_by(&self, columns: Option<&BTreeSet<String>>) -> Option<Arc<BTreeSet<String>>> {
+        let before = self.history.last().and_then(|entry| entry.columns.as_ref());
+        columns.map(|columns| match before {
+            Some(before) if before.as_ref() == columns => Arc::clone(before),
+            _ => Arc::new(columns.clone()),
+        })
+    }
+
     /// Keeps rows of a source that cannot replay, within the stream's retention.
     pub(super) fn retain(&mut self, epoch: Epoch, clock: EventTime, rows: Delta) {
         let bytes: u64 = rows.iter().map(|part| part.batch.get_array_memory_size() as u64).sum();

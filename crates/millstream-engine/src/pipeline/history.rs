@@ -7,12 +7,14 @@
 //! | `clock` | `Int64` | its clock, microseconds since 1970 |
 //! | `watermark_start` | `Int64` | the watermark that decided what is late, microseconds since 1970 |
 //! | `ranges` | `Utf8` | the ranges of its partitions as JSON |
+//! | `columns` | `Utf8` | the columns by which rows were judged, as JSON; NULL for all |
 
 use super::record::HistoryEntry;
 use crate::error::{EngineError, Result};
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{Int64Type, UInt64Type};
 use millstream_types::{Epoch, EventTime};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Entries of a full segment.
@@ -30,11 +32,17 @@ pub(super) fn segment_name(stream: &str, index: usize) -> String {
 pub(super) fn encode(entries: &[Arc<HistoryEntry>]) -> Result<RecordBatch> {
     let ranges = entries.iter().map(|entry| serde_json::to_string(&entry.ranges).map_err(|error| EngineError::Internal(error.to_string())));
     let ranges = ranges.collect::<Result<Vec<String>>>()?;
-    let columns: [(&str, ArrayRef); 4] = [
+    let judged = entries.iter().map(|entry| match &entry.columns {
+        Some(columns) => serde_json::to_string(columns.as_ref()).map(Some).map_err(|error| EngineError::Internal(error.to_string())),
+        None => Ok(None),
+    });
+    let judged = judged.collect::<Result<Vec<Option<String>>>>()?;
+    let columns: [(&str, ArrayRef); 5] = [
         ("epoch", Arc::new(UInt64Array::from_iter_values(entries.iter().map(|entry| entry.epoch.0)))),
         ("clock", Arc::new(Int64Array::from_iter_values(entries.iter().map(|entry| entry.clock.0)))),
         ("watermark_start", Arc::new(Int64Array::from_iter_values(entries.iter().map(|entry| entry.watermark_start.0)))),
         ("ranges", Arc::new(StringArray::from(ranges))),
+        ("columns", Arc::new(StringArray::from(judged))),
     ];
     Ok(RecordBatch::try_from_iter(columns)?)
 }
@@ -46,6 +54,7 @@ pub(super) fn encode(entries: &[Arc<HistoryEntry>]) -> Result<RecordBatch> {
 pub(super) fn decode(batches: &[RecordBatch]) -> Result<Vec<Arc<HistoryEntry>>> {
     let damaged = |problem: String| EngineError::Corrupt(format!("the history of a stream cannot be read: {problem}"));
     let mut entries = Vec::new();
+    let mut last: Option<(String, Arc<BTreeSet<String>>)> = None;
     for batch in batches {
         let column = |name: &str| batch.column_by_name(name).ok_or_else(|| damaged(format!("it has no column \"{name}\"")));
         let missing = || damaged("a column has another type".into());
@@ -53,12 +62,27 @@ pub(super) fn decode(batches: &[RecordBatch]) -> Result<Vec<Arc<HistoryEntry>>> 
         let clocks = column("clock")?.as_primitive_opt::<Int64Type>().ok_or_else(missing)?;
         let watermarks = column("watermark_start")?.as_primitive_opt::<Int64Type>().ok_or_else(missing)?;
         let ranges = column("ranges")?.as_string_opt::<i32>().ok_or_else(missing)?;
+        let judged = column("columns")?.as_string_opt::<i32>().ok_or_else(missing)?;
         for row in 0..batch.num_rows() {
+            let columns = match judged.is_valid(row).then(|| judged.value(row)) {
+                None => None,
+                // Epochs beside each other mostly have the same: one copy serves them all.
+                Some(text) => match last.as_ref().filter(|(known, _)| *known == text) {
+                    Some((_, columns)) => Some(Arc::clone(columns)),
+                    None => {
+                        let columns: Arc<BTreeSet<String>> =
+                            Arc::new(serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?);
+                        last = Some((text.to_string(), Arc::clone(&columns)));
+                        Some(columns)
+                    }
+                },
+            };
             entries.push(Arc::new(HistoryEntry {
                 epoch: Epoch(epochs.value(row)),
                 clock: EventTime(clocks.value(row)),
                 watermark_start: EventTime(watermarks.value(row)),
                 ranges: serde_json::from_str(ranges.value(row)).map_err(|error| damaged(error.to_string()))?,
+                columns,
             }));
         }
     }

@@ -127,7 +127,7 @@ impl Pipeline {
             sender,
         };
         let watermarks = self.watermarks();
-        let ticks = self.history_of(&live.reads, Backfill::Retained, &name).await?;
+        let ticks = self.history_of(&live.reads, live.dataflow.input_columns(), Backfill::Retained, &BTreeMap::new(), &name).await?;
         self.shared.epoch_clock.set(self.clock.max(self.next_clock()));
         let mut changes = Delta::new();
         let last = ticks.len().saturating_sub(1);

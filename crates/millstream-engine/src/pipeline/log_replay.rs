@@ -9,6 +9,7 @@ use super::query::Segments;
 use super::record::{COMMIT_FRAME, CommitRecord};
 use super::sources::{Assembled, StreamEpoch};
 use super::{Pipeline, recovery::Recovery};
+use crate::dead_letters;
 use crate::edge::{Accepted, EdgeEpoch};
 use crate::error::{EngineError, Result};
 use arrow::array::RecordBatch;
@@ -118,12 +119,14 @@ impl Pipeline {
         let mut attachments: HashMap<String, Vec<RecordBatch>> = attachments.into_iter().collect();
         self.shared.epoch_clock.set(record.clock);
         let streams = self.read_logged(&record, &mut attachments).await?;
+        let dead_letters = attachments.remove(dead_letters::ATTACHMENT).unwrap_or_default();
         let mut tables = BTreeMap::new();
         for name in &record.tables {
             tables.insert(name.clone(), unweighted(attachments.remove(&format!("table/{name}")).unwrap_or_default())?);
         }
         let assembled = Assembled { epoch: record.epoch, clock: Some(record.clock), streams, ..Assembled::default() };
-        self.run_epoch_with(EpochWork { assembled: Some(assembled), tables, ..EpochWork::default() }).await.map(Some)
+        let work = EpochWork { assembled: Some(assembled), tables, dead_letters, ..EpochWork::default() };
+        self.run_epoch_with(work).await.map(Some)
     }
 
     /// What the streams of a logged epoch brought, in creation order; their edges stand where they stood after it.
@@ -141,7 +144,7 @@ impl Pipeline {
             let rows = attachments.remove(&format!("stream/{name}")).unwrap_or_default();
             let Some(sources) = &mut self.sources else { return Err(EngineError::Internal("sources are away".into())) };
             let base = sources.streams.get(&name).and_then(|stream| stream.def.derived.as_ref().map(|derived| derived.base.clone()));
-            let accepted = if let Some(base) = base {
+            let mut accepted = if let Some(base) = base {
                 let rows: Delta = streams.get(&base).map(|base| base.accepted.delta.clone()).unwrap_or_default();
                 match sources.streams.get_mut(&name) {
                     Some(stream) => stream.derive_accepted(&rows, epoch).await?,
@@ -163,6 +166,8 @@ impl Pipeline {
                 }
                 sources.replay(&name, epoch, &commit.ranges).await?
             };
+            // The record itself has what was refused.
+            accepted.dead_letters.clear();
             let Some(stream) = sources.streams.get_mut(&name) else { continue };
             if stream.replayable && accepted.rows_used != commit.rows_used {
                 return Err(EngineError::Corrupt(format!(

@@ -8,25 +8,32 @@
 //! Everybody else talks to it by [`Command`]s, which are carried out between epochs; so a statement never sees half an epoch.
 //! Recovery uses the same functions before the task is started.
 
+pub mod accepted;
 pub mod at_rest;
+pub mod backfill;
 pub mod checkpoint;
 pub mod command;
 pub mod ddl;
+pub mod derived;
 pub mod epoch;
 pub mod held;
 pub mod history;
 pub mod live;
 pub mod log_replay;
+pub mod planning;
+pub mod pressure;
 pub mod query;
 pub mod record;
 pub mod recovery;
+mod reload;
+pub mod resume;
 pub mod sinks;
 pub mod snapshot;
 pub mod sources;
 
 use crate::catalog::Catalog;
 use crate::catalog::object::StreamDef;
-use crate::edge::DeadLetter;
+use crate::dead_letters::DeadLetters;
 use crate::error::{EngineError, Result};
 use crate::progress::Progress;
 use crate::settings::{Settings, Trigger};
@@ -35,6 +42,7 @@ use crate::stopwatch::Stopwatch;
 use command::{Command, Stop};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
+use derived::DerivedPlan;
 use live::LiveQuery;
 use millstream_connectors::source::Reader;
 use millstream_connectors::sources::history::HistoryOptions;
@@ -43,6 +51,7 @@ use millstream_plan::functions::EpochClock;
 use millstream_state::{Log, StateDir};
 use millstream_types::{Clock, Delta, DeltaBatch, Epoch, EventTime};
 use parking_lot::RwLock;
+use pressure::{Beginnings, Pressure};
 use query::QueryState;
 use record::{CatalogChange, HistoryEntry, StreamTotals};
 use sinks::SinkState;
@@ -63,8 +72,8 @@ pub struct Shared {
     pub settings: RwLock<Settings>,
     /// The progress registry.
     pub progress: Progress,
-    /// Refused rows, newest last, bounded.
-    pub dead_letters: RwLock<VecDeque<(String, Epoch, DeadLetter)>>,
+    /// Refused rows.
+    pub dead_letters: RwLock<DeadLetters>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The session all queries are planned with.
@@ -95,8 +104,12 @@ pub struct Committed {
 pub struct StreamRuntime {
     /// The definition.
     pub def: Arc<StreamDef>,
+    /// Rates of a push source.
+    pub pressure: Option<Pressure>,
     /// Reads ranges again; `None` for derived streams.
     pub reader: Option<Arc<dyn Reader>>,
+    /// The query of a derived stream.
+    pub derived: Option<DerivedPlan>,
     /// The source gives the same rows again.
     pub replayable: bool,
     /// Epochs whose ranges can be read again.
@@ -111,6 +124,8 @@ pub struct StreamRuntime {
     pub retention_cut: bool,
     /// Watermark after the newest epoch, and whether the stream has ended.
     pub watermark: (EventTime, bool),
+    /// The same after the epoch before.
+    pub watermark_before: (EventTime, bool),
     /// Row counts since the pipeline began.
     pub totals: StreamTotals,
 }
@@ -161,6 +176,8 @@ pub struct Pipeline {
     pinned: HashMap<String, Arc<dyn TableProvider>>,
     /// Clock at which the content of an at-rest table was last looked at.
     refreshed: HashMap<String, EventTime>,
+    /// Versions of at-rest tables that are being read.
+    reading: BTreeMap<String, reload::Reading>,
     durability: Option<Durability>,
     pipeline_id: String,
     epoch: Epoch,
@@ -174,12 +191,14 @@ pub struct Pipeline {
     backlog: bool,
     next_due: Option<EventTime>,
     last_start: Stopwatch,
+    beginnings: Beginnings,
     all_ended: bool,
     draining: Option<Draining>,
     waiting_idle: Vec<oneshot::Sender<Result<()>>>,
     pending_catalog: Vec<CatalogChange>,
     unacknowledged: Vec<(String, Vec<millstream_types::PartitionRange>)>,
     pinned_blobs: BTreeMap<String, serde_json::Value>,
+    named_blobs: at_rest::NamedBlobs,
     recovery: Option<recovery::Recovery>,
     callbacks: Callbacks,
     console: Option<Arc<parking_lot::Mutex<dyn std::io::Write + Send>>>,
@@ -220,10 +239,12 @@ pub struct PipelineOptions {
     pub history: Option<EventTimeReplay>,
     /// Where console sinks write; standard output if absent.
     pub console: Option<Arc<parking_lot::Mutex<dyn std::io::Write + Send>>>,
+    /// Tables of the program that embeds the engine.
+    pub adopted: Vec<crate::catalog::object::Object>,
 }
 
 impl Pipeline {
-    /// A pipeline without objects.
+    /// A pipeline with nothing but what the program brings.
     pub fn new(options: PipelineOptions) -> Self {
         let settings = options.shared.settings.read().clone();
         let pipeline_id = match &options.durability {
@@ -233,9 +254,12 @@ impl Pipeline {
             }
             None => "00000000".to_string(),
         };
+        let mut catalog = Catalog::default();
+        options.adopted.into_iter().for_each(|object| catalog.put(object));
+        *options.shared.catalog.write() = Arc::new(catalog.clone());
         Self {
             shared: options.shared,
-            catalog: Catalog::default(),
+            catalog,
             settings,
             given: options.given,
             history: options.history,
@@ -248,6 +272,7 @@ impl Pipeline {
             next_live: 1,
             pinned: HashMap::new(),
             refreshed: HashMap::new(),
+            reading: BTreeMap::new(),
             durability: options.durability,
             pipeline_id,
             epoch: Epoch::ZERO,
@@ -261,12 +286,14 @@ impl Pipeline {
             backlog: false,
             next_due: None,
             last_start: Stopwatch::start(),
+            beginnings: Beginnings::default(),
             all_ended: false,
             draining: None,
             waiting_idle: Vec::new(),
             pending_catalog: Vec::new(),
             unacknowledged: Vec::new(),
             pinned_blobs: BTreeMap::new(),
+            named_blobs: at_rest::NamedBlobs::default(),
             recovery: None,
             callbacks: Callbacks::new(),
             console: options.console,
@@ -279,8 +306,12 @@ impl Pipeline {
         for (_, waker) in std::mem::take(&mut self.wakers) {
             waker.abort();
         }
+        for (_, reading) in std::mem::take(&mut self.reading) {
+            reading.abort();
+        }
         if let Err(error) = &outcome {
-            tracing::error!(%error, "pipeline stopped");
+            // Whoever waits for the pipeline gets the error and shows it; a second copy in the log would look like a second failure.
+            tracing::debug!(%error, "pipeline stopped");
             self.shared.progress.failed(error.to_string());
         }
         let error = outcome.err();
@@ -411,6 +442,10 @@ impl Pipeline {
 
     /// Tries to run an epoch from what sources have, or because a timer is due. `None`: nothing to do.
     async fn try_epoch(&mut self, once: bool) -> Result<Option<Epoch>> {
+        if !self.manual {
+            self.read_versions(self.shared.clock.now());
+        }
+        let begun = self.shared.clock.now();
         let draining = self.draining.as_ref().is_some_and(|draining| !draining.once) || once;
         let unbounded = once || self.draining.as_ref().is_some_and(|draining| draining.once);
         let assembled = match self.take_ready().await? {
@@ -436,7 +471,9 @@ impl Pipeline {
         if assembled.more && !self.manual && !unbounded {
             self.start_prefetch(draining, self.clock_of(assembled.clock));
         }
-        let work = epoch::EpochWork { assembled: Some(assembled), tables, ..epoch::EpochWork::default() };
+        let scheduling_delay = self.beginnings.begin(begun, self.interval(), assembled.more);
+        let began = Some((begun, scheduling_delay));
+        let work = epoch::EpochWork { assembled: Some(assembled), tables, began, ..epoch::EpochWork::default() };
         self.run_epoch_with(work).await.map(Some)
     }
 
@@ -451,6 +488,8 @@ impl Pipeline {
             states: self.checkpoint_due(clock),
             slice: self.history.as_ref().map(|history| history.slice),
             until: None,
+            interval: self.interval(),
+            backpressure: self.settings.backpressure().unwrap_or(false),
         }
     }
 
@@ -561,7 +600,8 @@ impl Pipeline {
             .min()
             .map(|timeout| self.shared.clock.now().plus(timeout));
         let track = self.track_due().map(|due| due.max(self.shared.clock.now()));
-        [source, roll, clock, idle, track, self.release_due()].into_iter().flatten().min()
+        let reading = self.reading_due().map(|due| due.max(self.shared.clock.now()));
+        [source, roll, clock, idle, track, reading, self.release_due()].into_iter().flatten().min()
     }
 
     /// Publishes the catalog and settings to everybody.

@@ -3,6 +3,7 @@
 use super::epoch::{unweighted, weighted_batches};
 use super::held::Held;
 use super::record::{OperatorCheckpoint, QueryCheckpoint};
+use super::resume::QueryFailure;
 use crate::catalog::object::QueryDef;
 use crate::error::{EngineError, Result};
 use arrow::array::RecordBatch;
@@ -50,7 +51,7 @@ pub struct QueryState {
     /// It has been stepped at least once.
     pub started: bool,
     /// Why it failed, if it did; it is not run any more.
-    pub failed: Option<String>,
+    pub failed: Option<QueryFailure>,
     /// It has an operator that depends on the clock alone.
     pub clock_dependent: bool,
     /// What waits for the end of the period of EMIT PERIODIC.
@@ -66,6 +67,14 @@ impl QueryState {
         let fail = |source| EngineError::Query { query: self.def.name.clone(), epoch: input.epoch.0, source: Arc::new(source) };
         let changes = self.dataflow.step(input).await.map_err(fail)?;
         self.started = true;
+        self.shaped(changes)
+    }
+
+    /// Changes with the columns of the definition, consolidated where rows can go.
+    ///
+    /// # Errors
+    /// When a column cannot be cast.
+    pub fn shaped(&self, changes: Delta) -> Result<Delta> {
         let changes = changes
             .into_iter()
             .filter(|part| part.num_rows() > 0)
@@ -134,7 +143,10 @@ impl QueryState {
     pub fn checkpoint(&mut self) -> Result<(QueryCheckpoint, Segments)> {
         let mut segments = Vec::new();
         let mut operators = Vec::new();
-        for (index, state) in self.dataflow.checkpoint()?.into_iter().enumerate() {
+        // What an epoch that failed has left behind is no state.
+        let broken = self.failed.as_ref().is_some_and(|failure| !failure.intact);
+        let states = if broken { Vec::new() } else { self.dataflow.checkpoint()? };
+        for (index, state) in states.into_iter().enumerate() {
             let mut groups = Vec::new();
             for (group, batches) in state.groups {
                 if !batches.is_empty() {
@@ -183,7 +195,9 @@ impl QueryState {
                 detail: operator.detail.clone(),
             });
         }
-        self.dataflow.restore(states).await?;
+        if checkpoint.failed.as_ref().is_none_or(|failure| failure.intact) {
+            self.dataflow.restore(states).await?;
+        }
         if let Target::View(store) | Target::Sink { result: Some(store), .. } = &mut self.target {
             store.restore(&segment(&format!("query/{}/result", self.def.name))?)?;
         }

@@ -3,11 +3,14 @@
 //! It is the JSON header of a commit frame; rows that cannot be read again (of sources that do not replay, and rows
 //! inserted into tables) travel in the same frame as Arrow IPC attachments, so that one sync makes them durable and committed.
 
+use super::resume::QueryFailure;
+use crate::dead_letters::DeadLettersCheckpoint;
 use crate::edge::WatermarkState;
 use millstream_connectors::sink::SinkCommit;
 use millstream_types::{Epoch, EventTime, PartitionRange};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The kind byte of commit frames.
 pub const COMMIT_FRAME: u8 = 1;
@@ -78,6 +81,9 @@ pub struct CommitRecord {
     pub delivered: BTreeMap<String, Epoch>,
     /// Changes of the catalog that take effect with it.
     pub catalog: Vec<CatalogChange>,
+    /// Queries that failed on it, with the message: recovery leaves them out, whatever they would do now.
+    #[serde(default)]
+    pub failed: BTreeMap<String, String>,
 }
 
 /// Everything small in a checkpoint; rows are in its segments.
@@ -103,6 +109,9 @@ pub struct CheckpointHeader {
     pub delivered: BTreeMap<String, Epoch>,
     /// Totals since the pipeline began.
     pub totals: BTreeMap<String, StreamTotals>,
+    /// Refused rows.
+    #[serde(default)]
+    pub dead_letters: DeadLettersCheckpoint,
 }
 
 /// A stream in a checkpoint.
@@ -136,7 +145,7 @@ pub struct StreamTotals {
 }
 
 /// One epoch of a stream that can be read again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HistoryEntry {
     /// The epoch.
     pub epoch: Epoch,
@@ -144,8 +153,10 @@ pub struct HistoryEntry {
     pub clock: EventTime,
     /// The watermark that decided what is late.
     pub watermark_start: EventTime,
-    /// The ranges.
+    /// The ranges; none for a derived stream, which reads those of its base.
     pub ranges: Vec<PartitionRange>,
+    /// The columns by which rows were judged; `None` for all.
+    pub columns: Option<Arc<BTreeSet<String>>>,
 }
 
 /// A query in a checkpoint.
@@ -154,7 +165,7 @@ pub struct QueryCheckpoint {
     /// Its operators, in order.
     pub operators: Vec<OperatorCheckpoint>,
     /// The query has failed and waits to be dropped or resumed.
-    pub failed: Option<String>,
+    pub failed: Option<QueryFailure>,
     /// With EMIT PERIODIC: clock of the epoch that handed out last.
     #[serde(default)]
     pub emitted: Option<EventTime>,

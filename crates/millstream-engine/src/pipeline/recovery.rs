@@ -8,10 +8,11 @@
 //! A crash during recovery changes nothing: it only repeats what committed epochs did.
 
 use super::Pipeline;
-use super::epoch::unweighted;
+use super::epoch::{Stepped, unweighted};
 use super::history;
 use super::query::{QueryState, Segments, Target};
 use super::record::{COMMIT_FRAME, CatalogChange, CheckpointHeader, CommitRecord};
+use crate::dead_letters;
 use crate::edge::ChangelogState;
 use crate::error::{EngineError, Result};
 use arrow::array::RecordBatch;
@@ -90,7 +91,13 @@ impl Pipeline {
     pub(super) fn pin_content(&mut self, name: &str, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<()> {
         let Some(durability) = &self.durability else { return Ok(()) };
         let blob = durability.dir.blobs().put(schema, batches)?;
-        let blob = serde_json::to_value(&blob).map_err(|error| EngineError::Internal(error.to_string()))?;
+        self.name_content(name, &blob)
+    }
+
+    /// The next commit record says that this content of an at-rest table is used from its epoch on.
+    pub(super) fn name_content(&mut self, name: &str, blob: &BlobRef) -> Result<()> {
+        self.named_blobs.name(self.epoch.next(), &blob.hash);
+        let blob = serde_json::to_value(blob).map_err(|error| EngineError::Internal(error.to_string()))?;
         self.pinned_blobs.insert(name.to_string(), blob.clone());
         self.pending_catalog.push(CatalogChange::Pinned { table: name.to_string(), blob });
         Ok(())
@@ -167,6 +174,8 @@ impl Pipeline {
         self.epoch = at;
         self.clock = header.clock.unwrap_or(EventTime::MIN);
         self.pinned_blobs = header.pinned.clone();
+        self.named_blobs.restored(&header.pinned);
+        self.shared.dead_letters.write().restore(header.dead_letters.clone());
         for (name, value) in &header.settings {
             self.settings.set(name, value)?;
         }
@@ -256,14 +265,18 @@ impl Pipeline {
                     self.catalog.applied_inserts.insert((*position, *hash));
                 }
                 CatalogChange::Pinned { table, blob } => {
+                    self.named_blobs.name(record.epoch, blob["hash"].as_str().unwrap_or_default());
                     self.pinned_blobs.insert(table.clone(), blob.clone());
                     self.replay_pinned(table).await?;
                 }
             }
         }
-        let mut streams = self.read_logged(&record, &mut attachments).await?;
+        let streams = self.read_logged(&record, &mut attachments).await?;
         let mut deltas: HashMap<String, Delta> =
             streams.iter().map(|(name, stream)| (name.clone(), stream.accepted.delta.clone())).collect();
+        for runtime in self.streams.values_mut() {
+            runtime.watermark_before = runtime.watermark;
+        }
         for (name, stream) in &record.streams {
             if let Some(runtime) = self.streams.get_mut(name) {
                 runtime.watermark = (stream.watermark_end.current, stream.watermark_end.closed);
@@ -273,7 +286,7 @@ impl Pipeline {
             let rows = unweighted(attachments.remove(&format!("table/{name}")).unwrap_or_default())?;
             deltas.insert(name.clone(), rows);
         }
-        let outputs = self.step_queries(record.epoch, record.clock, &mut deltas, initial).await?;
+        let Stepped { outputs, .. } = self.step_queries((record.epoch, record.clock), &mut deltas, initial, Some(&record.failed)).await?;
         let epoch = SinkEpoch { epoch: record.epoch, clock: record.clock, roll: false };
         for (name, delivered) in &record.delivered {
             if let Some(sink) = self.sinks.get_mut(name) {
@@ -284,11 +297,16 @@ impl Pipeline {
         for name in &record.tables {
             if let (Some(table), Some(rows)) = (self.tables.get_mut(name), deltas.get(name)) {
                 table.rows.apply(rows).map_err(|source| EngineError::Dataflow(Arc::new(source)))?;
+                table.changed = record.epoch;
             }
         }
         self.epoch = record.epoch;
         self.clock = record.clock;
-        self.remember(&record, &mut streams, &deltas);
+        self.remember(&record, &streams, &deltas);
+        self.shared.dead_letters.write().push(attachments.remove(dead_letters::ATTACHMENT).unwrap_or_default());
+        if self.shared.dead_letters.read().is_full(self.settings.dead_letter_limit()?) {
+            self.write_dead_letters()?;
+        }
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! Snapshots: what relations hold after one epoch, taken between two epochs and then read at leisure.
 
+use super::Pipeline;
+use super::accepted::AcceptedRows;
 use super::query::Target;
-use super::record::HistoryEntry;
-use super::{Pipeline, StreamRuntime};
 use crate::catalog::object::{ObjectKind, Refresh};
 use crate::error::Result;
 use crate::progress::OperatorProgress;
@@ -55,6 +55,8 @@ pub struct StreamFigures {
     pub ended: bool,
     /// Row counts.
     pub totals: super::record::StreamTotals,
+    /// Rows per second that epochs may take, where that is limited.
+    pub rate_limit: Option<f64>,
 }
 
 /// Content of a relation.
@@ -63,9 +65,9 @@ pub enum Content {
     /// Rows.
     Rows(SchemaRef, Arc<Vec<RecordBatch>>),
     /// A stream: what was accepted, to be read again or retained.
-    Stream(Box<StreamRuntime>, Vec<Arc<HistoryEntry>>),
+    Stream(Box<AcceptedRows>),
     /// A stream before any query has started the clock: its source is read afresh.
-    UntouchedStream(Box<StreamRuntime>),
+    UntouchedStream(Box<AcceptedRows>),
     /// A sink: committed files and rows that are in no file yet.
     Sink {
         /// Columns of its query.
@@ -99,14 +101,11 @@ impl Pipeline {
                     }
                 }
                 ObjectKind::Stream(_) => {
-                    let Some(runtime) = self.streams.get(name) else { continue };
-                    let stream = StreamRuntime { history: Vec::new(), ..runtime.clone() };
+                    let (Some(runtime), Some(rows)) = (self.streams.get(name), self.accepted_rows(name)) else { continue };
                     // From the first query on streams are drained, and SELECT gives what was accepted.
-                    let drained = self.running || !self.queries.is_empty() || !self.live.is_empty() || !runtime.history.is_empty();
-                    if drained || !runtime.replayable || runtime.def.derived.is_some() {
-                        Content::Stream(Box::new(stream), runtime.history.clone())
-                    } else {
-                        Content::UntouchedStream(Box::new(stream))
+                    match self.is_untouched(runtime) {
+                        true => Content::UntouchedStream(Box::new(rows)),
+                        false => Content::Stream(Box::new(rows)),
                     }
                 }
                 ObjectKind::Sink(def) => {
@@ -133,6 +132,7 @@ impl Pipeline {
         if request.figures {
             snapshot.operators = self.operator_rows();
             snapshot.state = self.state_size();
+            let backpressure = self.settings.backpressure()?;
             snapshot.streams = self
                 .streams
                 .iter()
@@ -142,11 +142,16 @@ impl Pipeline {
                     watermark: stream.watermark.0,
                     ended: stream.watermark.1,
                     totals: stream.totals,
+                    rate_limit: stream.rate_limit(backpressure),
                 })
                 .collect();
             snapshot.sinks =
                 self.sinks.iter().map(|(name, sink)| (name.clone(), sink.def.mode.to_string(), sink.status().buffered_rows)).collect();
-            snapshot.queries = self.queries.iter().map(|query| (query.def.name.clone(), query.failed.clone())).collect();
+            snapshot.queries = self
+                .queries
+                .iter()
+                .map(|query| (query.def.name.clone(), query.failed.as_ref().map(|failure| failure.message.clone())))
+                .collect();
         }
         Ok(snapshot)
     }

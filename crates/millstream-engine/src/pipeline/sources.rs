@@ -3,6 +3,8 @@
 //! All of it is owned by one value that travels into a task, so that the next epoch is assembled while the dataflow of the
 //! current one runs.
 
+use super::derived::Derivation;
+use super::pressure::Pressure;
 use super::record::StreamCommit;
 use crate::catalog::object::StreamDef;
 use crate::edge::{Accepted, ChangelogState, Edge, EdgeEpoch, WatermarkState};
@@ -10,7 +12,7 @@ use crate::error::{EngineError, Result};
 use crate::stopwatch::Stopwatch;
 use futures::StreamExt;
 use millstream_connectors::source::{EpochLimits, ReadRequest, Reader, Source};
-use millstream_dataflow::Dataflow;
+use millstream_connectors::sources::rate::effective_rate;
 use millstream_types::{Delta, Epoch, EventTime, PartitionRange};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,9 +33,11 @@ pub struct SourceState {
     /// Reads ranges; `None` for a derived stream.
     pub reader: Option<Arc<dyn Reader>>,
     /// A derived stream's query over its base.
-    pub derived: Option<Dataflow>,
+    pub derived: Option<Derivation>,
     /// Ranges can be read again after a restart.
     pub replayable: bool,
+    /// The rates of a push source.
+    pub pressure: Option<Pressure>,
     /// Rate limit: rows that may still be read, and when that was computed.
     pub budget: Option<(f64, EventTime)>,
     /// The position after the ranges of each assembled epoch, where it was asked for.
@@ -77,6 +81,10 @@ pub struct AssembleRequest {
     pub slice: Option<Duration>,
     /// The end of the epoch's slice, once it is known.
     pub until: Option<EventTime>,
+    /// Distance between epochs when nothing waits.
+    pub interval: Duration,
+    /// Push sources are slowed down to the rate at which rows are processed, unless their own options say otherwise.
+    pub backpressure: bool,
 }
 
 /// What an epoch brought of one stream.
@@ -224,7 +232,8 @@ impl Sources {
             let Some(base) = assembled.streams.get(&derived.base) else { continue };
             let ends = base.commit.watermark_end.closed && !stream.ended;
             stream.ended |= ends;
-            let epoch = stream.derive(&base.accepted.delta, ends, request).await?;
+            let epoch = EdgeEpoch { epoch: request.epoch, clock: request.clock, watermark_start: stream.edge.watermark.current };
+            let epoch = stream.derive(&base.accepted.delta, ends, epoch).await?;
             assembled.streams.insert(name, epoch);
         }
         Ok(())
@@ -247,11 +256,14 @@ impl SourceState {
     fn limits(&mut self, request: &AssembleRequest) -> EpochLimits {
         let options = &self.def.options;
         let mut max_rows = options.max_rows_per_epoch;
-        if let Some(rate) = options.max_rows_per_second {
-            let rate = rate as f64;
+        let slowed = options.backpressure.unwrap_or(request.backpressure);
+        let estimated = self.pressure.as_ref().filter(|_| slowed).and_then(Pressure::rate);
+        if let Some(rate) = effective_rate(options.max_rows_per_second.map(|rate| rate as f64), estimated) {
+            // What was not taken in time is made up for, within a second or an epoch's interval.
+            let most = rate * request.interval.as_secs_f64().max(1.0);
             let (budget, since) = self.budget.unwrap_or((rate / 10.0, request.clock));
             let elapsed = (request.clock.0 - since.0).max(0) as f64 / 1e6;
-            let budget = (budget + rate * elapsed).min(rate);
+            let budget = (budget + rate * elapsed).min(most);
             self.budget = Some((budget, request.clock));
             max_rows = Some(max_rows.unwrap_or(u64::MAX).min(budget as u64));
         }
@@ -289,8 +301,11 @@ impl SourceState {
         self.close_epoch(ranges, accepted, epoch, ceiling, ends)
     }
 
-    async fn derive(&mut self, base: &Delta, ends: bool, request: AssembleRequest) -> Result<StreamEpoch> {
-        let epoch = EdgeEpoch { epoch: request.epoch, clock: request.clock, watermark_start: self.edge.watermark.current };
+    /// What an epoch of its base brings of a derived stream.
+    ///
+    /// # Errors
+    /// When its expressions fail, or too many rows are bad.
+    pub async fn derive(&mut self, base: &Delta, ends: bool, epoch: EdgeEpoch) -> Result<StreamEpoch> {
         let accepted = self.derive_accepted(base, epoch).await?;
         self.close_epoch(Vec::new(), accepted, epoch, None, ends)
     }
@@ -300,28 +315,10 @@ impl SourceState {
     /// # Errors
     /// When its expressions fail.
     pub async fn derive_accepted(&mut self, base: &Delta, epoch: EdgeEpoch) -> Result<Accepted> {
-        let (Some(dataflow), Some(derived)) = (&mut self.derived, &self.def.derived) else { return Ok(Accepted::default()) };
-        let input = super::query::epoch_input(epoch.epoch, epoch.clock, [(derived.base.clone(), base.clone())].into(), &BTreeMap::new());
-        let rows = dataflow.step(&input).await?;
-        let mut accepted = Accepted::default();
-        let mut first_row = 0;
-        for part in rows {
-            let batch = super::query::renamed(part.expanded()?, &self.edge.decode_schema())?;
-            let count = batch.num_rows() as u64;
-            let source_batch = millstream_connectors::source::SourceBatch {
-                batch,
-                sequence: epoch.epoch.0,
-                rows: None,
-                first_row,
-                bad: Vec::new(),
-                places: None,
-                bytes: 0,
-                event_times: None,
-            };
-            first_row += count;
-            self.edge.accept("", source_batch, epoch, &mut accepted)?;
+        match &mut self.derived {
+            Some(derived) => derived.derive(&mut self.edge, base, epoch).await,
+            None => Ok(Accepted::default()),
         }
-        Ok(accepted)
     }
 
     fn close_epoch(

@@ -1,36 +1,28 @@
 //! A session: carries out statements one by one over the engine's shared catalog.
 
 mod change;
+mod contents;
 mod insert;
+mod show;
 mod transaction;
 
-use crate::catalog::object::ObjectKind;
-use crate::catalog::resolve::{Contents, Placeholder, Resolved, Resolver, object_name};
+use crate::catalog::resolve::{Resolved, Resolver, object_name};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
-use crate::pipeline::Shared;
 use crate::pipeline::command::Command;
 use crate::pipeline::live::LiveRequest;
-use crate::pipeline::snapshot::{Content, Snapshot, SnapshotRequest};
+use crate::pipeline::snapshot::SnapshotRequest;
 use crate::result::{Output, Rows, StatementResult};
 use crate::settings::SettingInfo;
-use crate::{file_relation, stream_scan, system_tables};
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
-use datafusion::catalog::TableProvider;
-use datafusion::datasource::{MemTable, ViewTable};
-use datafusion::execution::SessionState;
-use datafusion::logical_expr::LogicalPlanBuilder;
-use datafusion::prelude::{CsvReadOptions, DataFrame, JsonReadOptions, ParquetReadOptions, SessionContext};
+use contents::{BatchContents, NamesOnly};
+use datafusion::prelude::DataFrame;
 use futures::Stream;
-use millstream_sql::statement::{
-    AlterAction, CopySource, Emit, ExplainMode, PipelineAction, QueryStatement, Show, ShowWhat, Subscribe, SubscribeSource,
-};
+use millstream_sql::statement::{AlterAction, CopySource, Emit, ExplainMode, PipelineAction, QueryStatement, Subscribe, SubscribeSource};
 use millstream_sql::{ScriptError, Statement, parse_script, parse_statement};
 use millstream_types::Epoch;
 use parking_lot::Mutex;
-use sqlparser::ast::{ObjectName, Query};
+use sqlparser::ast::Query;
 use std::sync::Arc;
 use transaction::{Transaction, accepted_harmlessly};
 
@@ -66,110 +58,6 @@ impl ScriptFailure {
     /// The failure as a person reads it, with file, line and caret.
     pub fn render(&self) -> String {
         self.error.render(&self.position.text, self.position.name.as_deref(), self.position.line)
-    }
-}
-
-/// Relations of a batch query: the content of a snapshot.
-struct BatchContents<'a> {
-    shared: &'a Shared,
-    snapshot: &'a Snapshot,
-}
-
-#[async_trait]
-impl Contents for BatchContents<'_> {
-    async fn provider(&self, name: &str, kind: &ObjectKind, hidden: bool) -> Result<Arc<dyn TableProvider>> {
-        if let ObjectKind::ExternalTable(def) = kind
-            && !self.snapshot.relations.contains_key(name)
-        {
-            return Ok(Arc::clone(&def.provider));
-        }
-        let base = &self.shared.base;
-        match self.snapshot.relations.get(name) {
-            Some(Content::Rows(schema, rows)) => Ok(Arc::new(MemTable::try_new(Arc::clone(schema), vec![rows.to_vec()])?)),
-            Some(Content::Stream(runtime, history)) => stream_scan::accepted(runtime, history.clone(), hidden, base),
-            Some(Content::UntouchedStream(runtime)) => stream_scan::untouched(&runtime.def, hidden, base, &self.shared.clock).await,
-            Some(Content::Sink { schema, format, files, buffered }) => sink_rows(base, name, schema, format, files, buffered).await,
-            None => match kind {
-                ObjectKind::Sink(_) => {
-                    Err(EngineError::invalid(format!("sink \"{name}\" has no query yet"), "INSERT INTO it ... SELECT first."))
-                }
-                _ => Err(EngineError::invalid(format!("\"{name}\" cannot be read"), "")),
-            },
-        }
-    }
-
-    async fn files(&self, path: &str) -> Result<Arc<dyn TableProvider>> {
-        file_relation::provider(path, &self.shared.base, &self.shared.clock).await
-    }
-
-    fn system_table(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
-        system_tables::provider(name, self.shared, self.snapshot)
-    }
-}
-
-/// A file sink: its committed files, and rows that are in none yet.
-async fn sink_rows(
-    base: &SessionState,
-    name: &str,
-    schema: &SchemaRef,
-    format: &str,
-    files: &[String],
-    buffered: &[RecordBatch],
-) -> Result<Arc<dyn TableProvider>> {
-    let context = SessionContext::new_with_state(base.clone());
-    let schema = buffered.first().map_or_else(|| Arc::clone(schema), RecordBatch::schema);
-    let waiting = context.read_table(Arc::new(MemTable::try_new(Arc::clone(&schema), vec![buffered.to_vec()])?))?;
-    if files.is_empty() {
-        return Ok(Arc::new(ViewTable::new(waiting.into_unoptimized_plan(), None)));
-    }
-    let paths: Vec<String> = files.to_vec();
-    let written: DataFrame = match format {
-        "parquet" => context.read_parquet(paths, ParquetReadOptions::default()).await?,
-        "csv" => context.read_csv(paths, CsvReadOptions::default().schema(&schema)).await?,
-        "json" => context.read_json(paths, JsonReadOptions::default().schema(&schema)).await?,
-        "arrow" => context.read_arrow(paths, Default::default()).await?,
-        other => {
-            return Err(EngineError::invalid(
-                format!("sink \"{name}\" writes {other} files, which SELECT cannot read"),
-                "Read the view that feeds it instead.",
-            ));
-        }
-    };
-    if buffered.is_empty() {
-        return Ok(Arc::new(ViewTable::new(written.into_unoptimized_plan(), None)));
-    }
-    let written = written.into_unoptimized_plan();
-    let both = LogicalPlanBuilder::from(written).union(waiting.into_unoptimized_plan())?.build()?;
-    Ok(Arc::new(ViewTable::new(both, None)))
-}
-
-/// Relations without content: to find out which ones a query reads.
-struct NamesOnly<'a> {
-    shared: &'a Shared,
-}
-
-#[async_trait]
-impl Contents for NamesOnly<'_> {
-    async fn provider(&self, _name: &str, kind: &ObjectKind, hidden: bool) -> Result<Arc<dyn TableProvider>> {
-        Ok(match kind {
-            ObjectKind::Stream(def) => Arc::new(Placeholder::new(if hidden { def.schema_with_hidden() } else { def.schema() })),
-            ObjectKind::Table(def) => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
-            ObjectKind::MaterializedView(def) => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
-            ObjectKind::ExternalTable(def) => Arc::clone(&def.provider),
-            ObjectKind::Sink(def) => match def.queries.first() {
-                Some(query) => Arc::new(Placeholder::new(Arc::clone(&query.schema))),
-                None => Arc::new(Placeholder::new(Arc::new(arrow::datatypes::Schema::empty()))),
-            },
-            ObjectKind::View(_) => return Err(EngineError::Internal("views are expanded by the resolver".into())),
-        })
-    }
-
-    async fn files(&self, path: &str) -> Result<Arc<dyn TableProvider>> {
-        file_relation::provider(path, &self.shared.base, &self.shared.clock).await
-    }
-
-    fn system_table(&self, _name: &str) -> Option<Arc<dyn TableProvider>> {
-        None
     }
 }
 
@@ -292,6 +180,10 @@ impl Session {
                 }
                 _ => Err(unsupported(&tag)),
             },
+            Statement::Alter(ref alter) if alter.action == AlterAction::Resume => {
+                let notices = self.engine.ddl(vec![statement]).await?;
+                Ok(StatementResult::done(tag, notices))
+            }
             Statement::CreateStream(_)
             | Statement::CreateTable(_)
             | Statement::CreateExternalTable(_)
@@ -390,129 +282,6 @@ impl Session {
         let resolved = self.plan(query).await?;
         let frame = DataFrame::new(resolved.state, resolved.plan).explain(mode == ExplainMode::Verbose, mode == ExplainMode::Analyze)?;
         Ok(StatementResult { tag: "EXPLAIN".into(), notices: Vec::new(), output: Output::Rows(Rows::new(frame.execute_stream().await?)) })
-    }
-
-    async fn show(&self, show: Show) -> Result<StatementResult> {
-        let shared = self.engine.shared();
-        let batch = match &show.what {
-            ShowWhat::Streams => system_tables::catalog_rows(shared, |kind| matches!(kind, ObjectKind::Stream(_)))?,
-            ShowWhat::Tables => {
-                let relation = |kind: &ObjectKind| !matches!(kind, ObjectKind::Sink(_));
-                system_tables::catalog_rows(shared, relation)?
-            }
-            ShowWhat::Views => {
-                system_tables::catalog_rows(shared, |kind| matches!(kind, ObjectKind::View(_) | ObjectKind::MaterializedView(_)))?
-            }
-            ShowWhat::MaterializedViews => system_tables::catalog_rows(shared, |kind| matches!(kind, ObjectKind::MaterializedView(_)))?,
-            ShowWhat::Sinks => system_tables::catalog_rows(shared, |kind| matches!(kind, ObjectKind::Sink(_)))?,
-            ShowWhat::Queries => return self.execute_internal("SELECT * FROM millstream.queries").await,
-            ShowWhat::All => return self.execute_internal("SELECT name, value, doc FROM millstream.settings").await,
-            ShowWhat::Functions => {
-                let mut names: Vec<String> = shared.base.scalar_functions().keys().cloned().collect();
-                names.extend(shared.base.aggregate_functions().keys().cloned());
-                names.extend(shared.base.window_functions().keys().cloned());
-                names.sort();
-                names.dedup();
-                return text_result("SHOW", "function", names);
-            }
-            ShowWhat::Connectors => {
-                use millstream_connectors::registry::{SINKS, SOURCES};
-                let mut rows: Vec<(String, &str, &str)> =
-                    SOURCES.iter().map(|kind| (kind.name.to_string(), "source", kind.description)).collect();
-                rows.extend(SINKS.iter().map(|kind| (kind.name.to_string(), "sink", kind.description)));
-                let columns: Vec<(&str, ArrayRef)> = vec![
-                    ("connector", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.0)))),
-                    ("kind", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)))),
-                    ("description", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.2)))),
-                ];
-                RecordBatch::try_from_iter(columns)?
-            }
-            ShowWhat::Columns(name) => return self.describe(name).await,
-            ShowWhat::Variable(name) => {
-                let settings = shared.settings.read();
-                let value = match (settings.get(name), name.as_str()) {
-                    (Some(value), _) => value,
-                    (None, "epoch") => shared.committed.borrow().epoch.to_string(),
-                    (None, "server_version") => format!("15.0 (Millstream {})", env!("CARGO_PKG_VERSION")),
-                    (None, _) => {
-                        return Err(EngineError::invalid(format!("unknown setting \"{name}\""), "SHOW ALL lists the options."));
-                    }
-                };
-                drop(settings);
-                return text_result("SHOW", name, [value]);
-            }
-        };
-        let batch = match &show.like {
-            None => batch,
-            Some(pattern) => {
-                let names = batch.column(0);
-                let mask = arrow::compute::kernels::comparison::like(names, &StringArray::new_scalar(pattern.as_str()))?;
-                arrow::compute::filter_record_batch(&batch, &mask)?
-            }
-        };
-        Ok(StatementResult::batch("SHOW", batch))
-    }
-
-    async fn execute_internal(&self, sql: &str) -> Result<StatementResult> {
-        let query = millstream_sql::parse_query(sql)?;
-        let mut result = self.select(&query).await?;
-        result.tag = "SHOW".into();
-        Ok(result)
-    }
-
-    async fn describe(&self, name: &ObjectName) -> Result<StatementResult> {
-        let name = object_name(name);
-        let catalog = self.engine.shared().catalog.read().clone();
-        let object = catalog.require(&name)?;
-        let mut notes: std::collections::HashMap<String, String> = std::collections::HashMap::new();
-        let schema = match &object.kind {
-            ObjectKind::Stream(def) => {
-                use crate::catalog::object::ColumnOrigin;
-                for column in &def.columns {
-                    let note = match &column.origin {
-                        ColumnOrigin::Physical => continue,
-                        ColumnOrigin::Computed(expr) => format!("AS {expr}"),
-                        ColumnOrigin::Proctime => "AS PROCTIME()".to_string(),
-                        ColumnOrigin::Metadata(key) => format!("METADATA FROM '{key}'"),
-                    };
-                    notes.insert(column.field.name().clone(), note);
-                }
-                if let Some((column, delay)) = &def.watermark {
-                    let note = format!("WATERMARK, {} late at most", humantime::format_duration(*delay));
-                    notes.entry(column.clone()).and_modify(|text| *text = format!("{text}; {note}")).or_insert(note);
-                }
-                def.schema()
-            }
-            ObjectKind::Table(def) => Arc::clone(&def.schema),
-            ObjectKind::ExternalTable(def) => Arc::clone(&def.schema),
-            ObjectKind::MaterializedView(def) => Arc::clone(&def.schema),
-            ObjectKind::View(_) => {
-                let query = crate::pipeline::ddl::select_all(&ObjectName::from(vec![sqlparser::ast::Ident::with_quote('"', &name)]))?;
-                let resolved =
-                    Resolver { catalog: &catalog, base: &self.engine.shared().base, contents: &NamesOnly { shared: self.engine.shared() } }
-                        .plan(&query)
-                        .await?;
-                Arc::new(resolved.plan.schema().as_arrow().clone())
-            }
-            ObjectKind::Sink(def) => match def.queries.first() {
-                Some(query) => Arc::clone(&query.schema),
-                None => return Err(EngineError::invalid(format!("sink \"{name}\" has no query yet"), "")),
-            },
-        };
-        let fields = schema.fields();
-        let columns: Vec<(&str, ArrayRef)> = vec![
-            ("column", Arc::new(StringArray::from_iter_values(fields.iter().map(|field| field.name())))),
-            ("type", Arc::new(StringArray::from_iter_values(fields.iter().map(|field| crate::sql_types::sql_type(field.data_type()))))),
-            (
-                "nullable",
-                Arc::new(StringArray::from_iter_values(fields.iter().map(|field| if field.is_nullable() { "YES" } else { "NO" }))),
-            ),
-            (
-                "note",
-                Arc::new(StringArray::from_iter_values(fields.iter().map(|field| notes.get(field.name()).cloned().unwrap_or_default()))),
-            ),
-        ];
-        Ok(StatementResult::batch("DESCRIBE", RecordBatch::try_from_iter(columns)?))
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 /// Options the engine takes before the connector sees the rest.
 pub const ENGINE_OPTIONS: &[&str] = &[
+    "backpressure",
     "idle_timeout",
     "max_bad_rows",
     "max_bytes_per_epoch",
@@ -65,6 +66,7 @@ pub fn take(
         }),
         max_files_per_epoch: max_files.unwrap_or(DEFAULT_EPOCH_FILES).max(1),
         max_rows_per_second: positive(&mut options, "max_rows_per_second", "a number of rows per second")?,
+        backpressure: options.boolean("backpressure")?,
         retention_bytes,
         retention_time,
     };

@@ -263,7 +263,12 @@ impl Location {
         let fixed = &written[..written.find(GLOB_CHARACTERS).unwrap_or(written.len())];
         let fixed = if fixed.len() == written.len() { fixed } else { &fixed[..fixed.rfind('/').map_or(fixed.len(), |at| at + 1)] };
         let url = Url::parse(fixed).map_err(|error| bad_url(error.to_string()))?;
-        let (store, prefix) = object_store::parse_url_opts(&url, store_options(options)).map_err(|error| bad_url(error.to_string()))?;
+        let mut given = store_options(options);
+        // Whoever writes http:// does not ask for TLS.
+        if scheme == "http" {
+            given.insert(0, ("allow_http".to_string(), "true".to_string()));
+        }
+        let (store, prefix) = object_store::parse_url_opts(&url, given).map_err(|error| bad_url(error.to_string()))?;
         let root = fixed.trim_end_matches('/').strip_suffix(prefix.as_ref()).unwrap_or(fixed).trim_end_matches('/').to_string();
         let pattern = (fixed.len() != written.len()).then(|| written[root.len()..].trim_start_matches('/').to_string());
         let storage = Storage::Object { store: Arc::from(store), root };

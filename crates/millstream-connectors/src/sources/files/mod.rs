@@ -42,6 +42,8 @@ mod storage;
 mod taken;
 mod text;
 
+#[cfg(all(test, feature = "object-store-cloud"))]
+mod http_tests;
 #[cfg(test)]
 mod tests;
 

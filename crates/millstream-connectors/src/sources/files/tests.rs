@@ -17,13 +17,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
-struct Place {
+pub(super) struct Place {
     dir: TempDir,
     clock: Arc<ManualClock>,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { dir: TempDir::new().unwrap(), clock: Arc::new(ManualClock::new(EventTime(946_684_800_000_000))) }
     }
 
@@ -48,7 +48,7 @@ impl Place {
         self.touch(name, second);
     }
 
-    fn context(&self, path: &str, columns: &SchemaRef, more: &[(&str, &str)]) -> SourceContext {
+    pub(super) fn context(&self, path: &str, columns: &SchemaRef, more: &[(&str, &str)]) -> SourceContext {
         let path = self.path(path).to_str().unwrap().to_string();
         let pairs = more.iter().map(|(name, value)| (name.to_string(), value.to_string()));
         SourceContext {
@@ -74,7 +74,7 @@ impl Place {
         source
     }
 
-    fn limits(&self) -> EpochLimits {
+    pub(super) fn limits(&self) -> EpochLimits {
         let clock = self.clock.now();
         EpochLimits { max_rows: None, max_bytes: DEFAULT_EPOCH_BYTES, max_files: 1_000, clock, draining: false, until: None }
     }
@@ -95,7 +95,7 @@ impl Place {
         }
     }
 
-    fn advance(&self, seconds: u64) {
+    pub(super) fn advance(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
 }
@@ -109,7 +109,7 @@ fn columns(fields: &[(&str, DataType)]) -> SchemaRef {
     Arc::new(Schema::new(fields.iter().map(|(name, data_type)| Field::new(*name, data_type.clone(), true)).collect::<Vec<_>>()))
 }
 
-fn n() -> SchemaRef {
+pub(super) fn n() -> SchemaRef {
     columns(&[("n", DataType::Int64)])
 }
 
@@ -147,7 +147,7 @@ fn small() -> ReadRequest {
 }
 
 /// Reads a range twice, in batches of different size, and checks that the rows are the same.
-async fn read(source: &mut Box<dyn Source>, range: &PartitionRange) -> Vec<String> {
+pub(super) async fn read(source: &mut Box<dyn Source>, range: &PartitionRange) -> Vec<String> {
     let rows = read_with(source.as_ref(), range, small()).await.unwrap();
     let again =
         read_with(source.as_ref(), range, ReadRequest { projection: None, batch_size: 8_192, ..ReadRequest::default() }).await.unwrap();

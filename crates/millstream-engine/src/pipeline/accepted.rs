@@ -1,0 +1,226 @@
+//! The accepted rows of a stream, epoch by epoch, as the source edge judged them: for back-fill, for SELECT, and for derived
+//! streams that are made later.
+//!
+//! | stream | its rows come from |
+//! | --- | --- |
+//! | of a source that replays | the source again, with the ranges, clock and watermark of each epoch |
+//! | of any other source, and what is derived from it | the rows that `retention` keeps |
+//! | derived from a source that replays | the rows of its base, through its query and its own edge |
+
+use super::StreamRuntime;
+use super::derived::{Derivation, DerivedPlan};
+use super::record::HistoryEntry;
+use super::sources::read_accepted;
+use crate::catalog::object::{StreamDef, StreamShape};
+use crate::edge::{Edge, EdgeEpoch};
+use crate::error::{EngineError, Result};
+use datafusion::execution::SessionState;
+use millstream_connectors::registry;
+use millstream_connectors::source::{EpochLimits, Reader, SourceContext};
+use millstream_types::{Clock, Delta, Epoch, EventTime, Options, PartitionRange};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// Epochs into which a source that nobody has drained yet is cut at most.
+const UNTOUCHED_EPOCHS: usize = 100_000;
+
+/// Where the accepted rows of a stream are. Rows are read only when a [`Cursor`] asks for them.
+#[derive(Debug, Clone)]
+pub struct AcceptedRows {
+    def: Arc<StreamDef>,
+    kept: Kept,
+}
+
+#[derive(Debug, Clone)]
+enum Kept {
+    Ranges { reader: Option<Arc<dyn Reader>>, history: Vec<Arc<HistoryEntry>> },
+    Rows(VecDeque<(Epoch, EventTime, Delta)>),
+    Derived { plan: DerivedPlan, history: Vec<Arc<HistoryEntry>>, base: Box<AcceptedRows> },
+}
+
+impl AcceptedRows {
+    /// Those of a stream; `base`: of the stream it is derived from, where that can be read again.
+    pub fn of(runtime: &StreamRuntime, base: Option<AcceptedRows>) -> Self {
+        let kept = match (&runtime.derived, base) {
+            (Some(plan), Some(base)) => Kept::Derived { plan: plan.clone(), history: runtime.history.clone(), base: Box::new(base) },
+            _ if runtime.replayable => Kept::Ranges { reader: runtime.reader.clone(), history: runtime.history.clone() },
+            _ => Kept::Rows(runtime.retained.clone()),
+        };
+        Self { def: Arc::clone(&runtime.def), kept }
+    }
+
+    /// Everything the source of a stream has now.
+    ///
+    /// # Errors
+    /// When the source cannot be opened or listed.
+    pub async fn of_source(def: Arc<StreamDef>, state: &SessionState, clock: &Arc<dyn Clock>) -> Result<Self> {
+        let (reader, history) = everything(&def, state, clock).await?;
+        Ok(Self { def, kept: Kept::Ranges { reader: Some(reader), history } })
+    }
+
+    /// The stream.
+    pub fn def(&self) -> &Arc<StreamDef> {
+        &self.def
+    }
+
+    /// The same stream with everything its source has now: the source is opened a second time.
+    ///
+    /// # Errors
+    /// When the source cannot be opened or listed.
+    pub async fn untouched(&self, state: &SessionState, clock: &Arc<dyn Clock>) -> Result<Self> {
+        let kept = match &self.kept {
+            Kept::Derived { plan, base, .. } => {
+                let base = Box::pin(base.untouched(state, clock)).await?;
+                let epochs = match &base.kept {
+                    Kept::Ranges { history, .. } | Kept::Derived { history, .. } => history.as_slice(),
+                    Kept::Rows(_) => &[],
+                };
+                let own = |entry: &Arc<HistoryEntry>| Arc::new(HistoryEntry { ranges: Vec::new(), ..entry.as_ref().clone() });
+                Kept::Derived { plan: plan.clone(), history: epochs.iter().map(own).collect(), base: Box::new(base) }
+            }
+            _ => return Self::of_source(Arc::clone(&self.def), state, clock).await,
+        };
+        Ok(Self { def: Arc::clone(&self.def), kept })
+    }
+
+    /// Reads them, oldest first. `columns`: the columns that are read; `None` for all.
+    ///
+    /// # Errors
+    /// When an expression of a stream does not compile.
+    pub fn cursor(&self, columns: Option<BTreeSet<String>>, state: &SessionState) -> Result<Cursor> {
+        let from = match &self.kept {
+            Kept::Ranges { reader, history } => Origin::Ranges {
+                reader: reader.clone(),
+                history: history.clone(),
+                at: 0,
+                edge: Box::new(Edge::new(Arc::clone(&self.def), state)?),
+                columns,
+            },
+            Kept::Rows(rows) => Origin::Rows(rows.clone()),
+            Kept::Derived { plan, history, base } => {
+                let derivation = plan.start()?;
+                let base = Box::new(base.cursor(Some(derivation.columns()), state)?);
+                let edge = Box::new(Edge::new(Arc::clone(&self.def), state)?);
+                Origin::Derived { derivation, history: history.clone(), at: 0, edge, base }
+            }
+        };
+        Ok(Cursor { from })
+    }
+}
+
+/// Reads accepted rows, epoch by epoch.
+#[derive(Debug)]
+pub struct Cursor {
+    from: Origin,
+}
+
+#[derive(Debug)]
+enum Origin {
+    Ranges {
+        reader: Option<Arc<dyn Reader>>,
+        history: Vec<Arc<HistoryEntry>>,
+        at: usize,
+        edge: Box<Edge>,
+        columns: Option<BTreeSet<String>>,
+    },
+    Rows(VecDeque<(Epoch, EventTime, Delta)>),
+    Derived {
+        derivation: Derivation,
+        history: Vec<Arc<HistoryEntry>>,
+        at: usize,
+        edge: Box<Edge>,
+        base: Box<Cursor>,
+    },
+}
+
+impl Cursor {
+    /// The rows of the next epoch that had any, with its number and clock; `None` after the last.
+    ///
+    /// # Errors
+    /// When the source no longer has what the log names, or expressions fail.
+    pub async fn next(&mut self) -> Result<Option<(Epoch, EventTime, Delta)>> {
+        match &mut self.from {
+            Origin::Rows(rows) => Ok(rows.pop_front()),
+            Origin::Ranges { reader, history, at, edge, columns } => {
+                let (Some(reader), Some(entry)) = (reader, history.get(*at)) else { return Ok(None) };
+                *at += 1;
+                // Rows are judged by the columns that were judged then, and by those that are asked for now.
+                let judged = match (columns.as_ref(), &entry.columns) {
+                    (Some(columns), Some(judged)) => Some(columns.union(judged).cloned().collect()),
+                    _ => None,
+                };
+                edge.set_needed(judged);
+                let accepted = read_accepted(edge, reader, &entry.ranges, edge_epoch(entry)).await?;
+                Ok(Some((entry.epoch, entry.clock, accepted.delta)))
+            }
+            Origin::Derived { derivation, history, at, edge, base } => {
+                let Some(entry) = history.get(*at) else { return Ok(None) };
+                *at += 1;
+                base.skip_to(entry.epoch);
+                let rows = match Box::pin(base.next()).await? {
+                    Some((epoch, _, rows)) if epoch == entry.epoch => rows,
+                    _ => {
+                        let (stream, epoch) = (&edge.def().name, entry.epoch);
+                        return Err(EngineError::Corrupt(format!("stream \"{stream}\" has rows of epoch {epoch}, which its base has not")));
+                    }
+                };
+                let accepted = derivation.derive(edge, &rows, edge_epoch(entry)).await?;
+                Ok(Some((entry.epoch, entry.clock, accepted.delta)))
+            }
+        }
+    }
+
+    /// Leaves out what lies before an epoch, where that does not decide what later rows do: the others need every row.
+    pub fn skip_to(&mut self, epoch: Epoch) {
+        match &mut self.from {
+            Origin::Rows(rows) => {
+                while rows.front().is_some_and(|(first, _, _)| *first < epoch) {
+                    rows.pop_front();
+                }
+            }
+            Origin::Ranges { history, at, edge, .. } | Origin::Derived { history, at, edge, .. } => {
+                let appends = edge.def().shape == StreamShape::Append;
+                while appends && history.get(*at).is_some_and(|entry| entry.epoch < epoch) {
+                    *at += 1;
+                }
+            }
+        }
+    }
+}
+
+fn edge_epoch(entry: &HistoryEntry) -> EdgeEpoch {
+    EdgeEpoch { epoch: entry.epoch, clock: entry.clock, watermark_start: entry.watermark_start }
+}
+
+/// Everything the source of a stream has now, cut as `available` cuts it.
+async fn everything(
+    def: &Arc<StreamDef>,
+    state: &SessionState,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Arc<dyn Reader>, Vec<Arc<HistoryEntry>>)> {
+    let owner = format!("stream \"{}\"", def.name);
+    let fail = |error| EngineError::connector(&owner, error);
+    let edge = Edge::new(Arc::clone(def), state)?;
+    let context = SourceContext {
+        stream: def.name.clone(),
+        schema: edge.decode_schema(),
+        metadata: edge.metadata(),
+        event_time: def.watermark.as_ref().map(|(column, _)| column.clone()),
+        options: Options::new(&owner, def.connector_options.clone()),
+        clock: Arc::clone(clock),
+    };
+    let mut source = registry::create_source(&def.connector, context).map_err(fail)?;
+    source.open(None, &[]).await.map_err(fail)?;
+    source.mark_end().await.map_err(fail)?;
+    let limits = EpochLimits { max_rows: None, max_bytes: u64::MAX, max_files: u64::MAX, clock: clock.now(), draining: true, until: None };
+    let mut history = Vec::new();
+    while let Some(ranges) = source.plan(&limits).await.map_err(fail)? {
+        let empty = ranges.iter().all(|range: &PartitionRange| range.range.start == range.range.end);
+        let (epoch, clock, watermark_start) = (Epoch(1), limits.clock, EventTime::MIN);
+        history.push(Arc::new(HistoryEntry { epoch, clock, watermark_start, ranges, columns: None }));
+        if empty || history.len() > UNTOUCHED_EPOCHS {
+            break;
+        }
+    }
+    Ok((source.reader(), history))
+}

@@ -1,0 +1,85 @@
+//! Back-fill: a query that is made over streams with history runs over everything accepted before, as one change.
+
+use super::Pipeline;
+use super::query::{QueryState, epoch_input};
+use crate::catalog::object::Backfill;
+use crate::error::{EngineError, Result};
+use millstream_types::{Delta, Epoch, EventTime, delta};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+impl Pipeline {
+    /// Runs a new query over everything accepted so far, as one change. `initial`: what views that are made with it begin with.
+    pub(super) async fn backfill(
+        &mut self,
+        query: &mut QueryState,
+        backfill: Backfill,
+        initial: &BTreeMap<String, Delta>,
+    ) -> Result<Delta> {
+        let ticks = self.history_of(&query.reads, query.dataflow.input_columns(), backfill, initial, &query.def.name).await?;
+        self.shared.epoch_clock.set(self.clock.max(self.next_clock()));
+        let watermarks = self.watermarks();
+        let mut changes = Delta::new();
+        let last = ticks.len().saturating_sub(1);
+        for (index, (epoch, clock, deltas)) in ticks.into_iter().enumerate() {
+            // Windows close at the end only, so that every row of history finds its window open.
+            let none = BTreeMap::new();
+            let input = epoch_input(epoch, clock, deltas, if index == last { &watermarks } else { &none });
+            changes.extend(query.step(&input).await?);
+        }
+        if query.graph.output_node().properties.append_only {
+            return Ok(changes);
+        }
+        Ok(delta::consolidate(&query.def.schema, &changes)?)
+    }
+
+    /// Everything accepted so far of relations, epoch by epoch; at least one tick. `columns`: those that are read of each.
+    pub(super) async fn history_of(
+        &mut self,
+        reads: &BTreeSet<String>,
+        mut columns: HashMap<String, Vec<String>>,
+        backfill: Backfill,
+        initial: &BTreeMap<String, Delta>,
+        query: &str,
+    ) -> Result<Vec<(Epoch, EventTime, HashMap<String, Delta>)>> {
+        let mut ticks: BTreeMap<Epoch, (EventTime, HashMap<String, Delta>)> = BTreeMap::new();
+        if backfill != Backfill::None {
+            for name in reads {
+                if self.catalog.stream(name).is_err() {
+                    if let Some(mut rows) = self.snapshot_delta(name)? {
+                        rows.extend(initial.get(name).cloned().unwrap_or_default());
+                        ticks.entry(self.epoch).or_insert_with(|| (self.clock, HashMap::new())).1.insert(name.clone(), rows);
+                    }
+                    continue;
+                }
+                let columns = columns.remove(name).unwrap_or_default().into_iter().collect();
+                for (epoch, clock, rows) in self.stream_history(name, columns, backfill, query).await? {
+                    ticks.entry(epoch).or_insert_with(|| (clock, HashMap::new())).1.insert(name.clone(), rows);
+                }
+            }
+        }
+        ticks.entry(self.epoch.next()).or_insert_with(|| (self.next_clock(), HashMap::new()));
+        Ok(ticks.into_iter().map(|(epoch, (clock, deltas))| (epoch, clock, deltas)).collect())
+    }
+
+    async fn stream_history(
+        &self,
+        name: &str,
+        columns: BTreeSet<String>,
+        backfill: Backfill,
+        query: &str,
+    ) -> Result<Vec<(Epoch, EventTime, Delta)>> {
+        let (Some(runtime), Some(rows)) = (self.streams.get(name), self.accepted_rows(name)) else { return Ok(Vec::new()) };
+        if runtime.retention_cut && backfill == Backfill::All {
+            return Err(EngineError::invalid(
+                format!("query \"{query}\" cannot count all rows of stream \"{name}\": the oldest are no longer retained"),
+                "Add WITH (backfill = 'retained') or 'none', or raise the stream's retention.",
+            ));
+        }
+        let mut cursor = rows.cursor(Some(columns), &self.shared.base)?;
+        let mut epochs = Vec::new();
+        while let Some(epoch) = cursor.next().await? {
+            epochs.push(epoch);
+        }
+        Ok(epochs)
+    }
+}

@@ -1,0 +1,87 @@
+//! `CREATE TABLE` and `CREATE EXTERNAL TABLE`: rows inserted by hand, and files at rest.
+
+use super::super::{Pipeline, TableState};
+use crate::catalog::object::{ExternalTableDef, Object, ObjectKind, Refresh};
+use crate::catalog::resolve::object_name;
+use crate::error::{EngineError, Result};
+use crate::notice::Notice;
+use crate::statements;
+use datafusion::prelude::SessionContext;
+use millstream_dataflow::ViewStore;
+use millstream_sql::statement::{CreateExternalTable, CreateTable};
+use sqlparser::ast::{self, ObjectName};
+use std::sync::Arc;
+
+impl Pipeline {
+    pub(super) async fn create_table(&mut self, create: &CreateTable, sql: String) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        if create.as_select.is_some() {
+            return Err(EngineError::invalid(
+                "CREATE TABLE ... AS SELECT is not supported",
+                "Create the table with its columns, then INSERT INTO it ... SELECT; or CREATE MATERIALIZED VIEW for a maintained result.",
+            ));
+        }
+        let name = object_name(&create.name);
+        if self.claim(&name, create.if_not_exists, create.or_replace, &mut notices).await? {
+            return Ok(notices);
+        }
+        let def = Arc::new(statements::create_table::define(create, &self.shared.base)?);
+        let rows = ViewStore::new(&name, Arc::clone(&def.schema), false, None)?;
+        // A change that was computed from a table of the same name before is void.
+        let changed = if self.recovering() { self.epoch } else { self.epoch.next() };
+        self.tables.insert(name.clone(), TableState { rows, def: Arc::clone(&def), changed });
+        self.catalog.put(Object { name, sql, kind: ObjectKind::Table(def) });
+        Ok(notices)
+    }
+
+    pub(super) async fn create_external_table(&mut self, create: &CreateExternalTable, sql: String) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
+        let name = object_name(&create.definition.name);
+        let mut definition = create.definition.clone();
+        let refresh = refresh_option(&name, &create.options)?;
+        definition.options.retain(|(key, _)| !key.eq_ignore_ascii_case("refresh"));
+        if self.claim(&name, create.definition.if_not_exists, create.definition.or_replace, &mut notices).await? {
+            return Ok(notices);
+        }
+        let owner = format!("table \"{name}\"");
+        for location in &mut definition.locations {
+            *location = self.given.expanded(&owner, location)?;
+        }
+        for (_, value) in &mut definition.options {
+            if let ast::Value::SingleQuotedString(text) = value {
+                *text = self.given.expanded(&owner, text)?;
+            }
+        }
+        let context = SessionContext::new_with_state(self.shared.base.clone());
+        definition.or_replace = true;
+        definition.name = ObjectName::from(vec![ast::Ident::with_quote('"', &name)]);
+        let statement = datafusion::sql::parser::Statement::CreateExternalTable(definition);
+        let plan = context.state().statement_to_plan(statement).await?;
+        context.execute_logical_plan(plan).await?;
+        let provider = context.table_provider(datafusion::common::TableReference::bare(name.clone())).await?;
+        let def = Arc::new(ExternalTableDef { name: name.clone(), schema: provider.schema(), refresh, adopted: false, provider });
+        if refresh == Refresh::Track {
+            self.track(&def).await?;
+        }
+        self.catalog.put(Object { name, sql, kind: ObjectKind::ExternalTable(def) });
+        Ok(notices)
+    }
+}
+
+/// The option `refresh` of an at-rest table.
+fn refresh_option(table: &str, options: &[(String, String)]) -> Result<Refresh> {
+    let Some((_, refresh)) = options.iter().find(|(key, _)| key == "refresh") else { return Ok(Refresh::Static) };
+    match refresh.as_str() {
+        "static" => Ok(Refresh::Static),
+        "track" => Ok(Refresh::Track),
+        "every epoch" => Ok(Refresh::EveryEpoch),
+        other => millstream_types::options::parse_duration(other).filter(|interval| !interval.is_zero()).map(Refresh::Interval).ok_or_else(
+            || {
+                EngineError::invalid(
+                    format!("option \"refresh\" of table \"{table}\" is '{other}'"),
+                    "Write 'static', an interval such as '10 minutes', 'every epoch' or 'track'.",
+                )
+            },
+        ),
+    }
+}
