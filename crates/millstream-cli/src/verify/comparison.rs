@@ -10,6 +10,7 @@
 //! one over the accepted input, whatever was late in this cut, and processing time is data to it. That the edge loses nothing is looked
 //! at apart: where no row was late or bad, an append-only stream must hold exactly what it was fed.
 
+use super::cuts::{EpochParts, Length};
 use super::difference::{DifferingRow, difference};
 use super::engine::{self, tick};
 use super::feed::Feed;
@@ -37,6 +38,14 @@ pub(super) struct Handing {
     pub(super) plant_difference: bool,
 }
 
+impl Handing {
+    /// How many rows of an input are taken.
+    fn rows_of(&self, input: &Input) -> usize {
+        let all = input.rows.num_rows();
+        if self.cut == Cut::Row && input.comes_first { all } else { all.min(self.rows_max) }
+    }
+}
+
 /// What became of one query.
 #[derive(Debug)]
 pub(super) enum Verdict {
@@ -61,6 +70,8 @@ pub(super) struct Compared {
     pub(super) deletions: usize,
     /// Rows that were late.
     pub(super) late: u64,
+    /// Rows that did not fit.
+    pub(super) bad: u64,
     /// Rows that were left out because of `rows_max`.
     pub(super) left_out: usize,
     /// Verdicts by query.
@@ -80,11 +91,11 @@ struct Running {
 /// # Errors
 /// A script failure for a definition that is wrong; what the engine refuses or fails at is a verdict.
 pub(super) async fn compare(pipeline: &Pipeline, inputs: &[Input], handing: Handing, settings: &Settings) -> anyhow::Result<Compared> {
-    let feeds = inputs.iter().map(|input| Feed::new(input, handing.rows_max, handing.seed)).collect::<anyhow::Result<Vec<_>>>()?;
+    let feeds = inputs.iter().map(|input| Feed::new(input, handing.rows_of(input), handing.seed)).collect::<anyhow::Result<Vec<_>>>()?;
     let definitions = pipeline.incremental_form(inputs);
     let mut compared = Compared::default();
     for (input, feed) in inputs.iter().zip(&feeds) {
-        let rows = input.rows.num_rows().min(handing.rows_max);
+        let rows = handing.rows_of(input);
         compared.changes += feed.len();
         compared.deletions += feed.len() - rows;
         compared.left_out += input.rows.num_rows() - rows;
@@ -93,7 +104,7 @@ pub(super) async fn compare(pipeline: &Pipeline, inputs: &[Input], handing: Hand
     let names: BTreeSet<String> = refused.keys().cloned().collect();
     let (batch, also_refused) = set_up(pipeline, &Pipeline::batch_form(&definitions, &names), settings).await?;
     compared.verdicts.extend(refused.into_iter().chain(also_refused));
-    let lengths: Vec<usize> = feeds.iter().map(Feed::len).collect();
+    let lengths: Vec<Length> = feeds.iter().map(|feed| Length { changes: feed.len(), comes_first: feed.input.comes_first }).collect();
     let epochs = handing.cut.epochs(&lengths, handing.seed);
     compared.epochs = epochs.len();
     let failure = match run(&incremental, &feeds, &epochs).await? {
@@ -141,7 +152,7 @@ async fn set_up(pipeline: &Pipeline, definitions: &[Placed], settings: &Settings
 }
 
 /// Feeds an engine epoch by epoch, then ends the streams. The inner error stopped the pipeline.
-async fn run(running: &Running, feeds: &[Feed<'_>], epochs: &[super::cuts::EpochParts]) -> anyhow::Result<Result<(), EngineError>> {
+async fn run(running: &Running, feeds: &[Feed<'_>], epochs: &[EpochParts]) -> anyhow::Result<Result<(), EngineError>> {
     let engine = &running.engine;
     let sources = feeds.iter().map(|feed| engine.memory_source(&feed.input.name)).collect::<Result<Vec<_>, _>>()?;
     for epoch in epochs {
@@ -173,6 +184,7 @@ async fn check_input(batch: &Engine, feeds: &[Feed<'_>], compared: &mut Compared
         let counts = counts(&select(batch, &sql).await?);
         let [rows_in, used, bad, late] = counts;
         compared.late += late;
+        compared.bad += bad;
         if rows_in != feed.len() as u64 || used + bad + late != rows_in {
             compared.input_problems.push(format!(
                 "stream \"{name}\" was fed {} changes and counts {rows_in} rows, {used} used, {bad} bad, {late} late",

@@ -11,6 +11,15 @@ const RANDOM_EPOCHS: usize = 12;
 /// What an epoch takes: changes of streams, by the stream's index.
 pub(super) type EpochParts = Vec<(usize, Range<usize>)>;
 
+/// The changes of a stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Length {
+    /// How many there are.
+    pub(super) changes: usize,
+    /// Where rows come one by one, these are all there before.
+    pub(super) comes_first: bool,
+}
+
 impl Cut {
     /// Its name in the output.
     pub(super) fn name(self) -> &'static str {
@@ -22,17 +31,25 @@ impl Cut {
     }
 
     /// The epochs of streams with so many changes.
-    pub(super) fn epochs(self, lengths: &[usize], seed: u64) -> Vec<EpochParts> {
+    pub(super) fn epochs(self, streams: &[Length], seed: u64) -> Vec<EpochParts> {
+        let lengths: Vec<usize> = streams.iter().map(|stream| stream.changes).collect();
         match self {
-            Cut::One => {
-                let all: EpochParts =
-                    lengths.iter().enumerate().filter(|(_, length)| **length > 0).map(|(s, length)| (s, 0..*length)).collect();
-                if all.is_empty() { Vec::new() } else { vec![all] }
+            Cut::One => whole(&lengths),
+            Cut::Row => {
+                let first: Vec<usize> = streams.iter().map(|stream| if stream.comes_first { stream.changes } else { 0 }).collect();
+                let rest: Vec<usize> = lengths.iter().zip(&first).map(|(length, first)| length - first).collect();
+                whole(&first).into_iter().chain(by_turns(&rest)).collect()
             }
-            Cut::Row => by_turns(lengths),
-            Cut::Random => random(lengths, &mut SmallRng::seed_from_u64(seed)),
+            Cut::Random => random(&lengths, &mut SmallRng::seed_from_u64(seed)),
         }
     }
+}
+
+/// Everything in one epoch, if there is anything.
+fn whole(lengths: &[usize]) -> Vec<EpochParts> {
+    let all: EpochParts =
+        lengths.iter().enumerate().filter(|(_, length)| **length > 0).map(|(stream, length)| (stream, 0..*length)).collect();
+    if all.is_empty() { Vec::new() } else { vec![all] }
 }
 
 /// One change per epoch; every stream advances in proportion to its length.
@@ -74,12 +91,16 @@ fn random(lengths: &[usize], random: &mut SmallRng) -> Vec<EpochParts> {
 mod tests {
     use super::*;
 
+    fn streams(lengths: &[usize]) -> Vec<Length> {
+        lengths.iter().map(|&changes| Length { changes, comes_first: false }).collect()
+    }
+
     #[test]
     fn every_cut_takes_every_change_once_and_in_order() {
         for lengths in [&[5, 0, 3][..], &[1], &[0], &[], &[1000, 10]] {
             for cut in [Cut::One, Cut::Row, Cut::Random] {
                 let mut next = vec![0; lengths.len()];
-                for (stream, range) in cut.epochs(lengths, 3).into_iter().flatten() {
+                for (stream, range) in cut.epochs(&streams(lengths), 3).into_iter().flatten() {
                     assert_eq!(range.start, next[stream], "{cut:?} {lengths:?}");
                     assert!(range.end > range.start);
                     next[stream] = range.end;
@@ -91,11 +112,16 @@ mod tests {
 
     #[test]
     fn rows_come_one_by_one_and_streams_by_turns() {
-        let streams: Vec<usize> = Cut::Row.epochs(&[4, 2], 0).into_iter().map(|epoch| epoch[0].0).collect();
-        assert_eq!(streams, [0, 1, 0, 0, 1, 0]);
-        assert_eq!(Cut::One.epochs(&[4, 2], 0).len(), 1);
-        let random = Cut::Random.epochs(&[1_000, 10], 7);
+        let order = |streams: &[Length]| -> Vec<usize> { Cut::Row.epochs(streams, 0).into_iter().map(|epoch| epoch[0].0).collect() };
+        assert_eq!(order(&streams(&[4, 2])), [0, 1, 0, 0, 1, 0]);
+        let first = Length { changes: 5, comes_first: true };
+        assert_eq!(
+            Cut::Row.epochs(&[Length { changes: 2, comes_first: false }, first], 0),
+            [vec![(1, 0..5)], vec![(0, 0..1)], vec![(0, 1..2)]]
+        );
+        assert_eq!(Cut::One.epochs(&streams(&[4, 2]), 0).len(), 1);
+        let random = Cut::Random.epochs(&streams(&[1_000, 10]), 7);
         assert!((5..60).contains(&random.len()), "{} epochs", random.len());
-        assert_eq!(random, Cut::Random.epochs(&[1_000, 10], 7));
+        assert_eq!(random, Cut::Random.epochs(&streams(&[1_000, 10]), 7));
     }
 }

@@ -143,7 +143,7 @@ mod tests {
 
     fn input(shape: Shape, deletions: f64) -> Input {
         let values: ArrayRef = Arc::new(Int64Array::from_iter_values((0..200).map(|n| n % 7)));
-        Input { name: "s".into(), rows: RecordBatch::try_from_iter([("a", values)]).unwrap(), shape, deletions }
+        Input { name: "s".into(), rows: RecordBatch::try_from_iter([("a", values)]).unwrap(), shape, deletions, comes_first: false }
     }
 
     #[test]

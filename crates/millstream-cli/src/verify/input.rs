@@ -36,6 +36,8 @@ pub(super) struct Input {
     pub(super) shape: Shape,
     /// Deletions of earlier rows for each row that comes.
     pub(super) deletions: f64,
+    /// Where rows come one by one, these are all there before.
+    pub(super) comes_first: bool,
 }
 
 impl Input {
@@ -45,13 +47,14 @@ impl Input {
     }
 }
 
-/// What a stream's rows do, and how many of them are deleted when `share` is asked for. Streams that bring their own changes, and
-/// those that a derived stream reads, are left as they are.
+/// What a stream's rows do, and how many of them are deleted when `share` is asked for. Streams are left as they are that bring their
+/// own changes, that a derived stream reads, or whose rows carry the time of their arrival and no key.
 pub(super) fn shape_of(stream: &CreateStream, share: f64, bases: &BTreeSet<String>) -> (Shape, f64) {
     let key = stream_form::key(stream);
     let share = if bases.contains(&stream_form::name(stream)) { 0.0 } else { share };
     match stream_form::option(stream, "op_column") {
         Some(_) => (Shape::Changelog, 0.0),
+        None if key.is_empty() && stream_form::has_arrival(stream) => (Shape::Append, 0.0),
         None if key.is_empty() => (Shape::Append, share),
         None => (Shape::Keyed(key), share),
     }
@@ -98,7 +101,7 @@ pub(super) async fn read(pipeline: &Pipeline, deletions: f64, rows_max: Option<u
             let name = stream_form::name(stream);
             let rows = rows_of(&engine, &name, rows_max).await.map_err(|error| failure(&error, placed, pipeline.name.as_deref()))?;
             let (shape, deletions) = shape_of(stream, deletions, &bases);
-            inputs.push(Input { name, rows, shape, deletions });
+            inputs.push(Input { name, rows, shape, deletions, comes_first: false });
         }
     }
     engine.stop(Stop::Now).await?;
@@ -175,6 +178,7 @@ mod tests {
         let none = BTreeSet::new();
         assert_eq!(shape_of(&plain, 0.5, &none), (Shape::Append, 0.5));
         assert_eq!(shape_of(&plain, 0.5, &["s".to_string()].into()), (Shape::Append, 0.0));
+        assert_eq!(shape_of(&stream("CREATE STREAM s (a INT, at AS PROCTIME())"), 0.5, &none), (Shape::Append, 0.0));
         assert_eq!(shape_of(&stream("CREATE STREAM s (a INT PRIMARY KEY)"), 0.5, &none), (Shape::Keyed(vec!["a".into()]), 0.5));
         assert_eq!(shape_of(&stream("CREATE STREAM s (a INT) WITH (op_column = 'op')"), 0.5, &none), (Shape::Changelog, 0.0));
     }

@@ -1,6 +1,6 @@
 //! `millstream verify nexmark`: the queries of the benchmark over its events, each in a pipeline of its own.
 
-use super::input::{Input, shape_of};
+use super::input;
 use super::pipeline::Pipeline;
 use super::report::Report;
 use super::verify_pipeline;
@@ -10,9 +10,11 @@ use crate::bench::nexmark::queries::{OutputMode, Query, chosen};
 use crate::script::Script;
 use crate::settings::Settings;
 use anyhow::Context;
-use millstream_connectors::sources::nexmark::{NexmarkTable, generate};
-use std::collections::BTreeSet;
+use millstream_connectors::sources::nexmark::NexmarkTable;
 use std::path::Path;
+
+/// Slow enough for a few hundred events to fill some windows of ten seconds.
+const EVENTS_PER_SECOND: u64 = 10;
 
 /// Compares the queries.
 ///
@@ -25,21 +27,25 @@ pub(super) async fn verify(args: &VerifyNexmarkArgs, report: &mut Report, settin
     let width = queries.iter().map(|query| query.name.len()).max().unwrap_or(0);
     for query in queries {
         let tables: Vec<NexmarkTable> = NexmarkTable::ALL.into_iter().filter(|table| query.reads(table.name())).collect();
-        let pipeline = Pipeline::new(&Script { text: script(query, &tables, directory.path()), name: None }, &[])?;
-        let mut inputs = Vec::new();
-        for ((_, stream), table) in pipeline.sources().zip(&tables) {
-            let rows = generate(*table, 0, args.events)?;
-            let (shape, deletions) = shape_of(stream, args.feeding.deletions, &BTreeSet::new());
-            inputs.push(Input { name: table.name().into(), rows, shape, deletions });
-        }
+        let text = script(query, &tables, args.events, directory.path());
+        let pipeline = Pipeline::new(&Script { text, name: None }, &[])?;
+        let inputs = input::read(&pipeline, args.feeding.deletions, args.feeding.rows_max, settings).await?;
         verify_pipeline(&pipeline, &inputs, &args.feeding, report, settings, width).await?;
     }
     Ok(())
 }
 
 /// The query's streams, the table at rest where it reads it, and a view.
-fn script(query: &Query, tables: &[NexmarkTable], directory: &Path) -> String {
-    let mut text: String = tables.iter().map(|table| format!("CREATE STREAM {} ({});\n", table.name(), declared_columns(*table))).collect();
+fn script(query: &Query, tables: &[NexmarkTable], events: u64, directory: &Path) -> String {
+    let stream = |table: &NexmarkTable| {
+        format!(
+            "CREATE STREAM {name} ({}) \
+             WITH (connector = 'nexmark', table = '{name}', event_limit = '{events}', events_per_second = '{EVENTS_PER_SECOND}');\n",
+            declared_columns(*table, query.sql().contains("arrived")),
+            name = table.name()
+        )
+    };
+    let mut text: String = tables.iter().map(stream).collect();
     if query.reads("side_input") {
         let path = directory.join("side_input").display().to_string().replace('\'', "''");
         text.push_str(&format!("CREATE EXTERNAL TABLE side_input STORED AS PARQUET LOCATION '{path}/';\n"));
@@ -58,7 +64,7 @@ mod tests {
     #[test]
     fn every_query_is_a_pipeline() {
         for query in ALL {
-            let text = script(query, &NexmarkTable::ALL, Path::new("/data"));
+            let text = script(query, &NexmarkTable::ALL, 100, Path::new("/data"));
             let pipeline = Pipeline::new(&Script { text, name: None }, &[]).unwrap();
             assert_eq!((pipeline.checked.len(), pipeline.sources().count()), (1, 3), "{}", query.name);
             assert!(pipeline.checked[0].skipped.is_none(), "{}", query.name);

@@ -16,7 +16,10 @@ const ROWS_SHOWN: usize = 10;
 pub(super) struct Report {
     escape: bool,
     quiet: bool,
+    limited: bool,
     agreed: usize,
+    /// Comparisons that agree that there are no rows.
+    empty: usize,
     skipped: usize,
     /// Queries with what is wrong.
     failed: Vec<String>,
@@ -25,7 +28,7 @@ pub(super) struct Report {
 impl Report {
     /// An empty report.
     pub(super) fn new(quiet: bool) -> Self {
-        Self { escape: Terminal::stdout().is_terminal, quiet, agreed: 0, skipped: 0, failed: Vec::new() }
+        Self { escape: Terminal::stdout().is_terminal, quiet, limited: false, agreed: 0, empty: 0, skipped: 0, failed: Vec::new() }
     }
 
     fn print(&self, text: &str) -> std::io::Result<()> {
@@ -41,13 +44,13 @@ impl Report {
         self.print(file)
     }
 
-    /// Says that the input was cut short.
-    pub(super) fn limited(&self, cut: Cut, rows_max: usize, left_out: usize) {
-        if !self.quiet && left_out > 0 {
-            let rows = numbers::rows(rows_max);
-            let left_out = numbers::rows(left_out);
-            message::line(&format!("notice: cut {}: the first {rows} of each stream, without {left_out} (--rows-max)", cut.name()));
+    /// Says, once, that a cut takes less than everything without having been told to.
+    pub(super) fn limited(&mut self, cut: Cut, rows_max: u64) {
+        if !self.quiet && !self.limited {
+            let rows = numbers::grouped(rows_max);
+            message::line(&format!("notice: cut {} takes the first {rows} rows of each stream (--rows-max)", cut.name()));
         }
+        self.limited = true;
     }
 
     /// A query without a comparison.
@@ -83,6 +86,9 @@ impl Report {
         if compared.late > 0 {
             fed.push(format!("{} late", numbers::grouped(compared.late)));
         }
+        if compared.bad > 0 {
+            fed.push(format!("{} bad", numbers::grouped(compared.bad)));
+        }
         fed.push(if compared.epochs == 1 { "1 epoch".into() } else { format!("{} epochs", numbers::grouped(compared.epochs as u64)) });
         let fed = fed.join(", ");
         for problem in &compared.input_problems {
@@ -95,6 +101,7 @@ impl Report {
             match verdict {
                 Verdict::Agrees(rows) => {
                     self.agreed += 1;
+                    self.empty += usize::from(*rows == 0);
                     self.print(&line("agrees", &format!("{} ({fed})", numbers::rows(*rows))))?;
                 }
                 Verdict::Differs(rows) => {
@@ -108,8 +115,12 @@ impl Report {
                     }
                 }
                 Verdict::Refused(error) => {
-                    self.failed.push(format!("{query} (refused)"));
-                    self.print(&line("REFUSED", error.trim_end()))?;
+                    // It is refused whatever the cut.
+                    let what = format!("{query} (refused)");
+                    if self.failed.last() != Some(&what) {
+                        self.failed.push(what);
+                        self.print(&format!("{query:width$}  -       REFUSED  {}", error.trim_end()))?;
+                    }
                 }
                 Verdict::Failed(error) => {
                     self.failed.push(format!("{query} ({})", cut.name()));
@@ -124,13 +135,12 @@ impl Report {
     ///
     /// # Errors
     /// When something differs, or nothing was compared.
-    pub(super) fn finish(mut self) -> Result<u8, Failure> {
+    pub(super) fn finish(self) -> Result<u8, Failure> {
         let skipped = match self.skipped {
             0 => String::new(),
             1 => ", 1 query skipped".into(),
             count => format!(", {count} queries skipped"),
         };
-        self.failed.dedup();
         if !self.failed.is_empty() {
             let total = self.failed.len() + self.agreed;
             let message = format!("{} of {total} comparisons failed{skipped}: {}", self.failed.len(), self.failed.join(", "));
@@ -140,7 +150,9 @@ impl Report {
             return Err(Failure::failed(format!("nothing was compared{skipped}")));
         }
         if !self.quiet {
-            message::line(&format!("{} comparisons agree{skipped}", self.agreed));
+            let empty = if self.empty > 0 { format!(" ({} of them on no rows)", self.empty) } else { String::new() };
+            let agree = if self.agreed == 1 { "1 comparison agrees".into() } else { format!("{} comparisons agree", self.agreed) };
+            message::line(&format!("{agree}{empty}{skipped}"));
         }
         Ok(DONE)
     }

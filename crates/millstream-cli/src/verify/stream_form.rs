@@ -21,7 +21,7 @@ use millstream_connectors::registry;
 use millstream_engine::catalog::resolve::{fold, object_name};
 use millstream_sql::Statement;
 use millstream_sql::statement::{ColumnDef, ColumnKind, CreateStream};
-use sqlparser::ast::Ident;
+use sqlparser::ast::{Expr, Ident};
 use std::collections::BTreeSet;
 
 /// The op column of streams that get deletions.
@@ -136,6 +136,12 @@ fn column_type(data_type: &DataType) -> Option<sqlparser::ast::DataType> {
 /// The columns that name a row of a keyed stream.
 pub(super) fn key(stream: &CreateStream) -> Vec<String> {
     stream.primary_key.iter().map(fold).collect()
+}
+
+/// Whether rows carry the time of their arrival, so that a later change cannot name an earlier row.
+pub(super) fn has_arrival(stream: &CreateStream) -> bool {
+    let is_arrival = |expr: &Expr| matches!(expr, Expr::Function(function) if object_name(&function.name) == "proctime");
+    stream.columns.iter().any(|column| matches!(&column.kind, ColumnKind::Computed(expr) if is_arrival(expr)))
 }
 
 /// The stream's name in the catalog.

@@ -85,12 +85,14 @@ pub(crate) fn write_side_input(dir: &Path) -> anyhow::Result<()> {
     write_parquet(&directory.join("000001.parquet"), &side_input()?)
 }
 
-/// The columns of a table's stream as SQL declares them: with the time of arrival, and four seconds for late rows.
-pub(crate) fn declared_columns(table: NexmarkTable) -> String {
+/// The columns of a table's stream as SQL declares them, with four seconds for late rows; `arrival`: with the time of arrival.
+pub(crate) fn declared_columns(table: NexmarkTable, arrival: bool) -> String {
     let schema = nexmark::schema_of(table);
     let declared = |field: &Arc<Field>| format!("{} {} NOT NULL", field.name(), crate::output::cells::sql_type(field.data_type()));
     let mut columns: Vec<String> = schema.fields().iter().map(declared).collect();
-    columns.push("arrived AS PROCTIME()".into());
+    if arrival {
+        columns.push("arrived AS PROCTIME()".into());
+    }
     columns.push("WATERMARK FOR date_time AS date_time - INTERVAL '4 seconds'".into());
     columns.join(", ")
 }

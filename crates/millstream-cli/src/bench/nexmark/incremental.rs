@@ -95,7 +95,7 @@ fn stream(table: NexmarkTable, input: &Input) -> String {
         "CREATE STREAM {} ({}) WITH (connector = 'files', path = '{}', format = 'parquet', order = 'name', \
          max_files_per_epoch = '1', bounded = 'true')",
         table.name(),
-        declared_columns(table),
+        declared_columns(table, true),
         text(&input.table(table.name()))
     )
 }
