@@ -89,6 +89,8 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// Parse and plan a file and show how each query is kept up to date; no data is touched.
     Check(CheckArgs),
+    /// Run the queries of pipeline files incrementally and as one batch over the same bounded input, and compare.
+    Verify(VerifyArgs),
     /// Look into a state directory.
     State(StateArgs),
     /// Measure this machine.
@@ -208,6 +210,98 @@ pub(crate) struct CheckArgs {
     /// Set an option of a stream or sink in place of what the file says.
     #[arg(long = "set", value_name = "STREAM.OPTION=VALUE", value_parser = object_option)]
     pub(crate) set: Vec<(String, String, String)>,
+}
+
+/// `millstream verify`.
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct VerifyArgs {
+    /// Queries of a benchmark in place of files.
+    #[command(subcommand)]
+    pub(crate) suite: Option<Suite>,
+    /// The pipeline files.
+    #[arg(value_name = "FILE.sql", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Compare these views and sinks only.
+    #[arg(long = "query", value_name = "NAME,...", value_delimiter = ',')]
+    pub(crate) queries: Vec<String>,
+    /// Set a variable that statements use as `:name` or `:'name'`.
+    #[arg(short = 'v', long = "variable", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) variables: Vec<(String, String)>,
+    /// Set an option of a stream in place of what the file says.
+    #[arg(long = "set", value_name = "STREAM.OPTION=VALUE", value_parser = object_option)]
+    pub(crate) set: Vec<(String, String, String)>,
+    /// What is done with the input.
+    #[command(flatten)]
+    pub(crate) feeding: FeedingArgs,
+}
+
+/// How `millstream verify` hands the input out.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FeedingArgs {
+    /// How the input is cut into epochs.
+    #[arg(long, value_enum, value_name = "CUT,...", value_delimiter = ',', default_value = "one,row,random")]
+    pub(crate) cuts: Vec<Cut>,
+    /// What the random cut and the choice of deleted rows begin with.
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub(crate) seed: u64,
+    /// Take the first rows of each stream only; without it, the row cut takes 2,000 and the others everything.
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub(crate) rows_max: Option<u64>,
+    /// Delete earlier rows: so many for each row that comes, for instance 0.1.
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
+    pub(crate) deletions: f64,
+    /// Leaves a row out of every incremental result, so that tests see differences found.
+    #[arg(long, hide = true)]
+    pub(crate) plant_difference: bool,
+}
+
+/// How the input is cut into epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Cut {
+    /// Everything in one epoch.
+    One,
+    /// One row per epoch, the streams by turns.
+    Row,
+    /// Epochs of random sizes, often without rows of some streams.
+    Random,
+}
+
+/// Queries that `millstream verify` brings along with their data.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Suite {
+    /// The 22 queries of TPC-H.
+    Tpch(VerifyTpchArgs),
+    /// The queries of Nexmark.
+    Nexmark(VerifyNexmarkArgs),
+}
+
+/// `millstream verify tpch`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct VerifyTpchArgs {
+    /// The queries, for instance `q1,q5`; all of them without it.
+    #[arg(long, value_name = "q1,q5,...", value_delimiter = ',')]
+    pub(crate) queries: Vec<String>,
+    /// The scale factor of the data; 0.01 is 60,000 lines of orders, and the least at which most queries find rows.
+    #[arg(long, value_name = "FACTOR", default_value = "0.01", value_parser = scale)]
+    pub(crate) scale: f64,
+    /// What is done with the input.
+    #[command(flatten)]
+    pub(crate) feeding: FeedingArgs,
+}
+
+/// `millstream verify nexmark`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct VerifyNexmarkArgs {
+    /// The queries, for instance `q0,q7`; all of them without it.
+    #[arg(long, value_name = "q0,q7,...", value_delimiter = ',')]
+    pub(crate) queries: Vec<String>,
+    /// Events to generate: persons, auctions and bids together.
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = count)]
+    pub(crate) events: u64,
+    /// What is done with the input.
+    #[command(flatten)]
+    pub(crate) feeding: FeedingArgs,
 }
 
 /// `millstream state`.
@@ -335,6 +429,17 @@ fn slice(text: &str) -> Result<Duration, String> {
     if slice.is_zero() { Err("the slice must be longer than nothing".into()) } else { Ok(slice) }
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "expected a share such as 0.1".to_string())?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("the share must be between 0 and 1".into()) }
+}
+
+/// A scale factor that leaves rows in every table and fits into memory.
+fn scale(text: &str) -> Result<f64, String> {
+    let scale: f64 = text.parse().map_err(|_| "expected a factor such as 0.001".to_string())?;
+    if (0.001..=1.0).contains(&scale) { Ok(scale) } else { Err("the scale must be between 0.001 and 1".into()) }
+}
+
 fn speed(text: &str) -> Result<Speed, String> {
     if text.eq_ignore_ascii_case("max") {
         return Ok(Speed::Max);
@@ -403,6 +508,20 @@ mod tests {
         assert_eq!(run.trigger.as_deref(), Some("available"));
         assert!(parse(&["run", "p.sql", "--set", "path=/x"]).is_err());
         assert!(parse(&["run", "p.sql", "--in-memory", "--state-dir", "d"]).is_err());
+    }
+
+    #[test]
+    fn verify_takes_files_or_a_suite() {
+        let cli = parse(&["verify", "a.sql", "b.sql", "--cuts", "row,random", "--deletions", "0.2"]).unwrap();
+        let Some(Command::Verify(verify)) = cli.command else { panic!("not verify") };
+        assert_eq!((verify.files.len(), verify.feeding.cuts), (2, vec![Cut::Row, Cut::Random]));
+        let cli = parse(&["verify", "tpch", "--scale", "0.01", "--rows-max", "1k"]).unwrap();
+        let Some(Command::Verify(VerifyArgs { suite: Some(Suite::Tpch(tpch)), .. })) = cli.command else { panic!("not tpch") };
+        assert_eq!((tpch.scale, tpch.feeding.rows_max, tpch.feeding.cuts.len()), (0.01, Some(1_000), 3));
+        for wrong in [&["verify"][..], &["verify", "a.sql", "--cuts", "two"], &["verify", "tpch", "--scale", "0"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(parse(&["verify", "a.sql", "--deletions", "2"]).is_err());
     }
 
     #[test]

@@ -4,15 +4,16 @@
 //! | --- | --- |
 //! | `args.rs`, `settings.rs` | the command line; configuration file and environment |
 //! | `script.rs`, `shell/` | statements from `-c`, files and standard input; the interactive shell |
-//! | `run.rs`, `replay/`, `check.rs`, `pipeline_file.rs`, `repoint.rs` | pipeline files |
+//! | `run.rs`, `replay/`, `check.rs`, `verify/`, `pipeline_file.rs`, `repoint.rs` | pipeline files |
 //! | `present.rs`, `output/`, `live/` | results: formats, and views that follow changes |
 //! | `progress.rs`, `message.rs`, `logging.rs`, `failure.rs` | standard error and exit codes |
-//! | `state.rs`, `bench/`, `config_command.rs` | tools |
+//! | `state.rs`, `bench/`, `canonical.rs`, `config_command.rs` | tools; rows made comparable |
 //!
 //! Nothing here knows how a query is executed: that is `millstream-engine`.
 
 mod args;
 mod bench;
+mod canonical;
 mod check;
 mod config_command;
 mod engine_setup;
@@ -34,6 +35,7 @@ mod settings;
 mod shell;
 mod state;
 mod terminal;
+mod verify;
 mod version;
 
 use args::{Benchmark, Cli, Command, LogFormat, ScriptArgs};
@@ -84,9 +86,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Run(args) => run::run(args, &global, &settings).await,
         Command::Replay(args) => replay::replay(args, &global, &settings).await,
         Command::Check(args) => check::check(args, &global, &settings).await,
+        Command::Verify(args) => verify::verify(args, &global, &settings).await,
         Command::State(args) => state::state(&args.action),
         Command::Bench(args) => match args.benchmark {
-            Benchmark::Nexmark(args) => bench::nexmark(args, &settings).await,
+            Benchmark::Nexmark(args) => bench::nexmark::nexmark(args, &settings).await,
             Benchmark::Epoch(args) => bench::epoch(args, &settings).await,
         },
         Command::Config(args) => config_command::run(args.action, &settings).await,

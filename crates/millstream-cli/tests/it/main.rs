@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+mod verify;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

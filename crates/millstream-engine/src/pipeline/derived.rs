@@ -78,7 +78,16 @@ impl Derivation {
         for part in rows {
             let batch = renamed(part.expanded()?, &edge.decode_schema())?;
             let count = batch.num_rows() as u64;
-            let rows = SourceBatch { batch, sequence: epoch.epoch.0, rows: None, first_row, bad: Vec::new(), places: None, bytes: 0, event_times: None };
+            let rows = SourceBatch {
+                batch,
+                sequence: epoch.epoch.0,
+                rows: None,
+                first_row,
+                bad: Vec::new(),
+                places: None,
+                bytes: 0,
+                event_times: None,
+            };
             first_row += count;
             edge.accept("", rows, epoch, &mut accepted)?;
         }

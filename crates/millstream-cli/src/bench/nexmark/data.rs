@@ -1,15 +1,11 @@
 //! The input: Nexmark events as Parquet, one file of each stream per epoch.
 
+use crate::bench::parquet_file::write_parquet;
 use anyhow::Context;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::parquet::arrow::ArrowWriter;
-use datafusion::parquet::basic::{Compression, ZstdLevel};
-use datafusion::parquet::file::properties::WriterProperties;
 use millstream_connectors::sources::nexmark::{self, NexmarkTable};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,14 +67,34 @@ pub(crate) fn prepare(dir: &Path, events: u64, epoch_rows: u64) -> anyhow::Resul
         for epoch in 0..events.div_ceil(epoch_rows) {
             let first = epoch * epoch_rows;
             let batch = nexmark::generate(table, first, epoch_rows.min(events - first))?;
-            write(&directory.join(format!("{:06}.parquet", epoch + 1)), &batch)?;
+            write_parquet(&directory.join(format!("{:06}.parquet", epoch + 1)), &batch)?;
         }
     }
-    let directory = dir.join("side_input");
-    std::fs::create_dir_all(&directory)?;
-    write(&directory.join("000001.parquet"), &side_input()?)?;
+    write_side_input(dir)?;
     std::fs::write(&path, serde_json::to_string_pretty(&manifest)? + "\n")?;
     Ok(input)
+}
+
+/// Writes the table at rest of q13 to `side_input/` below `dir`.
+///
+/// # Errors
+/// When the directory cannot be written.
+pub(crate) fn write_side_input(dir: &Path) -> anyhow::Result<()> {
+    let directory = dir.join("side_input");
+    std::fs::create_dir_all(&directory).with_context(|| format!("making \"{}\"", directory.display()))?;
+    write_parquet(&directory.join("000001.parquet"), &side_input()?)
+}
+
+/// The columns of a table's stream as SQL declares them, with four seconds for late rows; `arrival`: with the time of arrival.
+pub(crate) fn declared_columns(table: NexmarkTable, arrival: bool) -> String {
+    let schema = nexmark::schema_of(table);
+    let declared = |field: &Arc<Field>| format!("{} {} NOT NULL", field.name(), crate::output::cells::sql_type(field.data_type()));
+    let mut columns: Vec<String> = schema.fields().iter().map(declared).collect();
+    if arrival {
+        columns.push("arrived AS PROCTIME()".into());
+    }
+    columns.push("WATERMARK FOR date_time AS date_time - INTERVAL '4 seconds'".into());
+    columns.join(", ")
 }
 
 fn side_input() -> anyhow::Result<RecordBatch> {
@@ -86,28 +102,6 @@ fn side_input() -> anyhow::Result<RecordBatch> {
     let values: ArrayRef = Arc::new(StringArray::from_iter_values((0..SIDE_INPUT_ROWS).map(|key| format!("value {key}"))));
     let schema = Schema::new(vec![Field::new("key", DataType::Int64, false), Field::new("value", DataType::Utf8, false)]);
     Ok(RecordBatch::try_new(Arc::new(schema), vec![keys, values])?)
-}
-
-/// Writes one file with texts as plain strings, as other writers do.
-fn write(path: &Path, batch: &RecordBatch) -> anyhow::Result<()> {
-    let schema = batch.schema();
-    let fields: Vec<Field> = schema
-        .fields()
-        .iter()
-        .map(|field| match field.data_type() {
-            DataType::Utf8View => field.as_ref().clone().with_data_type(DataType::Utf8),
-            _ => field.as_ref().clone(),
-        })
-        .collect();
-    let columns =
-        batch.columns().iter().zip(&fields).map(|(column, field)| cast(column, field.data_type())).collect::<Result<Vec<_>, _>>()?;
-    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?)).build();
-    let file = File::create(path).with_context(|| format!("writing \"{}\"", path.display()))?;
-    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties))?;
-    writer.write(&batch)?;
-    writer.close()?;
-    Ok(())
 }
 
 #[cfg(test)]

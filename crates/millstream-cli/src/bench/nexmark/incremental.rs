@@ -1,6 +1,6 @@
 //! A query through the engine: file by file, durable, into a Parquet sink.
 
-use super::data::Input;
+use super::data::{Input, declared_columns};
 use super::queries::{OutputMode, Query};
 use crate::engine_setup;
 use crate::settings::Settings;
@@ -91,19 +91,11 @@ fn sink_statement(query: &Query, output: OutputMode, sink: &Path) -> String {
 
 /// A stream over the files of a table, in step with the others: one file of each per epoch.
 fn stream(table: NexmarkTable, input: &Input) -> String {
-    let schema = millstream_connectors::sources::nexmark::schema_of(table);
-    let mut columns: Vec<String> = schema
-        .fields()
-        .iter()
-        .map(|field| format!("{} {} NOT NULL", field.name(), crate::output::cells::sql_type(field.data_type())))
-        .collect();
-    columns.push("arrived AS PROCTIME()".into());
-    columns.push("WATERMARK FOR date_time AS date_time - INTERVAL '4 seconds'".into());
     format!(
         "CREATE STREAM {} ({}) WITH (connector = 'files', path = '{}', format = 'parquet', order = 'name', \
          max_files_per_epoch = '1', bounded = 'true')",
         table.name(),
-        columns.join(", "),
+        declared_columns(table, true),
         text(&input.table(table.name()))
     )
 }

@@ -11,10 +11,10 @@
 mod batch;
 mod compare;
 mod cpu;
-mod data;
+pub(crate) mod data;
 mod incremental;
 mod memory;
-mod queries;
+pub(crate) mod queries;
 mod report;
 
 use crate::args::NexmarkArgs;

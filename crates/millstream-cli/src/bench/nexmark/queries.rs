@@ -1,7 +1,7 @@
 //! The queries, in the dialect, each in a file of its own.
 
+use crate::bench::named;
 use crate::failure::Failure;
-use millstream_types::suggest::nearest;
 use serde::Serialize;
 
 /// How a query's result is written.
@@ -52,18 +52,7 @@ pub(crate) const ALL: &[Query] = queries! {
 /// # Errors
 /// A usage error for an unknown name.
 pub(crate) fn chosen(names: &[String]) -> Result<Vec<&'static Query>, Failure> {
-    if names.is_empty() {
-        return Ok(ALL.iter().collect());
-    }
-    let find = |name: &String| {
-        let found = ALL.iter().find(|query| query.name.eq_ignore_ascii_case(name.trim()));
-        found.ok_or_else(|| {
-            let near = nearest(name, ALL.iter().map(|query| query.name));
-            let hint = near.map_or("The queries are q0 to q22, tumble and hop.".to_string(), |near| format!("Did you mean {near}?"));
-            Failure::usage(format!("unknown query \"{name}\"\nhint: {hint}"))
-        })
-    };
-    names.iter().map(find).collect()
+    named(ALL, names, |query| query.name, "The queries are q0 to q22, tumble and hop.")
 }
 
 impl OutputMode {
