@@ -616,6 +616,7 @@ impl Operator for SessionWindow {
             bytes: self.keys.bytes() + self.log.bytes() + by_slot + by_key + 4 * self.free.capacity() + self.deadlines.bytes(),
             touched_keys: self.touched_keys,
             dropped_rows: self.dropped_rows,
+            ..StateStats::default()
         }
     }
 }
