@@ -17,6 +17,7 @@ use super::feed::Feed;
 use super::input::{Input, Shape, execute, quoted, view_name};
 use super::pipeline::{Checked, Pipeline, Placed};
 use crate::args::Cut;
+use crate::output::cells::CellFormatter;
 use crate::script::rendered;
 use crate::settings::Settings;
 use arrow::array::RecordBatch;
@@ -221,6 +222,11 @@ async fn select(engine: &Engine, sql: &str) -> Result<Vec<RecordBatch>, EngineEr
 }
 
 async fn verdict(checked: &Checked, incremental: &Engine, batch: &Engine, plant: bool) -> anyhow::Result<Verdict> {
+    let name = checked.name.replace('\'', "''");
+    let failed = select(incremental, &format!("SELECT error FROM millstream.queries WHERE query = '{name}' AND state = 'FAILED'")).await?;
+    if let Some(row) = failed.iter().find(|part| part.num_rows() > 0) {
+        return Ok(Verdict::Failed(CellFormatter::new(row)?.cell(0, 0)?.unwrap_or_default()));
+    }
     let sql = format!("SELECT * FROM {}", quoted(&checked.name));
     let expected = match select(batch, &sql).await {
         Ok(rows) => rows,

@@ -1,6 +1,7 @@
 //! Engines for comparisons: in memory, with epochs that run only when they are told to, and a clock of their own.
 //!
-//! The clock begins in the year 2000 and moves one second per epoch, so that every run of a comparison is the same.
+//! The clock begins in the year 2000 and moves one second per epoch, so that every run of a comparison is the same. A query that fails is
+//! left behind alone, so that the others are compared.
 
 use crate::engine_setup;
 use crate::failure::Failure;
@@ -21,7 +22,8 @@ const STEP: Duration = Duration::from_secs(1);
 /// A usage error for illegal settings.
 pub(super) async fn start(settings: &Settings) -> Result<(Engine, Arc<ManualClock>), Failure> {
     let clock = Arc::new(ManualClock::new(START));
-    let builder = engine_setup::builder(settings).manual().clock(Arc::clone(&clock) as Arc<dyn Clock>);
+    let builder =
+        engine_setup::builder(settings).option("on_query_failure", "isolate").manual().clock(Arc::clone(&clock) as Arc<dyn Clock>);
     Ok((engine_setup::build(builder).await?, clock))
 }
 

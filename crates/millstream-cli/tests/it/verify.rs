@@ -162,7 +162,7 @@ fn the_examples_agree_with_their_batch_answers() {
     let mut files: Vec<String> = entries.filter(|name| name.ends_with(".sql") && name != "replay.sql").collect();
     files.sort();
     let files: Vec<String> = files.iter().map(|name| format!("sql-examples/{name}")).collect();
-    let args: Vec<&str> = ["verify"].into_iter().chain(files.iter().map(String::as_str)).chain(["--rows-max", "150"]).collect();
+    let args: Vec<&str> = ["verify"].into_iter().chain(files.iter().map(String::as_str)).chain(["--rows-max", "120"]).collect();
     let output = run(&root, &args);
     assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
     assert!(stdout(&output).contains("skipped: stream \"lines\" has no input that can be read twice"), "{}", stdout(&output));
@@ -184,14 +184,14 @@ fn suite(args: &[&str], refused: &[&str]) -> String {
 
 #[test]
 fn nexmark_agrees_with_its_batch_answers() {
-    let text = suite(&["verify", "nexmark", "--events", "300", "--rows-max", "150"], &["q11"]);
+    let text = suite(&["verify", "nexmark", "--events", "300", "--rows-max", "120"], &["q11"]);
     assert!(text.lines().filter(|line| line.contains(" agrees ")).count() >= 3 * 24, "{text}");
 }
 
 #[test]
 fn tpch_agrees_with_its_batch_answers_while_rows_are_deleted() {
     let whole = suite(&["verify", "tpch", "--rows-max", "2500", "--deletions", "0.1", "--cuts", "one,random"], &[]);
-    let by_row = suite(&["verify", "tpch", "--rows-max", "30", "--deletions", "0.1", "--cuts", "row"], &[]);
+    let by_row = suite(&["verify", "tpch", "--rows-max", "20", "--deletions", "0.1", "--cuts", "row"], &[]);
     let agreed = |text: &str| text.lines().filter(|line| line.contains(" agrees ")).count();
     assert_eq!((agreed(&whole), agreed(&by_row)), (2 * 22, 22), "{whole}{by_row}");
     // Agreeing on nothing proves little: at this size most queries find rows.
