@@ -860,8 +860,15 @@ async fn check_node(sql: &str, graph: &Graph, node: &Node, state: &SessionState)
                 assert_eq!(found, types(node), "{at}");
             }
         }
-        Op::Aggregate { group, aggregates, bucket, .. } => {
+        Op::PreAggregate { group, aggregates } => {
+            let keys = compile_all(group, &inputs[0].df_schema, state).unwrap();
+            let found: Vec<_> = keys.iter().map(|expr| expr.data_type(&inputs[0].schema).unwrap()).collect();
+            assert_eq!(found, types(node)[..group.len()], "{at}");
+            assert!(node.schema.fields().len() >= group.len() + aggregates.len(), "{at}");
+        }
+        Op::Aggregate { group, aggregates, states, bucket, .. } => {
             compile_all(group, &inputs[0].df_schema, state).unwrap();
+            assert!(states.as_ref().is_none_or(|states| states.first == group.len()), "{at}");
             assert_eq!(group.len() + aggregates.len(), node.schema.fields().len(), "{at}");
             assert!(bucket.as_ref().is_none_or(|bucket| bucket.column < group.len()), "{at}");
         }
