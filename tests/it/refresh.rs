@@ -127,3 +127,46 @@ async fn epochs_do_not_wait_for_the_next_version() {
     assert_eq!(rows(&again).await, before);
     again.stop(Stop::Finish).await.expect("a clean stop");
 }
+
+/// Every version is stored before it is used; what no checkpoint and no record that recovery may need names any more is removed.
+#[tokio::test]
+async fn stored_versions_go_with_what_names_them() {
+    let dir = tempfile::tempdir().expect("a directory for temporary files");
+    let clock = Arc::new(ManualClock::new(START));
+    let path = dir.path().join("prices.csv");
+    let price = |price: i64| std::fs::write(&path, format!("item,price\n1,{price}\n")).expect("the directory can be written");
+    let build = || {
+        let builder = Engine::builder().clock(Arc::clone(&clock) as Arc<dyn Clock>).manual().option("checkpoint_interval", "100 days");
+        builder.state_dir(dir.path().join("state")).build()
+    };
+    price(0);
+    let engine = build().await.expect("an engine");
+    let file = format!(
+        "CREATE EXTERNAL TABLE prices (item BIGINT, price BIGINT) STORED AS CSV LOCATION '{}'
+           OPTIONS ('format.has_header' 'true', refresh '1 hour');
+         CREATE STREAM orders (id BIGINT, item BIGINT);
+         CREATE MATERIALIZED VIEW priced AS SELECT o.id, p.price FROM orders o JOIN prices p USING (item);",
+        path.display()
+    );
+    engine.apply_pipeline_file(&file, None).await.expect("a pipeline");
+    for id in 1..=8 {
+        price(id * 10);
+        clock.advance(Duration::from_secs(3_600));
+        engine.sql(&format!("INSERT INTO orders VALUES ({id}, 1)")).await.expect("a row");
+        if id % 2 == 0 {
+            engine.checkpoint().await.expect("a checkpoint");
+        }
+    }
+    let stored = std::fs::read_dir(dir.path().join("state/tables")).expect("a directory").count();
+    assert_eq!(stored, 3, "those of the last two checkpoints, and the one between them");
+    let before = rows(&engine).await;
+    assert_eq!(before.len(), 8);
+    engine.stop(Stop::Now).await.expect("a stop");
+
+    // Also when the newest checkpoint is damaged, everything that is needed is there.
+    let newest = crate::slt::content::files(dir.path(), "state/checkpoint/*/manifest").pop().expect("a checkpoint");
+    std::fs::write(&newest, "damaged").expect("the directory can be written");
+    let again = build().await.expect("the engine recovers");
+    assert_eq!(rows(&again).await, before);
+    again.stop(Stop::Finish).await.expect("a clean stop");
+}

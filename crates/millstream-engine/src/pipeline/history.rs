@@ -62,9 +62,10 @@ pub(super) fn decode(batches: &[RecordBatch]) -> Result<Vec<Arc<HistoryEntry>>> 
         let clocks = column("clock")?.as_primitive_opt::<Int64Type>().ok_or_else(missing)?;
         let watermarks = column("watermark_start")?.as_primitive_opt::<Int64Type>().ok_or_else(missing)?;
         let ranges = column("ranges")?.as_string_opt::<i32>().ok_or_else(missing)?;
-        let judged = column("columns")?.as_string_opt::<i32>().ok_or_else(missing)?;
+        // States of before this column was there judged by all columns.
+        let judged = batch.column_by_name("columns").map(|column| column.as_string_opt::<i32>().ok_or_else(missing)).transpose()?;
         for row in 0..batch.num_rows() {
-            let columns = match judged.is_valid(row).then(|| judged.value(row)) {
+            let columns = match judged.filter(|judged| judged.is_valid(row)).map(|judged| judged.value(row)) {
                 None => None,
                 // Epochs beside each other mostly have the same: one copy serves them all.
                 Some(text) => match last.as_ref().filter(|(known, _)| *known == text) {

@@ -17,7 +17,7 @@
 //! | `discovery.rs` | what is there, what is new, what changed |
 //! | `at_rest.rs` | the files that a query names by their path |
 //! | `taken.rs` | the exact set of taken files |
-//! | `source.rs` | planning epochs, positions, `after_read` |
+//! | `source/` | planning epochs, positions, `after_read` |
 //! | `inspect.rs` | how much of a file an epoch takes |
 //! | `slice.rs` | a part of a file as the log knows it |
 //! | `reader.rs`, `text.rs`, `parquet.rs`, `arrow.rs`, `avro.rs` | reading ranges |

@@ -1,13 +1,17 @@
 //! Plans epochs: which files, in which order, how much of each; remembers what was taken.
 
-use super::config::{AfterRead, FilesConfig, OnChange, OnMissing, Order, StartFrom};
+mod first_start;
+mod put_away;
+mod waiting;
+
+use super::config::{AfterRead, FilesConfig, OnChange, OnMissing, StartFrom};
 use super::discovery::{self, Scan};
-use super::inspect::{Budget, Candidate, Outcome, Resume, inspect};
+use super::inspect::{Budget, Outcome, Resume, inspect};
+use super::metadata;
 use super::reader::{FilesReader, Shared};
 use super::slice::{FileSlice, FirstStart, FixedFile, RangeDetail};
 use super::storage::{FoundFile, quoted};
 use super::taken::{PathHash, TakenFile, TakenSegments, TakenSet, etag_hash};
-use super::{metadata, parquet};
 use crate::error::{ConnectorError, Result};
 use crate::formats::{Decoder, Format};
 use crate::source::{Backlog, EpochLimits, Reader, Source, SourceContext, SourceProperties};
@@ -15,32 +19,16 @@ use ::arrow::datatypes::Field;
 use async_trait::async_trait;
 use millstream_types::{Clock, EventTime, Offset, PartitionRange, suggest};
 use parking_lot::Mutex;
+use put_away::put_away;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use waiting::{Waiting, WaitingKey};
 
 /// A place with more files than this is listed while epochs go on; a smaller one when it is asked for, which makes tests exact.
 const BACKGROUND_FILES: usize = 10_000;
-/// Least time for which a Parquet file without a footer is waited for.
-const INCOMPLETE_WAIT: Duration = Duration::from_secs(2);
-/// Footers that one look at the backlog reads.
-const FOOTERS_PER_LOOK: usize = 1_000;
-
-/// A file that was found and not taken.
-#[derive(Debug, Clone)]
-struct Waiting {
-    file: FoundFile,
-    grown: Option<TakenFile>,
-    /// When this version was listed first.
-    first_seen: EventTime,
-    at_start: bool,
-    stable: bool,
-    /// It was looked at since the last listing and was not complete.
-    looked_at: bool,
-}
 
 /// What [`Source::position`] keeps.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,9 +46,6 @@ struct Position {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first_start: Option<FirstStart>,
 }
-
-/// Sorts the waiting files in the order in which they are taken.
-type WaitingKey = (i64, String);
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -188,36 +173,6 @@ impl FilesSource {
         self.forget_waiting(&slice.path);
     }
 
-    fn forget_waiting(&mut self, path: &str) {
-        if let Some(modified) = self.keys.remove(path) {
-            self.waiting.remove(&(modified, path.to_string()));
-        }
-    }
-
-    fn add_waiting(&mut self, file: FoundFile, grown: Option<TakenFile>, at_start: bool, now: EventTime) {
-        let old_key = self.keys.get(&file.path).map(|modified| (*modified, file.path.clone()));
-        let old = old_key.and_then(|key| self.waiting.remove(&key));
-        let settle = match self.config().format.format.is_text() {
-            true => self.config().settle,
-            false => self.config().settle.max(INCOMPLETE_WAIT),
-        };
-        let same = old.as_ref().filter(|old| old.file.same_version(&file));
-        let first_seen = same.map_or(now, |old| old.first_seen);
-        let stable = same.is_some() && now > first_seen && now >= first_seen.plus(settle);
-        let at_start = at_start || old.as_ref().is_some_and(|old| old.at_start);
-        let order = if self.config().order == Order::Name { 0 } else { file.modified };
-        self.keys.insert(file.path.clone(), order);
-        let key = (order, file.path.clone());
-        self.waiting.insert(key, Waiting { file, grown, first_seen, at_start, stable, looked_at: false });
-    }
-
-    fn is_ready(&self, waiting: &Waiting, draining: bool) -> bool {
-        let config = self.config();
-        let by_decree = draining || config.bounded;
-        let must_settle = config.format.format.is_text() && config.location.storage.is_local() && !config.settle.is_zero();
-        by_decree || !waiting.looked_at && (waiting.at_start || waiting.stable || waiting.grown.is_some() || !must_settle)
-    }
-
     /// Lists the place when it is time to, or always where `force` is set.
     async fn discover(&mut self, now: EventTime, force: bool) -> Result<()> {
         if self.config().bounded {
@@ -291,28 +246,6 @@ impl FilesSource {
         Ok(())
     }
 
-    /// The files to look at for the next epoch, in order.
-    fn candidates(&self, draining: bool, limit: usize) -> Vec<Candidate> {
-        let settled_by_decree = draining || self.config().bounded;
-        let resumed = self.resume.iter().map(|resume| Candidate {
-            file: FoundFile { path: resume.path.clone(), size: resume.size, modified: resume.modified, etag: resume.etag.clone() },
-            resume: Some(resume.clone()),
-            grown: None,
-            at_start: true,
-            stable: false,
-            settled_by_decree,
-        });
-        let waiting = self.waiting.values().filter(|waiting| self.is_ready(waiting, draining)).map(|waiting| Candidate {
-            file: waiting.file.clone(),
-            resume: None,
-            grown: waiting.grown,
-            at_start: waiting.at_start,
-            stable: waiting.stable,
-            settled_by_decree,
-        });
-        resumed.chain(waiting).take(limit).collect()
-    }
-
     fn missing(&mut self, path: &str) -> Result<()> {
         if self.config().on_missing == OnMissing::Fail {
             return Err(ConnectorError::Data {
@@ -329,82 +262,6 @@ impl FilesSource {
             self.taken.lock().insert(PathHash::of(path), replaced_entry(&FoundFile::from(&resume), true));
         }
         Ok(())
-    }
-
-    /// The smallest event time that unread files of the first start may hold.
-    async fn min_unread_event_time(&mut self) -> Result<Option<EventTime>> {
-        let Some(column) = self.event_time.clone().filter(|_| self.config().hold_watermark && !self.initial.is_empty()) else {
-            return Ok(None);
-        };
-        if self.config().format.format != Format::Parquet {
-            return Ok(Some(EventTime::MIN));
-        }
-        let unread: Vec<FoundFile> = self
-            .waiting
-            .values()
-            .map(|waiting| &waiting.file)
-            .filter(|file| matches!(self.initial.get(&PathHash::of(&file.path)), Some(None)))
-            .take(FOOTERS_PER_LOOK)
-            .cloned()
-            .collect();
-        if !unread.is_empty() {
-            let minima = self.blocking("reading footers in", move |shared| {
-                let minimum = |file: &FoundFile| {
-                    let metadata = parquet::load(&shared.config.location.storage, file).ok()?;
-                    let minimum = parquet::min_timestamp(&metadata, &column);
-                    shared.keep_footer(file, metadata);
-                    minimum
-                };
-                // A file that does not say may hold anything; planning reports what is wrong with it.
-                unread.iter().map(|file| (PathHash::of(&file.path), minimum(file).unwrap_or(i64::MIN))).collect::<Vec<_>>()
-            });
-            self.initial.extend(minima.await?.into_iter().map(|(hash, minimum)| (hash, Some(minimum))));
-        }
-        let minimum = self.initial.values().map(|minimum| minimum.unwrap_or(i64::MIN)).min();
-        Ok(minimum.filter(|minimum| *minimum != i64::MAX).map(EventTime))
-    }
-
-    /// Says which files a bounded stream leaves unread because they came after its first start.
-    async fn report_late_files(&self) -> Result<()> {
-        let found = self.blocking("listing", |shared| discovery::list(&shared.config.location, shared.config.recursive)).await??;
-        let taken = self.taken.lock();
-        let mut late = found.iter().filter(|file| taken.get(PathHash::of(&file.path)).is_none());
-        if let Some(first) = late.next() {
-            tracing::warn!(
-                stream = self.stream,
-                files = 1 + late.count(),
-                first = first.path,
-                "files of a bounded stream came too late and are not read"
-            );
-        }
-        Ok(())
-    }
-
-    /// What a first start notes, and what it takes.
-    fn first_listing(&mut self, scan: Scan, now: EventTime) -> Result<()> {
-        let mut first_start = FirstStart::default();
-        if self.config().start_from == StartFrom::Latest {
-            first_start.skipped = Some(scan.new.iter().map(FixedFile::from).collect());
-            self.skip_files(&scan.new);
-        } else {
-            if self.config().bounded {
-                first_start.fixed = Some(scan.new.iter().map(FixedFile::from).collect());
-            }
-            self.merge(scan, now, true)?;
-            self.initial = self.waiting.values().map(|waiting| (PathHash::of(&waiting.file.path), None)).collect();
-        }
-        if first_start != FirstStart::default() {
-            self.first_start = Some(first_start);
-        }
-        Ok(())
-    }
-
-    fn skip_files(&mut self, files: &[FoundFile]) {
-        let mut taken = self.taken.lock();
-        for file in files {
-            taken.insert(PathHash::of(&file.path), replaced_entry(file, true));
-            taken.see(PathHash::of(&file.path), self.generation);
-        }
     }
 
     async fn take_outcomes(&mut self, limits: &EpochLimits, detail: &mut RangeDetail) -> Result<()> {
@@ -630,32 +487,6 @@ impl Source for FilesSource {
     async fn stop(&mut self) {
         if let Some(listing) = self.listing.take() {
             listing.abort();
-        }
-    }
-}
-
-/// Deletes or archives a file that is read to its end; one that changed since is left, since something in it may be unread.
-fn put_away(config: &FilesConfig, slice: &FileSlice) -> Result<()> {
-    let storage = &config.location.storage;
-    let Some(now) = storage.stat(&slice.path)? else { return Ok(()) };
-    let read_whole = !config.can_grow(&slice.path) || slice.byte_end.is_none_or(|end| end >= now.size);
-    if !slice.same_version(&now) || !read_whole {
-        return Ok(());
-    }
-    match &config.after_read {
-        AfterRead::Keep => Ok(()),
-        AfterRead::Delete => {
-            storage.remove(&slice.path).map_err(|error| ConnectorError::unavailable("deleting file", quoted(&slice.path), error))
-        }
-        AfterRead::Archive(target) => {
-            let root = match storage {
-                super::storage::Storage::Local => config.location.base.clone(),
-                super::storage::Storage::Object { root, .. } => format!("{root}/{}", config.location.base),
-            };
-            let relative = slice.path.strip_prefix(root.trim_end_matches('/')).unwrap_or(&slice.path).trim_start_matches('/');
-            let relative = if relative.is_empty() { slice.path.rsplit('/').next().unwrap_or(&slice.path) } else { relative };
-            let target = format!("{target}/{relative}");
-            storage.archive(&slice.path, &target).map_err(|error| ConnectorError::unavailable("archiving file", quoted(&slice.path), error))
         }
     }
 }
