@@ -9,6 +9,7 @@ mod recompute;
 pub(crate) mod registry;
 mod session_window;
 mod static_join;
+mod top_n;
 mod union;
 mod unnest;
 mod window_close;

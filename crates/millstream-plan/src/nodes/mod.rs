@@ -8,6 +8,7 @@ mod map;
 mod ordered;
 mod scan;
 mod session_window;
+mod top_n;
 mod union;
 mod unnest;
 
