@@ -68,6 +68,10 @@ pub(crate) fn is_final(translator: &Translator, node: NodeId, column: usize) -> 
             bucket.column == column && bucket.bound.is_epoch()
         }
         Op::SessionWindow { emit: Emit::OnClose, bucket: Some(bucket), .. } => bucket.column == column,
+        Op::TopN { partition, .. } => {
+            let below = &translator.get(node.inputs[0]).df_schema;
+            node.properties.append_only && partition.iter().any(|expr| as_column(expr, below) == Some(column))
+        }
         Op::Map { exprs: None, .. } => is_final(translator, node.inputs[0], column),
         Op::Map { exprs: Some(exprs), .. } => {
             let below = &translator.get(node.inputs[0]).df_schema;

@@ -10,11 +10,11 @@
 //! ```
 
 use crate::bound::Bound;
-use crate::graph::{Emit, Graph, Keep, Node, NodeId, Op, Strategy};
+use crate::graph::{Emit, Graph, Keep, Node, NodeId, Op, Ranking, Strategy};
 use arrow::datatypes::IntervalMonthDayNano;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, ScalarValue};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, SortExpr};
 use std::collections::HashSet;
 use std::fmt::Write;
 
@@ -113,6 +113,17 @@ fn details(node: &Node, inputs: &[&Node]) -> String {
             }
             parts.join(" ")
         }
+        Op::TopN { partition, order, ranking, skip, fetch, .. } => {
+            let by = if partition.is_empty() { String::new() } else { format!("by {}, ", list(partition, ", ")) };
+            let counted = if *ranking == Ranking::RowNumber { "rows" } else { ranking.name() };
+            let places = match (skip, fetch) {
+                (0, fetch) => format!("{counted} 1 to {fetch}"),
+                (skip, fetch) => format!("{counted} {} to {}", skip + 1, skip.saturating_add(*fetch)),
+            };
+            let keys: Vec<String> = order.iter().map(show_sort_key).collect();
+            let order = if keys.is_empty() { "by all columns".to_string() } else { format!("by {}", keys.join(", ")) };
+            format!("{by}{places} {order}")
+        }
         Op::Recompute { plan } => fragment_outline(plan),
         Op::TouchedKeys { plan, keys, .. } => {
             let keys: Vec<String> = keys.iter().map(|key| show(&key.expr)).collect();
@@ -178,6 +189,20 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
                 (None, right) => format!("right rows{}", joined(&right.unwrap_or_default())),
             })
         }
+        Op::TopN { partition, skip, fetch, ranking, bucket, .. } => {
+            let append_only = node.inputs.iter().all(|input| graph.node(*input).properties.append_only);
+            let rows = match (append_only, ranking) {
+                (true, Ranking::RowNumber) => format!("{} rows", skip.saturating_add(*fetch)),
+                (true, _) => "the first rows".to_string(),
+                (false, _) => "all rows".to_string(),
+            };
+            let per = if partition.is_empty() { "" } else { " per partition" };
+            Some(match bucket {
+                Some(bucket) => format!("{rows}{per}, bounded by {} on {}", bucket.bound.describe(), show(&partition[bucket.column])),
+                None if append_only && partition.is_empty() && *ranking == Ranking::RowNumber => rows,
+                None => format!("{rows}{per}, {}", size()),
+            })
+        }
         Op::Recompute { .. } => Some(format!("all inputs and the result, {}", size())),
         Op::TouchedKeys { emit, bucket, .. } => {
             let kept = if *emit == Emit::OnClose { "the input by key" } else { "the input and the result by key" };
@@ -202,6 +227,10 @@ fn is_unbounded(graph: &Graph, node: &Node) -> bool {
         Op::Aggregate { group, bucket, .. } => !group.is_empty() && bucket.is_none(),
         Op::SessionWindow { bucket, .. } => bucket.is_none(),
         Op::Join { .. } => return [0, 1].into_iter().any(|side| side_is_unbounded(graph, node, side)),
+        Op::TopN { partition, ranking, bucket, .. } => {
+            let append_only = node.inputs.iter().all(|input| graph.node(*input).properties.append_only);
+            bucket.is_none() && !(append_only && partition.is_empty() && *ranking == Ranking::RowNumber)
+        }
         Op::Recompute { .. } => true,
         Op::TouchedKeys { bucket, .. } => bucket.is_none(),
         _ => false,
@@ -260,6 +289,12 @@ fn unbounded_sentence(graph: &Graph, node: &Node) -> String {
                 remedies(&node.inputs, |input| remedy(input, "Group or partition"))
             )
         }
+        Op::TopN { partition, .. } if partition.is_empty() => {
+            format!("{} keeps all its input, since any row may become one of the first when others go.", node_label(node))
+        }
+        Op::TopN { .. } => {
+            format!("{} keeps rows of each partition forever.{}", node_label(node), remedies(&node.inputs, partition_remedy))
+        }
         Op::SessionWindow { .. } => {
             format!("{} keeps a row per session forever.{}", node_label(node), remedies(&node.inputs, session_remedy))
         }
@@ -273,6 +308,11 @@ fn join_remedy(other: &Node) -> Option<String> {
     let timed = other.properties.bounds.iter().position(|bound| bound.as_ref().is_some_and(|bound| !bound.is_epoch()));
     let time = timed.map_or("the event time (WATERMARK)".to_string(), |column| format!("\"{}\"", columns[column]));
     Some(format!("Join also on equal windows, or on a range of times around {time} of \"{relation}\", to bound it."))
+}
+
+fn partition_remedy(input: &Node) -> Option<String> {
+    let Op::Input { relation, .. } = &input.op else { return None };
+    Some(format!("Partition also by a window over the event time (WATERMARK) of \"{relation}\" to bound it."))
 }
 
 fn session_remedy(input: &Node) -> Option<String> {
@@ -326,6 +366,17 @@ fn named(exprs: &[Expr], node: &Node) -> String {
 
 fn list(exprs: &[Expr], separator: &str) -> String {
     exprs.iter().map(show).collect::<Vec<_>>().join(separator)
+}
+
+/// A sort key as one would write it: what is the default is left out.
+fn show_sort_key(key: &SortExpr) -> String {
+    let direction = if key.asc { "" } else { " DESC" };
+    let nulls = match (key.asc, key.nulls_first) {
+        (true, true) => " NULLS FIRST",
+        (false, false) => " NULLS LAST",
+        _ => "",
+    };
+    format!("{}{direction}{nulls}", show(&key.expr))
 }
 
 /// An expression as one would write it: literals in SQL, columns without qualifiers.

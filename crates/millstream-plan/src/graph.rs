@@ -7,7 +7,7 @@
 use crate::bound::Bound;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DFSchemaRef;
-use datafusion::logical_expr::{Expr, JoinType, LogicalPlan};
+use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, SortExpr};
 use std::sync::Arc;
 
 /// Index of a node in [`Graph::nodes`].
@@ -93,10 +93,32 @@ pub struct FragmentKey {
 /// The group column by which state is dropped: groups whose value lies below the bound can never change again.
 #[derive(Clone, Debug)]
 pub struct Bucket {
-    /// Index into the aggregate's group columns (for other operators: into their output columns).
+    /// Index into the aggregate's group columns, or the partition columns of a top-n (for other operators: into their output columns).
     pub column: usize,
     /// The bound of that column, evaluated at the end of each epoch.
     pub bound: Arc<Bound>,
+}
+
+/// What a ranking counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ranking {
+    /// Every row: `row_number`, LIMIT.
+    RowNumber,
+    /// Ties have the number of the first of them: `rank`.
+    Rank,
+    /// The same, without gaps: `dense_rank`.
+    DenseRank,
+}
+
+impl Ranking {
+    /// The name of the function.
+    pub fn name(self) -> &'static str {
+        match self {
+            Ranking::RowNumber => "row_number",
+            Ranking::Rank => "rank",
+            Ranking::DenseRank => "dense_rank",
+        }
+    }
 }
 
 /// How long one side of a [`Op::Join`] keeps its rows.
@@ -232,6 +254,23 @@ pub enum Op {
         /// Both inputs are the same node under the same key, and one copy of its rows serves both sides.
         shared: bool,
     },
+    /// The first rows of an order, per partition. Output: the input's columns, and the number if `numbered`.
+    TopN {
+        /// What rows are apart by, over the input; none: all rows are of one partition.
+        partition: Vec<Expr>,
+        /// Sort keys over the input; ties are in the order of all columns.
+        order: Vec<SortExpr>,
+        /// What is counted.
+        ranking: Ranking,
+        /// Numbers that are left out at the beginning.
+        skip: u64,
+        /// How many numbers follow.
+        fetch: u64,
+        /// The number is the last column: UInt64.
+        numbered: bool,
+        /// How state is dropped: by a partition column.
+        bucket: Option<Bucket>,
+    },
     /// Any plan: inputs are kept, the plan is run again when one changed, the difference is handed out.
     /// Leaves are [`InputLeaf`](crate::leaf::InputLeaf)s numbered as `inputs`.
     Recompute {
@@ -272,6 +311,7 @@ impl Op {
             Op::SessionWindow { .. } => "SessionWindow",
             Op::StaticJoin { .. } => "StaticJoin",
             Op::Join { .. } => "Join",
+            Op::TopN { .. } => "TopN",
             Op::Recompute { .. } => "Recompute",
             Op::TouchedKeys { .. } => "TouchedKeys",
             Op::WindowClose { .. } => "WindowClose",

@@ -16,6 +16,7 @@ pub(super) const KINDS: &[&str] = &[
     "closed",
     "closed join",
     "closed places",
+    "closed rank",
     "closed session",
     "distinct",
     "distinct on",
@@ -108,6 +109,7 @@ impl<'a> Grammar<'a> {
             8 => self.closed_places(),
             9 => self.closed_session(),
             10 => Some(self.session(0)),
+            11 => self.closed_rank(),
             _ => None,
         };
         closed.unwrap_or_else(|| self.query(depth))
@@ -570,17 +572,34 @@ impl<'a> Grammar<'a> {
     fn rank(&mut self, depth: usize) -> Query {
         let part = self.query(depth);
         let name = self.name();
-        let order = self.total_order(&part.columns);
-        let Some(partition) = self.partition(&part.columns) else { return part };
-        let function = self.pick(&["row_number", "rank"]);
+        let function = self.pick(&["row_number", "rank", "dense_rank"]);
+        // Ties have one rank, but each row has its own number.
+        let order = match function {
+            "row_number" => self.total_order(&part.columns),
+            _ => {
+                let some = self.rng.random_range(1..=part.columns.len());
+                self.total_order(&part.columns[..some])
+            }
+        };
+        let partition = match self.rng.random_ratio(4, 5) {
+            true => self.partition(&part.columns),
+            false => Some(String::new()),
+        };
+        let Some(partition) = partition else { return part };
+        let partition = if partition.is_empty() { partition } else { format!("PARTITION BY {partition} ") };
+        let cut = self.pick(&["place <= 2", "place < 4", "place = 1", "place BETWEEN 2 AND 3"]);
+        let further = if self.rng.random_ratio(1, 4) { format!(" AND {}", self.condition(&part.columns, 1)) } else { String::new() };
         let mut columns = part.columns.clone();
-        columns.push(Column { name: name.clone(), kind: Type::Int });
-        // The type of a rank is unsigned.
-        let list = names(&part.columns);
+        let mut list = names(&part.columns);
+        if self.rng.random() {
+            columns.push(Column { name: name.clone(), kind: Type::Int });
+            // The type of a rank is unsigned.
+            list = format!("{list}, CAST(place AS BIGINT) AS {name}");
+        }
         node("rank", vec![part], columns, |parts| {
             format!(
-                "SELECT {list}, CAST(place AS BIGINT) AS {name} FROM \
-                 (SELECT *, {function}() OVER (PARTITION BY {partition} ORDER BY {order}) AS place FROM ({}) AS q) AS p WHERE place <= 2",
+                "SELECT {list} FROM (SELECT *, {function}() OVER ({partition}ORDER BY {order}) AS place FROM ({}) AS q) AS p \
+                 WHERE {cut}{further}",
                 parts[0]
             )
         })
@@ -669,6 +688,23 @@ impl<'a> Grammar<'a> {
             format!("SELECT {bin} AS {start}, count(*) AS {n} FROM ({}) AS q GROUP BY {bin}", known(&query.parts[0].batch_sql));
         query.groups = 1;
         query
+    }
+
+    /// The first groups of each window of a watermarked stream, once.
+    fn closed_rank(&mut self) -> Option<Query> {
+        let closed = self.closed()?;
+        let function = self.pick(&["row_number", "rank"]);
+        let order = self.pick(&["n DESC, k", "n, k DESC", "k NULLS FIRST"]);
+        let fetch = self.rng.random_range(1..=2);
+        let text = |of: &str| {
+            format!(
+                "SELECT e, k, n, m FROM (SELECT *, {function}() OVER (PARTITION BY e ORDER BY {order}) AS place FROM ({of}) AS q) AS p \
+                 WHERE place <= {fetch}"
+            )
+        };
+        let below = closed.sql.trim_end_matches(" EMIT ON WINDOW CLOSE");
+        let (sql, batch_sql) = (format!("{} EMIT ON WINDOW CLOSE", text(below)), text(&closed.batch_sql));
+        Some(Query { sql, batch_sql, kind: "closed rank", groups: 0, ..closed })
     }
 
     /// An aggregate over windows of a watermarked stream that emits each window once.

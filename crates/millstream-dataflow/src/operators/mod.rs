@@ -10,6 +10,7 @@ mod recompute;
 pub(crate) mod registry;
 mod session_window;
 mod static_join;
+mod top_n;
 mod touched_keys;
 mod union;
 mod unnest;

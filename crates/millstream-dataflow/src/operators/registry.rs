@@ -11,6 +11,7 @@ use crate::operators::map::Map;
 use crate::operators::recompute::Recompute;
 use crate::operators::session_window::SessionWindow;
 use crate::operators::static_join::StaticJoin;
+use crate::operators::top_n::TopN;
 use crate::operators::touched_keys::TouchedKeys;
 use crate::operators::union::Union;
 use crate::operators::unnest::Unnest;
@@ -48,6 +49,7 @@ pub(crate) fn build(node: &Node, context: &BuildContext<'_>) -> Result<Box<dyn O
         Op::SessionWindow { .. } => Box::new(SessionWindow::new(node, context)?),
         Op::StaticJoin { .. } => Box::new(StaticJoin::new(node, context)?),
         Op::TouchedKeys { .. } => Box::new(TouchedKeys::new(node, context)?),
+        Op::TopN { .. } => Box::new(TopN::new(node, context)?),
         Op::Union => Box::new(Union::new(node)),
         Op::Unnest { plan } => Box::new(Unnest::new(node, plan, context)?),
         Op::WindowClose { bucket } => Box::new(WindowClose::new(node, bucket, context)?),

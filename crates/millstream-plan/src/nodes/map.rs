@@ -26,6 +26,11 @@ fn obstacle<'e>(exprs: impl IntoIterator<Item = &'e Expr>) -> Option<&'static st
 impl Translator<'_> {
     /// `SELECT` list.
     pub(crate) fn projection(&mut self, plan: &LogicalPlan, projection: &Projection, demand: Option<usize>) -> Result<Part> {
+        if let LogicalPlan::Filter(filter) = projection.input.as_ref()
+            && let Some(node) = self.ranked(filter, Some(projection), demand)?
+        {
+            return Ok(Part::Node(node));
+        }
         let input_schema = projection.input.schema();
         let below = demand.and_then(|column| projection.expr.get(column)).and_then(|expr| passed_through(expr, input_schema));
         let obstacle = obstacle(&projection.expr);
@@ -50,6 +55,9 @@ impl Translator<'_> {
 
     /// `WHERE` and `HAVING`. Conditions on the clock and with queries are split off, so that the others reduce what is recomputed.
     pub(crate) fn filter(&mut self, plan: &LogicalPlan, filter: &Filter, demand: Option<usize>) -> Result<Part> {
+        if let Some(node) = self.ranked(filter, None, demand)? {
+            return Ok(Part::Node(node));
+        }
         let needs = needs_of(plan);
         let child = self.translate(&filter.input, if needs.clock || needs.subquery { None } else { demand })?;
         let reason = obstacle([&filter.predicate]);
@@ -171,6 +179,28 @@ fn is_identity(exprs: &[Expr], schema: &DFSchema) -> bool {
 fn count_uses(expr: &Expr, index: usize, schema: &DFSchema) -> usize {
     let counts = expr.column_refs_counts();
     counts.into_iter().filter(|(column, _)| schema.maybe_index_of_column(column) == Some(index)).map(|(_, count)| count).sum()
+}
+
+/// Moves expressions over the columns of a plan below the projections and aliases on top of it, and gives the plan they are over then. `None`
+/// if a projection cannot be put into them.
+pub(super) fn below_projections<'p>(mut plan: &'p LogicalPlan, exprs: &mut [Expr]) -> Result<Option<&'p LogicalPlan>> {
+    loop {
+        let (replacements, input) = match plan {
+            LogicalPlan::Projection(projection) => {
+                if projection.expr.iter().any(is_volatile) || obstacle(&projection.expr).is_some() {
+                    return Ok(None);
+                }
+                let stripped = projection.expr.iter().map(|expr| expr.clone().unalias_nested().data);
+                (stripped.collect(), projection.input.as_ref())
+            }
+            LogicalPlan::SubqueryAlias(alias) => (all_columns(alias.input.schema()), alias.input.as_ref()),
+            other => return Ok(Some(other)),
+        };
+        for expr in exprs.iter_mut() {
+            *expr = substitute(expr, plan.schema(), &replacements)?;
+        }
+        plan = input;
+    }
 }
 
 /// The expression with every column replaced by the expression in its place.

@@ -10,6 +10,7 @@ mod ordered;
 mod panes;
 mod scan;
 mod session_window;
+mod top_n;
 mod union;
 mod unnest;
 mod window;

@@ -1,4 +1,6 @@
-//! `LIMIT`, `OFFSET`, `ORDER BY ... LIMIT`: recomputed, with a total order.
+//! `LIMIT`, `OFFSET`, `ORDER BY ... LIMIT`: a top-n (`top_n.rs`), or recomputed, with the same total order.
+//!
+//! It is recomputed where its input is, so that both are one plan, and where its places are no constants.
 //!
 //! Rows that the ORDER BY does not distinguish are ordered by their remaining columns, so that the choice does not depend on how
 //! rows arrived. Without ORDER BY that is the whole order. Columns that cannot be sorted (lists, maps) are left out, with a note.
@@ -17,6 +19,9 @@ const REASON: &str = "LIMIT is recomputed";
 impl Translator<'_> {
     /// Translates a limit, or a sort with one.
     pub(crate) fn ordered(&mut self, plan: &LogicalPlan) -> Result<Part> {
+        if let Some(node) = self.limit_node(plan)? {
+            return Ok(Part::Node(node));
+        }
         match plan {
             LogicalPlan::Limit(limit) => {
                 let (input, complete) = totally_ordered(&limit.input, rows_needed(limit)?)?;
@@ -96,7 +101,7 @@ fn totally_ordered(plan: &LogicalPlan, needed: Option<usize>) -> Result<(Logical
 }
 
 /// Whether the order of a plan's rows comes from a sort in it.
-fn contains_sort(plan: &LogicalPlan) -> bool {
+pub(super) fn contains_sort(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Projection(projection) => contains_sort(&projection.input),
         LogicalPlan::SubqueryAlias(alias) => contains_sort(&alias.input),

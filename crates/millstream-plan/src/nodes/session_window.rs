@@ -19,7 +19,7 @@ use crate::error::{PlanError, Result};
 use crate::functions::session_window::{Edge, gap_micros, is_session_function};
 use crate::graph::{Bucket, Emit, NodeId, Op, Properties, Strategy};
 use crate::nodes::aggregate::Verdict;
-use crate::nodes::map::substitute;
+use crate::nodes::map::{below_projections, substitute};
 use crate::nodes::passed_through;
 use crate::translate::{NewNode, Part, Translator};
 use crate::watermark::expression_bound;
@@ -55,41 +55,24 @@ struct Session {
 }
 
 fn find(aggregate: &Aggregate) -> Result<Option<Found<'_>>> {
-    let stripped = |exprs: &[Expr]| exprs.iter().map(|expr| expr.clone().unalias_nested().data).collect::<Vec<_>>();
-    let mut exprs = stripped(&aggregate.group_expr);
-    let groups = exprs.len();
-    exprs.extend(stripped(&aggregate.aggr_expr));
-    let mut predicates = vec![];
+    let own = aggregate.group_expr.iter().chain(&aggregate.aggr_expr);
+    let mut exprs: Vec<Expr> = own.map(|expr| expr.clone().unalias_nested().data).collect();
     let mut plan = aggregate.input.as_ref();
     loop {
-        let replacements = match plan {
-            LogicalPlan::Projection(projection) => {
-                let replacements = stripped(&projection.expr);
-                if replacements.iter().any(|expr| is_volatile(expr) || reads_clock(expr) || has_subquery(expr)) {
-                    return Ok(None);
-                }
-                replacements
-            }
-            LogicalPlan::SubqueryAlias(alias) => crate::canonical::all_columns(alias.input.schema()),
+        let Some(below) = below_projections(plan, &mut exprs)? else { return Ok(None) };
+        match below {
             LogicalPlan::Filter(filter) => {
-                predicates.extend(split_conjunction_owned(filter.predicate.clone()));
+                exprs.extend(split_conjunction_owned(filter.predicate.clone()));
                 plan = &filter.input;
-                continue;
             }
             LogicalPlan::Window(window) => {
                 let Some(session) = session_of(window) else { return Ok(None) };
-                let aggregates = exprs.split_off(groups);
+                let predicates = exprs.split_off(aggregate.group_expr.len() + aggregate.aggr_expr.len());
+                let aggregates = exprs.split_off(aggregate.group_expr.len());
                 return Ok(Some(Found { window, session, group: exprs, aggregates, predicates }));
             }
             _ => return Ok(None),
-        };
-        for expr in exprs.iter_mut().chain(&mut predicates) {
-            *expr = substitute(expr, plan.schema(), &replacements)?;
         }
-        plan = match plan.inputs().as_slice() {
-            [input] => input,
-            _ => return Ok(None),
-        };
     }
 }
 

@@ -3,6 +3,7 @@
 mod functions;
 mod plans;
 mod session_window;
+mod top_n;
 
 use crate::functions::{EpochClock, register};
 use crate::optimize::{optimize, session_state_for_continuous};
