@@ -45,6 +45,7 @@ folders! {
     time,
     view,
     window,
+    window_function,
 }
 
 #[test]
