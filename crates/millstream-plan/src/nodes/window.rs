@@ -89,20 +89,8 @@ impl Translator<'_> {
         let part = self.partitioned(&outer, part, partition, demand)?;
         let width = window.input.schema().fields().len();
         let place = |index: usize| width + lower.iter().chain(&upper).position(|call| *call == index).unwrap_or_default();
-        let columns = (0..width).chain((0..ties.len()).map(place));
-        self.in_columns(outer, columns, &window.schema, part, demand)
-    }
-
-    fn in_columns(
-        &mut self,
-        input: LogicalPlan,
-        columns: impl Iterator<Item = usize>,
-        schema: &DFSchemaRef,
-        child: Part,
-        demand: Option<usize>,
-    ) -> Result<Part> {
-        let projection = picked(input, columns, schema)?;
-        self.project(&LogicalPlan::Projection(projection.clone()), &projection, child, demand)
+        let projection = picked(outer, (0..width).chain((0..ties.len()).map(place)), &window.schema)?;
+        self.project(&LogicalPlan::Projection(projection.clone()), &projection, part, demand)
     }
 }
 
