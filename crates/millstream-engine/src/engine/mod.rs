@@ -57,11 +57,12 @@ impl Engine {
     /// them again with every start. A continuous query reads a table once and keeps its content, until `REFRESH TABLE`.
     ///
     /// ```
-    /// use datafusion::prelude::{CsvReadOptions, SessionContext};
+    /// use datafusion::prelude::SessionContext;
     ///
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// let context = SessionContext::new();
-    /// context.register_batch("colours", datafusion::common::record_batch!(("id", Int64, [1, 2]), ("colour", Utf8, ["red", "blue"]))?)?;
+    /// let rows = arrow::array::record_batch!(("id", Int64, vec![1, 2]), ("colour", Utf8, vec!["red", "blue"]))?;
+    /// context.register_batch("colours", rows)?;
     ///
     /// let engine = millstream_engine::Engine::from_session(context).manual().build().await?;
     /// engine.sql("CREATE STREAM sales (id BIGINT)").await?;
