@@ -422,6 +422,7 @@ impl Operator for TopN {
                 + self.bucket.as_ref().map_or(0, |(_, tree)| tree.bytes()),
             touched_keys: self.touched_keys,
             dropped_rows: self.dropped_rows,
+            ..StateStats::default()
         }
     }
 }
