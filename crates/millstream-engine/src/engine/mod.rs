@@ -57,11 +57,15 @@ impl Engine {
     /// them again with every start. A continuous query reads a table once and keeps its content, until `REFRESH TABLE`.
     ///
     /// ```
+    /// use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
     /// use datafusion::prelude::SessionContext;
+    /// use std::sync::Arc;
     ///
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// let context = SessionContext::new();
-    /// let rows = arrow::array::record_batch!(("id", Int64, vec![1, 2]), ("colour", Utf8, vec!["red", "blue"]))?;
+    /// let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+    /// let colours: ArrayRef = Arc::new(StringArray::from(vec!["red", "blue"]));
+    /// let rows = RecordBatch::try_from_iter([("id", ids), ("colour", colours)])?;
     /// context.register_batch("colours", rows)?;
     ///
     /// let engine = millstream_engine::Engine::from_session(context).manual().build().await?;
