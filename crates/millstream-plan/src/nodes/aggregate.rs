@@ -162,7 +162,7 @@ impl Translator<'_> {
         final_bucket: Option<Bucket>,
         nondeterminism: Option<String>,
     ) -> Result<NodeId> {
-        let panes = self.panes(input, &group, &aggregates)?;
+        let panes = self.panes(input, &group, &aggregates, df_schema)?;
         let (input, group, aggregates, states) = match panes {
             Some(panes) => (panes.node, panes.group, panes.aggregates, Some(panes.states)),
             None => (input, group, aggregates, None),

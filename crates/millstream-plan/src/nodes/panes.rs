@@ -13,7 +13,7 @@
 
 use super::aggregate::ORDER_SENSITIVE;
 use super::map::substitute;
-use crate::canonical::{all_columns, canonical_texts, column_at, columns_of, is_volatile, rebase};
+use crate::canonical::{all_columns, canonical_texts, column_at, columns_of, is_volatile, rebase, unique_fields};
 use crate::error::Result;
 use crate::functions::windows::pane;
 use crate::graph::{NodeId, Op, PartialStates, Properties, Strategy};
@@ -83,8 +83,8 @@ impl Spread {
 }
 
 impl Translator<'_> {
-    /// The input of an aggregate by panes, where that is possible.
-    pub(crate) fn panes(&mut self, input: NodeId, group: &[Expr], calls: &[Expr]) -> Result<Option<Panes>> {
+    /// The input of an aggregate by panes, where that is possible. `names` are those of its columns, group columns first.
+    pub(crate) fn panes(&mut self, input: NodeId, group: &[Expr], calls: &[Expr], names: &DFSchema) -> Result<Option<Panes>> {
         let depends_on_order = |expr: &Expr| match expr {
             Expr::AggregateFunction(call) => ORDER_SENSITIVE.contains(&call.func.name()) || !call.params.order_by.is_empty(),
             _ => true,
@@ -112,7 +112,8 @@ impl Translator<'_> {
                 None => return Ok(None),
             }
         }
-        self.by_pane(spread, &group_reads, conditions, aggregates).map(Some)
+        let names: Vec<&str> = names.fields().iter().take(group.len()).map(|field| field.name().as_str()).collect();
+        self.by_pane(spread, &group_reads, &names, conditions, aggregates).map(Some)
     }
 
     /// Looks for rows that are spread over windows.
@@ -153,7 +154,7 @@ impl Translator<'_> {
         }))
     }
 
-    fn by_pane(&mut self, spread: Spread, group: &[Reads], conditions: Vec<Expr>, aggregates: Vec<Expr>) -> Result<Panes> {
+    fn by_pane(&mut self, spread: Spread, group: &[Reads], names: &[&str], conditions: Vec<Expr>, aggregates: Vec<Expr>) -> Result<Panes> {
         let rows_schema = Arc::clone(&self.get(spread.rows).df_schema);
         let rows = self.map(spread.rows, spread.predicates, None, &rows_schema)?;
         let to = Arc::clone(&self.get(rows).df_schema);
@@ -179,10 +180,11 @@ impl Translator<'_> {
         let list_field = listed[0].to_field(&states_schema)?.1.as_ref().clone().with_name(WINDOW);
         let fields = std::iter::once(Arc::new(list_field)).chain(states_schema.fields().iter().skip(1).cloned());
         let listed_schema = schema_of(fields.map(|field| field.as_ref().clone()).collect())?;
+        let window_name = listed_schema.field(0).name().clone();
         let listed = self.map(states, vec![], Some(listed), &listed_schema)?;
         let leaf = InputLeaf { index: 0, schema: listed_schema, fingerprint: self.get(listed).fingerprint };
         let options = UnnestOptions { recursions: vec![], ..spread.unnest.options.clone() };
-        let unnest = Unnest::try_new(Arc::new(leaf.into_plan()), vec![Column::new_unqualified(WINDOW)], options)?;
+        let unnest = Unnest::try_new(Arc::new(leaf.into_plan()), vec![Column::new_unqualified(window_name)], options)?;
         let unnested = self.unnest_node(listed, &unnest);
 
         // The group columns in their order, then the states.
@@ -204,7 +206,7 @@ impl Translator<'_> {
         let conditions = conditions.iter().map(|expr| substitute(expr, &spread.schema, &on_window)).collect::<Result<Vec<_>>>()?;
         let fields = exprs.iter().enumerate().map(|(index, expr)| {
             let field = expr.to_field(&unnested_schema)?.1;
-            let name = if index < group.len() { format!("group{index}") } else { field.name().clone() };
+            let name = names.get(index).map_or(field.name().as_str(), |name| *name);
             Ok(field.as_ref().clone().with_name(name))
         });
         let schema = schema_of(fields.collect::<Result<Vec<_>>>()?)?;
@@ -219,7 +221,11 @@ impl Translator<'_> {
         let below = self.get(rows);
         let mut fields = Vec::with_capacity(keys.len() + aggregates.len());
         for (index, key) in keys.iter().enumerate() {
-            let name = if index == 0 { "pane".to_string() } else { format!("key{index}") };
+            let name = match key {
+                _ if index == 0 => "pane",
+                Expr::Column(column) => &column.name,
+                _ => "key",
+            };
             fields.push(key.to_field(&below.df_schema)?.1.as_ref().clone().with_name(name));
         }
         let context = PhysicalPlanningContext::default();
@@ -251,5 +257,6 @@ impl Translator<'_> {
 const WINDOW: &str = "window";
 
 fn schema_of(fields: Vec<Field>) -> Result<DFSchemaRef> {
-    Ok(Arc::new(DFSchema::from_unqualified_fields(fields.into(), Default::default())?))
+    let fields: Vec<_> = fields.into_iter().map(Arc::new).collect();
+    Ok(Arc::new(DFSchema::new_with_metadata(unique_fields(fields.iter()), Default::default())?))
 }

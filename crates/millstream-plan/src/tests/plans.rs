@@ -88,14 +88,16 @@ Map: window_start, window_end, sum(bids.price) AS s
     T1 delta, append-only
   Aggregate: by window_start, window_end: sum(price)
       T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
-    Map: price, unnest hop_starts(..) AS window_start, window_end(unnest hop_starts(..), INTERVAL '10 seconds') AS window_end
+    Map: window AS window_start, window_end(window, INTERVAL '10 seconds') AS window_end, state0_0, state0_1
         T1 delta, append-only
-      Unnest: unnest hop_starts(..)
+      Unnest: window
           T1 delta, append-only
-        Map: price, hop_starts(ts, INTERVAL '5 seconds', INTERVAL '10 seconds') AS unnest hop_starts(..)
+        Map: hop_starts(pane, INTERVAL '5 seconds', INTERVAL '10 seconds') AS window, state0_0, state0_1
             T1 delta, append-only
-          Input: bids (price, ts)
+          PreAggregate: by tumble_start(ts, INTERVAL '5 seconds') AS pane: sum(price)
               T1 delta, append-only
+            Input: bids (price, ts)
+                T1 delta, append-only
 "
     );
 }
@@ -410,24 +412,26 @@ Map: auction, n, window_end
       T1 delta, append-only; state: rows of both sides, bounded by watermark of bids on window_end
     Map: auction, count(*) AS n, window_start, window_end
         T1 delta, append-only
-      Aggregate (node 4): by auction, window_start, window_end: count(*)
+      Aggregate (node 5): by auction, window_start, window_end: count(*)
           T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
-        Map: auction, unnest hop_starts(..) AS window_start, window_end(unnest hop_starts(..), INTERVAL '10 seconds') AS window_end \
-where unnest hop_starts(..) IS NOT NULL AND window_end(unnest hop_starts(..), INTERVAL '10 seconds') IS NOT NULL
+        Map: auction, window AS window_start, window_end(window, INTERVAL '10 seconds') AS window_end, state0_0 \
+where window IS NOT NULL AND window_end(window, INTERVAL '10 seconds') IS NOT NULL
             T1 delta, append-only
-          Unnest: unnest hop_starts(..)
+          Unnest: window
               T1 delta, append-only
-            Map: auction, hop_starts(ts, INTERVAL '5 seconds', INTERVAL '10 seconds') AS unnest hop_starts(..)
+            Map: hop_starts(pane, INTERVAL '5 seconds', INTERVAL '10 seconds') AS window, auction, state0_0
                 T1 delta, append-only
-              Input: bids (auction, ts)
+              PreAggregate: by tumble_start(ts, INTERVAL '5 seconds') AS pane, auction: count(*)
                   T1 delta, append-only
+                Input: bids (auction, ts)
+                    T1 delta, append-only
     Map: max(n) AS n, window_start, window_end where max(n) IS NOT NULL
         T1 delta, append-only
       Aggregate: by window_start, window_end: max(n)
           T1 delta, append-only, on window close; state: a row per group, bounded by watermark of bids on window_end
         Map: count(*) AS n, window_start, window_end
             T1 delta, append-only
-          node 4 again
+          node 5 again
 "
     );
 }
