@@ -9,8 +9,8 @@
 //!                sessions        [------------------)  [---------)
 //!                                12                 35 36        46
 //! ```
-//! **In**: `ts: Timestamp(µs)` with or without zone, in ascending order; `gap` a constant interval without months. **Out**: the type of `ts`;
-//! a NULL time is in no session and gives NULL. **Errors**: a gap that is not positive or has months; an end beyond the calendar.
+//! **In**: `ts: Timestamp(µs)` with or without zone, in ascending order; `gap` a constant interval without months. **Out**: the type of
+//! `ts`; a NULL time is in no session and gives NULL. **Errors**: a gap that is not positive or has months; an end beyond the calendar.
 //!
 //! Where an aggregate groups by key and session, the planner does not run these functions but an operator that maintains the sessions; it
 //! knows them by [`is_session_function`].

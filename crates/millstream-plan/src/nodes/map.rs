@@ -181,8 +181,8 @@ fn count_uses(expr: &Expr, index: usize, schema: &DFSchema) -> usize {
     counts.into_iter().filter(|(column, _)| schema.maybe_index_of_column(column) == Some(index)).map(|(_, count)| count).sum()
 }
 
-/// Moves expressions over the columns of a plan below the projections and aliases on top of it, and gives the plan they are over then. `None`
-/// if a projection cannot be put into them.
+/// Moves expressions over the columns of a plan below the projections and aliases on top of it, and gives the plan they are over then.
+/// `None` if a projection cannot be put into them.
 pub(super) fn below_projections<'p>(mut plan: &'p LogicalPlan, exprs: &mut [Expr]) -> Result<Option<&'p LogicalPlan>> {
     loop {
         let (replacements, input) = match plan {

@@ -4,13 +4,13 @@
 //!   Filter: place <= 3                                            TopN: by auction, first 3 by price DESC
 //!     Window: row_number() OVER (PARTITION BY auction ..)   ─►      input
 //! ```
-//! The cut is a conjunction of comparisons of the number with constants; other conditions stay above. The number is only maintained where it is
-//! read: without it, rows that merely move up are not handed out again.
+//! The cut is a conjunction of comparisons of the number with constants; other conditions stay above. The number is only maintained
+//! where it is read: without it, rows that merely move up are not handed out again.
 //!
 //! Ties are broken by all columns, so that the choice does not depend on how rows arrived; without ORDER BY that is the whole order.
 //!
-//! **Bounds** of partition columns pass: a change in a partition stays there. Where rows come only when the bound of a partition column has passed
-//! them, each partition comes as a whole and once, and so does what is shown of it.
+//! **Bounds** of partition columns pass: a change in a partition stays there. Where rows come only when the bound of a partition column has
+//! passed them, each partition comes as a whole and once, and so does what is shown of it.
 
 use crate::bound::Bound;
 use crate::canonical::{

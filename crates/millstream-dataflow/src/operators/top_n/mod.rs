@@ -10,8 +10,8 @@
 //! ```
 //! **In**: any schema. **Out**: the same rows, with `row_number`, `rank` or `dense_rank` as a last column if it is asked for. Rows that the
 //! sort keys do not distinguish are in the order of all their columns, so which of them are shown does not depend on how they arrived.
-//! **Changelog**: the difference of what is shown; retractions first. **Append-only output**: where each partition comes as a whole and is final
-//! when it comes.
+//! **Changelog**: the difference of what is shown; retractions first. **Append-only output**: where each partition comes as a whole and is
+//! final when it comes.
 //!
 //! **State**: rows in order, encoded (`rows`: the columns, `__weight`). Over append-only input only those that are shown or skipped;
 //! others are refused by their sort keys before they are encoded. **Dropped**: partitions below the bound of their bucket column. Rows

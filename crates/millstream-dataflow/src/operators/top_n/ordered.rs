@@ -1,7 +1,7 @@
 //! The rows of one partition in their order, each with how often it is there.
 //!
-//! An entry is the encoding of the sort keys followed by that of the whole row, so its bytes order like the rows, ties by all columns. A few
-//! entries are a sorted vector, more a tree.
+//! An entry is the encoding of the sort keys followed by that of the whole row, so its bytes order like the rows, ties by all columns. A
+//! few entries are a sorted vector, more a tree.
 
 use crate::error::{DataflowError, Result};
 use std::borrow::Borrow;
