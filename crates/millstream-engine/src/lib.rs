@@ -32,7 +32,7 @@ pub use notice::{Notice, Severity};
 pub use pipeline::EventTimeReplay;
 pub use pipeline::command::Stop;
 pub use pipeline::log_replay::{LoggedEpoch, LoggedEpochs};
-pub use progress::{EpochProgress, Progress, RunReport};
+pub use progress::{EpochProgress, PhaseTimes, Progress, RunReport};
 pub use result::{Output, Rows, StatementResult};
 pub use session::{ScriptFailure, ScriptPosition, Session};
 pub use settings::{SettingInfo, Trigger};

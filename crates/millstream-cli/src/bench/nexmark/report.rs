@@ -7,6 +7,7 @@ use crate::numbers;
 use crate::output::table::{Drawing, Grid, Lines, draw};
 use crate::terminal::Terminal;
 use millstream_connectors::sources::nexmark::NexmarkTable;
+use millstream_engine::PhaseTimes;
 use serde::Serialize;
 
 /// Whether the results of both ways are the same rows.
@@ -46,6 +47,8 @@ pub(crate) struct Measurement {
     pub(crate) epoch_p50_ms: f64,
     /// 99 of 100 epochs.
     pub(crate) epoch_p99_ms: f64,
+    /// Where the time of the epochs went; reading runs beside the other phases.
+    pub(crate) phases_ms: PhaseTimes,
     /// Largest resident set of the incremental run.
     pub(crate) peak_memory_bytes: u64,
     /// Rows of state at the end.
@@ -77,6 +80,7 @@ impl Measurement {
             epochs: report.epochs,
             epoch_p50_ms: report.epoch_latency_ms.p50,
             epoch_p99_ms: report.epoch_latency_ms.p99,
+            phases_ms: report.phases_ms,
             peak_memory_bytes,
             state_rows: report.state_rows,
             state_bytes: report.state_bytes,
@@ -100,6 +104,7 @@ impl Measurement {
             epochs: 0,
             epoch_p50_ms: 0.0,
             epoch_p99_ms: 0.0,
+            phases_ms: PhaseTimes::default(),
             peak_memory_bytes: 0,
             state_rows: 0,
             state_bytes: 0,

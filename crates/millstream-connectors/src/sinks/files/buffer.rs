@@ -30,9 +30,15 @@ pub(crate) struct OpenFile {
     pub(crate) tail_rows: usize,
     /// Parts that were there before this epoch; the roll measures these.
     settled: usize,
-    measured_parts: usize,
-    /// Bytes of the parts measured so far.
-    pub(crate) measured: u64,
+    measured: Measured,
+}
+
+/// What is known of the size of the first parts of a file.
+#[derive(Debug, Clone, Copy, Default)]
+struct Measured {
+    parts: usize,
+    rows: u64,
+    bytes: u64,
 }
 
 /// More batches than this, and small ones, are copied into one.
@@ -50,8 +56,7 @@ impl OpenFile {
             tail: Vec::new(),
             tail_rows: 0,
             settled: 0,
-            measured_parts: 0,
-            measured: 0,
+            measured: Measured::default(),
         }
     }
 
@@ -103,13 +108,23 @@ impl OpenFile {
         &self.parts[..self.settled]
     }
 
-    /// Measures the parts that were there before this epoch. They had an epoch's time to be encoded.
-    pub(crate) async fn measure(&mut self) -> Result<()> {
-        for part in &self.parts[self.measured_parts..self.settled] {
-            self.measured += part.data().await?.size();
+    /// Measures the parts that were there before this epoch, but for the last `in_flight`, which may still be encoded: waiting for them
+    /// would stop the pipeline. There is one measured part at least.
+    pub(crate) async fn measure(&mut self, in_flight: usize) -> Result<()> {
+        let done = self.settled.saturating_sub(in_flight).max(self.settled.min(1));
+        for part in self.parts.iter().take(done).skip(self.measured.parts) {
+            self.measured.bytes += part.data().await?.size();
+            self.measured.rows += part.rows;
+            self.measured.parts += 1;
         }
-        self.measured_parts = self.settled;
         Ok(())
+    }
+
+    /// Bytes of the parts that were there before this epoch: as measured, and for the rest as many a row.
+    pub(crate) fn size(&self) -> u64 {
+        let Measured { parts, rows, bytes } = self.measured;
+        let others: u64 = self.settled_parts().iter().skip(parts).map(|part| part.rows).sum();
+        bytes + (u128::from(bytes) * u128::from(others) / u128::from(rows.max(1))) as u64
     }
 
     /// Bytes in memory.

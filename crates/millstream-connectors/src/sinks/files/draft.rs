@@ -93,7 +93,9 @@ impl Draft {
         let mut rows: u64 = written.parts.iter().map(|part| part.rows).sum();
         let mut next = Vec::new();
         for part in file.settled_parts().iter().skip(written.parts.len()) {
-            let data = part.data().await?;
+            // One that is still being encoded waits for the next time, and so do those after it.
+            let Some(data) = part.try_data() else { break };
+            let data = data?;
             bytes += data.size();
             rows += data.rows;
             if bytes > config.roll_size || config.roll_rows.is_some_and(|limit| rows > limit) {

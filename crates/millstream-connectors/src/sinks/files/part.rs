@@ -186,9 +186,14 @@ impl Part {
         futures::executor::block_on(self.data.clone()).map_err(failed)
     }
 
-    /// The encoded part if it is there already.
+    /// The encoded part if somebody has already waited for it.
     pub(crate) fn peek(&self) -> Option<&Arc<PartData>> {
         self.data.peek().and_then(|data| data.as_ref().ok())
+    }
+
+    /// The encoded part if it is there already.
+    pub(crate) fn try_data(&self) -> Option<Result<Arc<PartData>>> {
+        self.data.clone().now_or_never().map(|data| data.map_err(failed))
     }
 }
 
@@ -203,14 +208,20 @@ pub(crate) struct Encoder {
     pub(crate) layout: Arc<Layout>,
     scratch: Option<PathBuf>,
     next: AtomicU64,
+    in_flight: usize,
     permits: Arc<Semaphore>,
 }
 
 impl Encoder {
     pub(crate) fn new(encoding: Arc<dyn Encoding>, layout: Arc<Layout>, scratch: Option<PathBuf>) -> Encoder {
         // One part per core; whoever has the rows of the next one ready waits for a core, and back-pressure keeps memory small.
-        let permits = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)));
-        Encoder { encoding, layout, scratch, next: AtomicU64::new(0), permits }
+        let in_flight = std::thread::available_parallelism().map_or(2, usize::from);
+        Encoder { encoding, layout, scratch, next: AtomicU64::new(0), in_flight, permits: Arc::new(Semaphore::new(in_flight)) }
+    }
+
+    /// Parts that may be encoded at the same time.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     pub(crate) fn permits(&self) -> &Arc<Semaphore> {

@@ -38,7 +38,7 @@ impl Cause {
     }
 }
 
-/// Decides whether a file is rolled in this epoch, from facts that a replay finds again.
+/// Decides whether a file is rolled in this epoch.
 pub(crate) fn cause(file: &OpenFile, epoch: SinkEpoch, config: &Config) -> Option<Cause> {
     if file.rows == 0 {
         None
@@ -48,7 +48,7 @@ pub(crate) fn cause(file: &OpenFile, epoch: SinkEpoch, config: &Config) -> Optio
         Some(Cause::Interval)
     } else if config.roll_rows.is_some_and(|rows| file.rows >= rows) {
         Some(Cause::Rows)
-    } else if file.measured >= config.roll_size {
+    } else if file.size() >= config.roll_size {
         Some(Cause::Size)
     } else {
         None
