@@ -41,6 +41,8 @@ struct Measured {
     bytes: u64,
 }
 
+/// The size of so many of the newest parts is estimated; a constant, so that files are cut alike on all machines.
+const ESTIMATED_PARTS: usize = 8;
 /// More batches than this, and small ones, are copied into one.
 const TAIL_BATCHES: usize = 64;
 
@@ -108,10 +110,10 @@ impl OpenFile {
         &self.parts[..self.settled]
     }
 
-    /// Measures the parts that were there before this epoch, but for the last `in_flight`, which may still be encoded: waiting for them
-    /// would stop the pipeline. There is one measured part at least.
-    pub(crate) async fn measure(&mut self, in_flight: usize) -> Result<()> {
-        let done = self.settled.saturating_sub(in_flight).max(self.settled.min(1));
+    /// Measures the parts that were there before this epoch, but for the last [`ESTIMATED_PARTS`], which may still be encoded: waiting
+    /// for them would stop the pipeline. The first one is always measured.
+    pub(crate) async fn measure(&mut self) -> Result<()> {
+        let done = self.settled.saturating_sub(ESTIMATED_PARTS).max(self.settled.min(1));
         for part in self.parts.iter().take(done).skip(self.measured.parts) {
             self.measured.bytes += part.data().await?.size();
             self.measured.rows += part.rows;

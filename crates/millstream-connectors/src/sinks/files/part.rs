@@ -208,20 +208,14 @@ pub(crate) struct Encoder {
     pub(crate) layout: Arc<Layout>,
     scratch: Option<PathBuf>,
     next: AtomicU64,
-    in_flight: usize,
     permits: Arc<Semaphore>,
 }
 
 impl Encoder {
     pub(crate) fn new(encoding: Arc<dyn Encoding>, layout: Arc<Layout>, scratch: Option<PathBuf>) -> Encoder {
         // One part per core; whoever has the rows of the next one ready waits for a core, and back-pressure keeps memory small.
-        let in_flight = std::thread::available_parallelism().map_or(2, usize::from);
-        Encoder { encoding, layout, scratch, next: AtomicU64::new(0), in_flight, permits: Arc::new(Semaphore::new(in_flight)) }
-    }
-
-    /// Parts that may be encoded at the same time.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight
+        let permits = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)));
+        Encoder { encoding, layout, scratch, next: AtomicU64::new(0), permits }
     }
 
     pub(crate) fn permits(&self) -> &Arc<Semaphore> {

@@ -165,7 +165,7 @@ impl FileSink {
     async fn decide(&mut self, epoch: SinkEpoch) -> Result<Vec<(String, Cause)>> {
         let mut rolled = Vec::new();
         for (directory, file) in &mut self.open {
-            file.measure(self.encoder.in_flight()).await?;
+            file.measure().await?;
             rolled.extend(roll::cause(file, epoch, &self.config).map(|cause| (directory.clone(), cause)));
         }
         let open = self.open.len() - rolled.len();
