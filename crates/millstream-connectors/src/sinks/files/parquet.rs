@@ -23,13 +23,14 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::ChunkReader;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{ColumnPath, TypePtr};
-use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Rows of a row group that are looked at to see whether a column's values repeat.
 const SAMPLED_ROWS: usize = 8_192;
+/// One of so many sampled rows is looked at first.
+const FEW_ROWS_STEP: usize = 16;
 /// From so many different values in a hundred sampled ones on, every other value of a full row group is a new one.
 const DIFFERENT_PERCENT: usize = 92;
 
@@ -100,8 +101,8 @@ impl ParquetEncoding {
             if field.data_type().is_nested() || *field.data_type() == DataType::Boolean {
                 continue;
             }
-            let columns = rows.iter().map(|batch| batch.column(index));
-            if hardly_repeats(field.data_type(), columns, step).map_err(arrow_error("sampling a column failed"))? {
+            let columns: Vec<&ArrayRef> = rows.iter().map(|batch| batch.column(index)).collect();
+            if hardly_repeats(field.data_type(), &columns, step).map_err(arrow_error("sampling a column failed"))? {
                 properties = properties.set_column_dictionary_enabled(ColumnPath::new(vec![field.name().clone()]), false);
             }
         }
@@ -109,21 +110,23 @@ impl ParquetEncoding {
     }
 }
 
-/// Whether nearly all values of every `step`-th row differ.
-fn hardly_repeats<'a>(
-    data_type: &DataType,
-    columns: impl Iterator<Item = &'a ArrayRef>,
-    step: usize,
-) -> std::result::Result<bool, ArrowError> {
+/// Whether nearly all values of every `step`-th row differ. Most columns that repeat show it in a few rows.
+fn hardly_repeats(data_type: &DataType, columns: &[&ArrayRef], step: usize) -> std::result::Result<bool, ArrowError> {
+    Ok(differ(data_type, columns, step * FEW_ROWS_STEP)? && differ(data_type, columns, step)?)
+}
+
+fn differ(data_type: &DataType, columns: &[&ArrayRef], step: usize) -> std::result::Result<bool, ArrowError> {
     let converter = RowConverter::new(vec![SortField::new(data_type.clone())])?;
-    let (mut sampled, mut different) = (0_usize, HashSet::new());
+    let mut values: Vec<u64> = Vec::new();
     for column in columns {
         let indices = UInt32Array::from_iter_values((0..column.len() as u32).step_by(step));
         let rows = converter.convert_columns(&[take(column, &indices, None)?])?;
-        sampled += rows.num_rows();
-        different.extend(rows.iter().map(|row| xxh3_64(row.data())));
+        values.extend(rows.iter().map(|row| xxh3_64(row.data())));
     }
-    Ok(different.len() * 100 >= sampled * DIFFERENT_PERCENT)
+    let sampled = values.len();
+    values.sort_unstable();
+    values.dedup();
+    Ok(values.len() * 100 >= sampled * DIFFERENT_PERCENT)
 }
 
 impl Encoding for ParquetEncoding {
