@@ -11,7 +11,7 @@ use crate::error::{PlanError, Result};
 use crate::graph::{Bucket, Emit, Node, NodeId, Op, Properties, Strategy};
 use crate::nodes::{groups_sessions, passed_through};
 use crate::relation::{Relation, RelationKind};
-use crate::translate::{NewNode, Part, Translator};
+use crate::translate::{NewNode, Translator};
 use arrow::datatypes::DataType;
 use datafusion::common::JoinType;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -25,10 +25,10 @@ pub(crate) fn on_window_close(translator: &mut Translator, plan: &LogicalPlan) -
     let mut refused = None;
     for column in candidates(&names) {
         // A translation that fails for one column may succeed for another: it turns other aggregates final.
-        let node = match translator.translate(plan, Some(column)) {
-            Ok(Part::Node(node)) => node,
-            Ok(part) if part.is_local() => translator.node(part)?,
-            Ok(Part::Fragment(_)) => continue,
+        let part = translator.translate(plan, Some(column));
+        let node = match part.and_then(|part| translator.maintained(part)) {
+            Ok(Some(node)) => node,
+            Ok(None) => continue,
             Err(error) => {
                 refused.get_or_insert(error);
                 continue;

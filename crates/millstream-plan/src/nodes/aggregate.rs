@@ -114,11 +114,8 @@ impl Translator<'_> {
     fn final_aggregate(&mut self, plan: &LogicalPlan, aggregate: &Aggregate, column: usize) -> Result<Option<Part>> {
         // What proves this aggregate's groups final should also make the rows below it final, if it can.
         let below = monotone_column(&aggregate.group_expr[column].clone().unalias_nested().data, aggregate.input.schema());
-        let input = match self.translate(&aggregate.input, below)? {
-            part if part.is_local() => self.node(part)?,
-            Part::Node(input) => input,
-            Part::Fragment(_) => return Ok(None),
-        };
+        let part = self.translate(&aggregate.input, below)?;
+        let Some(input) = self.maintained(part)? else { return Ok(None) };
         let (group, calls) = self.aggregate_exprs(aggregate, input)?;
         let Some(bound) = expression_bound(&group[column], self.get(input), self.state) else { return Ok(None) };
         match self.verdict_over(input, &group, &calls)? {

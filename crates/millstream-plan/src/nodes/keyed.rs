@@ -104,6 +104,14 @@ impl Translator<'_> {
         self.grow(plan, child, Some(reason), Local { keys, bounds, unique, demand })
     }
 
+    /// The operator of a part, unless it is recomputed as a whole.
+    pub(crate) fn maintained(&mut self, part: Part) -> Result<Option<NodeId>> {
+        match part {
+            Part::Fragment(fragment) if fragment.local.is_none() => Ok(None),
+            part => self.node(part).map(Some),
+        }
+    }
+
     /// Sets of columns that identify a part's rows.
     pub(crate) fn unique_of(&self, part: &Part) -> Vec<Vec<usize>> {
         match part {

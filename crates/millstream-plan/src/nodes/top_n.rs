@@ -77,7 +77,8 @@ impl Translator<'_> {
         if has_obstacle(order.iter().map(|key| &key.expr)) {
             return Ok(None);
         }
-        let Part::Node(node) = self.translate(input, None)? else { return Ok(None) };
+        let part = self.translate(input, None)?;
+        let Some(node) = self.maintained(part)? else { return Ok(None) };
         let to = Arc::clone(&self.get(node).df_schema);
         let top = Top {
             partition: vec![],
