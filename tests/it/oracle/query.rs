@@ -631,23 +631,24 @@ impl<'a> Grammar<'a> {
         let order = self.total_order(&part.columns);
         let of = &column.name;
         let by_value = format!("PARTITION BY {partition} ORDER BY {of}");
-        let calls: Vec<String> = (0..self.rng.random_range(1..=2))
-            .map(|_| {
-                let partition = self.pick(&[&partition, &partition, &other]);
-                self.pick(&[
-                    format!("sum({of}) OVER (PARTITION BY {partition} ORDER BY {order} ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING)"),
-                    format!("count(*) OVER ({by_value} RANGE BETWEEN 1 PRECEDING AND CURRENT ROW)"),
-                    format!("sum({of}) OVER ({by_value})"),
-                    format!("max({of}) OVER (PARTITION BY {partition})"),
-                    format!("min({of}) OVER (PARTITION BY {partition} ORDER BY {order} ROWS 1 PRECEDING)"),
-                    format!("lead({of}, 2, 0) OVER (PARTITION BY {partition} ORDER BY {order})"),
-                    format!("first_value({of}) OVER (PARTITION BY {partition} ORDER BY {order})"),
-                    format!("count(*) OVER (PARTITION BY {partition}, {of} % 2)"),
-                    format!("CAST(dense_rank() OVER ({by_value}) AS BIGINT)"),
-                    format!("CAST(ntile(2) OVER (PARTITION BY {partition} ORDER BY {order}) AS BIGINT)"),
-                ])
-            })
-            .collect();
+        let partition = self.pick(&[&partition, &partition, &other]).clone();
+        let alike = [
+            format!("count(*) OVER ({by_value} RANGE BETWEEN 1 PRECEDING AND CURRENT ROW)"),
+            format!("sum({of}) OVER ({by_value})"),
+            format!("max({of}) OVER (PARTITION BY {partition})"),
+            format!("count(*) OVER (PARTITION BY {partition}, {of} % 2)"),
+            format!("CAST(dense_rank() OVER ({by_value}) AS BIGINT)"),
+        ];
+        let by_place = [
+            format!("sum({of}) OVER (PARTITION BY {partition} ORDER BY {order} ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING)"),
+            format!("min({of}) OVER (PARTITION BY {partition} ORDER BY {order} ROWS 1 PRECEDING)"),
+            format!("lead({of}, 2, 0) OVER (PARTITION BY {partition} ORDER BY {order})"),
+            format!("first_value({of}) OVER (PARTITION BY {partition} ORDER BY {order})"),
+            format!("CAST(ntile(2) OVER (PARTITION BY {partition} ORDER BY {order}) AS BIGINT)"),
+        ];
+        // Two calls by place could number equal rows in different orders.
+        let first = if self.rng.random() { self.pick(&alike) } else { self.pick(&by_place) };
+        let calls = if self.rng.random() { vec![first] } else { vec![first, self.pick(&alike)] };
         let mut columns = part.columns.clone();
         columns.truncate(3);
         let list = names(&columns);
@@ -749,13 +750,13 @@ impl<'a> Grammar<'a> {
         let text = |rows: &str| {
             let places = format!(
                 "SELECT window_end, {key} AS k, CAST(row_number() OVER (PARTITION BY {partition} ORDER BY {order}) AS BIGINT) AS place, \
-                 CAST(ntile(2) OVER (PARTITION BY window_end ORDER BY {order}) AS BIGINT) AS half FROM {rows}"
+                 count(*) OVER (PARTITION BY window_end) AS total FROM {rows}"
             );
             match form {
-                0 => format!("SELECT window_end AS e, k, place AS n, half AS m FROM ({places}) AS p"),
-                1 => format!("SELECT window_end AS e, k, place AS n, half AS m FROM ({places}) AS p WHERE place <= 2"),
+                0 => format!("SELECT window_end AS e, k, place AS n, total AS m FROM ({places}) AS p"),
+                1 => format!("SELECT window_end AS e, k, place AS n, total AS m FROM ({places}) AS p WHERE place <= 2"),
                 _ => format!(
-                    "SELECT window_end AS e, k, max(place) AS n, nth_value(place, 2 ORDER BY half, place) AS m FROM ({places}) AS p GROUP BY window_end, k"
+                    "SELECT window_end AS e, k, max(place) AS n, nth_value(place, 2 ORDER BY total, place) AS m FROM ({places}) AS p GROUP BY window_end, k"
                 ),
             }
         };
