@@ -7,10 +7,12 @@ use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast;
 use millstream_plan::compile::CheckedArithmetic;
 use millstream_plan::functions::{EpochClock, all_aggregate_functions, all_scalar_functions, all_window_functions};
+use millstream_plan::multisets::Multisets;
 use millstream_plan::optimize::mended_rules;
 use std::sync::Arc;
 
@@ -83,7 +85,9 @@ pub fn base_state(epoch_clock: &Arc<EpochClock>, adopted: Option<&SessionContext
         .with_physical_optimizer_rule(Arc::new(CheckedArithmetic))
         .build();
     let rules = mended_rules(state.optimizers());
-    state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules).build();
+    let mut analyzer: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(Multisets)];
+    analyzer.extend(state.analyzer().rules.iter().cloned());
+    state = SessionStateBuilder::new_from_existing(state).with_analyzer_rules(analyzer).with_optimizer_rules(rules).build();
     datafusion_functions_json::register_all(&mut state)?;
     if let Some(context) = adopted {
         let other = context.state();

@@ -23,6 +23,7 @@ mod fast_time;
 pub mod functions;
 pub mod graph;
 pub mod leaf;
+pub mod multisets;
 mod nodes;
 pub mod optimize;
 pub mod relation;

@@ -17,6 +17,7 @@ pub const ALL: &[&str] = &[
     "checkpoint.cleanup",
     "checkpoint.manifest",
     "checkpoint.remove.after_first",
+    "checkpoint.remove.after_rename",
     "checkpoint.segment.after_write",
     "checkpoint.segments",
     "checkpoint.writer.before_rename",

@@ -21,6 +21,7 @@ pub(super) const KINDS: &[&str] = &[
     "distinct",
     "distinct on",
     "except",
+    "except all",
     "exists",
     "filter",
     "frame",
@@ -29,6 +30,7 @@ pub(super) const KINDS: &[&str] = &[
     "in",
     "inner join",
     "intersect",
+    "intersect all",
     "left join",
     "mark",
     "not exists",
@@ -509,8 +511,23 @@ impl<'a> Grammar<'a> {
     }
 
     fn set_operation(&mut self, depth: usize) -> Query {
-        let (kind, keyword) = self.pick(&[("intersect", "INTERSECT"), ("except", "EXCEPT")]);
-        self.two_of_one_type(depth, kind, keyword)
+        let (kind, keyword) = self.pick(&[
+            ("intersect", "INTERSECT"),
+            ("except", "EXCEPT"),
+            ("intersect all", "INTERSECT ALL"),
+            ("except all", "EXCEPT ALL"),
+        ]);
+        let mut query = self.two_of_one_type(depth, kind, keyword);
+        if query.kind == kind
+            && let Some(distinct) = keyword.strip_suffix(" ALL")
+            && let Some((left, right)) = query.batch_sql.split_once(&format!(" {keyword} "))
+        {
+            // DataFusion counts wrong: equal rows are told apart by a number, then all are different.
+            let x = &query.columns[0].name;
+            let side = |text: &str| format!("SELECT {x}, row_number() OVER (PARTITION BY {x}) AS nth FROM ({text}) AS n");
+            query.batch_sql = format!("SELECT {x} FROM ({} {distinct} {}) AS d", side(left), side(right));
+        }
+        query
     }
 
     fn union(&mut self, depth: usize) -> Query {

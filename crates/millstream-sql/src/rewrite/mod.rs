@@ -5,6 +5,7 @@
 //! | step | what it does |
 //! |---|---|
 //! | `traps` | refuses what DataFusion ignores or gets wrong, normalises what it knows under another form |
+//! | `multisets` | marks `EXCEPT ALL` and `INTERSECT ALL`, which the planner mends |
 //! | `hidden_columns` | keeps `_epoch` and `_epoch_time` out of the user's `*` |
 //! | `epoch_slice` | `FOR EPOCH BETWEEN` becomes a filter on `_epoch` |
 //! | `unnest` | `CROSS JOIN UNNEST(t.tags) AS u(tag)` becomes an `unnest` in a derived table |
@@ -20,6 +21,7 @@ mod casts;
 mod epoch_slice;
 mod group_window;
 pub mod hidden_columns;
+mod multisets;
 mod session_window;
 mod traps;
 mod unnest;
@@ -59,6 +61,7 @@ pub fn rewrite_query(query: &mut Query, context: &RewriteContext<'_>) -> Result<
     traps::check(query)?;
     traps::normalize(query);
     casts::normalize(query);
+    multisets::mark(query);
     if context.shows_hidden_columns {
         exclude_hidden_from_wildcards(query, context.is_stream)?;
     }

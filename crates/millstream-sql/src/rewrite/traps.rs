@@ -1,8 +1,7 @@
 //! What DataFusion's planner ignores or gets wrong without saying so: refused, or brought into a form it gets right.
 //!
 //! Refused: TABLESAMPLE, table versions, table hints, ASOF JOIN, PIVOT and UNPIVOT, MATCH_RECOGNIZE, PREWHERE, CONNECT BY,
-//! `GROUP BY .. WITH ROLLUP`, FORMAT and SETTINGS, SELECT INTO, and `EXCEPT ALL` and `INTERSECT ALL`, whose multiplicities come
-//! out wrong. Brought into form: `= ANY (subquery)` becomes IN (DataFusion plans three joins without a key), `<> ALL` becomes
+//! `GROUP BY .. WITH ROLLUP`, FORMAT and SETTINGS, SELECT INTO, and `EXCEPT` and `INTERSECT ALL BY NAME`. Brought into form: `= ANY (subquery)` becomes IN (DataFusion plans three joins without a key), `<> ALL` becomes
 //! NOT IN, the column of a compared subquery gets a name of its own, FETCH FIRST becomes LIMIT, and MINUS becomes EXCEPT.
 
 use std::ops::ControlFlow;
@@ -71,13 +70,10 @@ fn has_limit(clause: &LimitClause) -> bool {
 
 fn check_set_expr(body: &SetExpr) -> Result<()> {
     let SetExpr::SetOperation { left, op, set_quantifier, right } = body else { return Ok(()) };
-    let is_all = matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName);
-    if is_all && *op != SetOperator::Union {
-        let hint = format!(
-            "How often a row stays would come out wrong. Write {op}, which gives each row once, or number equal rows first \
-             with row_number() OVER (PARTITION BY <all columns>)."
-        );
-        return refuse(format!("{op} ALL is not supported"), hint, right.span());
+    let by_name = matches!(set_quantifier, SetQuantifier::ByName | SetQuantifier::AllByName | SetQuantifier::DistinctByName);
+    if by_name && *op != SetOperator::Union {
+        let hint = "List the columns of both sides in the same order, without BY NAME.";
+        return refuse(format!("{op} {set_quantifier} is not supported"), hint, right.span());
     }
     check_set_expr(left)?;
     check_set_expr(right)

@@ -173,11 +173,12 @@ fn check(path: &Path, entry: &SegmentEntry, bytes: u64, crc32: u32) -> Result<()
 pub fn remove_older_than(directory: &Path, generations: usize, writer: u64) -> Result<Option<Epoch>> {
     let found = list(directory)?;
     let oldest_kept = found.get(generations.saturating_sub(1)).or(found.last()).map(|(epoch, _)| *epoch);
-    for (index, (_, path)) in found.iter().skip(generations).enumerate() {
-        // The manifest goes first: without it the rest is no checkpoint, however far the removal gets.
-        let manifest = path.join(MANIFEST);
-        std::fs::remove_file(&manifest).map_err(StateError::io("removing", &manifest))?;
-        std::fs::remove_dir_all(path).map_err(StateError::io("removing", path))?;
+    for (index, (epoch, path)) in found.iter().skip(generations).enumerate() {
+        // It goes at once, under a name that the next writer cleans up however far the removal gets.
+        let removed = path.with_file_name(format!(".{epoch}.{writer}.tmp"));
+        std::fs::rename(path, &removed).map_err(StateError::io("removing", path))?;
+        failpoint::hit("checkpoint.remove.after_rename")?;
+        std::fs::remove_dir_all(&removed).map_err(StateError::io("removing", &removed))?;
         if index == 0 {
             failpoint::hit("checkpoint.remove.after_first")?;
         }

@@ -63,6 +63,20 @@ fn an_unfinished_checkpoint_is_not_seen() {
 }
 
 #[test]
+fn a_removal_that_was_interrupted_is_finished() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = open(directory.path());
+    (1..=3).for_each(|epoch| drop(write(&state, epoch)));
+    let checkpoints = state.checkpoint_path();
+    // As killed between taking the checkpoint of epoch 1 away and deleting its files; as killed by an older build after its manifest.
+    std::fs::rename(checkpoints.join("1"), checkpoints.join(format!(".1.{}.tmp", state.writer()))).unwrap();
+    std::fs::remove_file(checkpoints.join("2/manifest")).unwrap();
+    assert_eq!(CheckpointReader::newest_valid(&checkpoints).unwrap().checkpoint.unwrap().epoch(), Epoch(3));
+    assert_eq!(remove_older_than(&checkpoints, 1, state.writer() + 1).unwrap(), Some(Epoch(3)));
+    assert_eq!(std::fs::read_dir(&checkpoints).unwrap().count(), 1);
+}
+
+#[test]
 fn any_changed_byte_falls_back_to_the_generation_before() {
     let directory = tempfile::tempdir().unwrap();
     let state = open(directory.path());
