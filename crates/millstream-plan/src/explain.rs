@@ -161,13 +161,24 @@ fn facts(graph: &Graph, node: &Node) -> Vec<String> {
     lines
 }
 
+/// What an aggregate keeps beside a row per group.
+fn values(aggregates: &[Expr], retracting: bool) -> &'static str {
+    let is_extreme = |expr: &Expr| matches!(expr, Expr::AggregateFunction(call) if matches!(call.func.name(), "min" | "max"));
+    if retracting && aggregates.iter().any(is_extreme) { " and the values of min and max" } else { "" }
+}
+
 fn state(graph: &Graph, node: &Node) -> Option<String> {
     let bounded = |bound: &Bound, column: usize| format!("bounded by {} on {}", bound.describe(), short(node.schema.field(column).name()));
     let size = || if is_unbounded(graph, node) { "UNBOUNDED" } else { "as large as its input" };
     match &node.op {
-        Op::Aggregate { group, .. } if group.is_empty() => Some("one row".into()),
-        Op::Aggregate { bucket: Some(bucket), .. } => Some(format!("a row per group, {}", bounded(&bucket.bound, bucket.column))),
-        Op::Aggregate { .. } => Some(format!("a row per group, {}", size())),
+        Op::Aggregate { group, aggregates, retracting, .. } if group.is_empty() => {
+            let values = values(aggregates, *retracting);
+            Some(if values.is_empty() { "one row".into() } else { format!("one row{values}, {}", size()) })
+        }
+        Op::Aggregate { aggregates, retracting, bucket, .. } => {
+            let size = bucket.as_ref().map_or_else(|| size().to_string(), |bucket| bounded(&bucket.bound, bucket.column));
+            Some(format!("a row per group{}, {size}", values(aggregates, *retracting)))
+        }
         Op::SessionWindow { bucket: Some(bucket), .. } => Some(format!("a row per session, {}", bounded(&bucket.bound, bucket.column))),
         Op::SessionWindow { .. } => Some(format!("a row per session, {}", size())),
         Op::StaticJoin { .. } => Some("the input at rest".into()),
@@ -224,7 +235,9 @@ fn joined(kept: &str) -> String {
 /// Whether state grows as long as rows arrive. State over tables and views is as large as they are.
 fn is_unbounded(graph: &Graph, node: &Node) -> bool {
     let grows = match &node.op {
-        Op::Aggregate { group, bucket, .. } => !group.is_empty() && bucket.is_none(),
+        Op::Aggregate { group, aggregates, retracting, bucket, .. } => {
+            bucket.is_none() && (!group.is_empty() || !values(aggregates, *retracting).is_empty())
+        }
         Op::SessionWindow { bucket, .. } => bucket.is_none(),
         Op::Join { .. } => return [0, 1].into_iter().any(|side| side_is_unbounded(graph, node, side)),
         Op::TopN { partition, ranking, bucket, .. } => {

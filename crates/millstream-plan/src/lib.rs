@@ -25,6 +25,7 @@ pub mod graph;
 pub mod leaf;
 pub mod multisets;
 mod nodes;
+mod one_row_queries;
 pub mod optimize;
 pub mod relation;
 pub mod translate;

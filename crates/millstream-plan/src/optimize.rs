@@ -8,12 +8,14 @@
 //! - `single_distinct_aggregation_to_group_by` not beside `min` and `max`, which it puts over an aggregate whose rows are taken back,
 //!   and not beside sums of decimals, whose type it widens twice (a batch session needs that too: [`mended_rules`]), nor where it would
 //!   come between SESSION and its GROUP BY;
+//! - a query of one row inside an expression becomes a join ([`OneRowQueries`]), which follows the changes of both sides;
 //! - constants are folded with overflow checks ([`CheckedConstants`]).
 
 use crate::compile::with_checked_arithmetic;
 use crate::error::Result;
 use crate::functions::clock::with_frozen;
 use crate::nodes::groups_sessions;
+use crate::one_row_queries::OneRowQueries;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
@@ -36,7 +38,7 @@ pub fn session_state_for_continuous(base: &SessionState) -> SessionState {
     let mut props = ExecutionProps::new();
     props.config_options = Some(Arc::clone(config.options()));
     props.var_providers = base.execution_props().var_providers.clone();
-    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(CheckedConstants)];
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(CheckedConstants), Arc::new(OneRowQueries)];
     for rule in base.optimizers() {
         match rule.name() {
             "push_down_limit" | CheckedConstants::NAME => {}

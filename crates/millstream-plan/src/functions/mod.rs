@@ -19,6 +19,7 @@ pub mod windows;
 
 pub use clock::EpochClock;
 
+use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::registry::FunctionRegistry;
@@ -80,4 +81,16 @@ pub fn additive_aggregate(expr: &Expr, schema: &DFSchema) -> bool {
     }
     let argument = call.params.args.first().and_then(|arg| arg.get_type(schema).ok());
     sum::is_ours(&call.func) && argument.is_some_and(|data_type| sum::is_additive(&data_type))
+}
+
+/// Whether an aggregate call is the smallest or largest of values that have an order: then rows can be taken back from it at the cost of
+/// a search among its values. False for floats, whose NaN have no place in it, and for nested types. `schema` is the schema of the
+/// aggregate's input.
+pub fn extreme_aggregate(expr: &Expr, schema: &DFSchema) -> bool {
+    let Expr::AggregateFunction(call) = expr else { return false };
+    let ordered = |data_type: DataType| !data_type.is_nested() && !data_type.is_floating();
+    matches!(call.func.name(), "min" | "max")
+        && !call.params.distinct
+        && call.params.order_by.is_empty()
+        && call.params.args.first().and_then(|argument| argument.get_type(schema).ok()).is_some_and(ordered)
 }

@@ -1,14 +1,15 @@
 //! `GROUP BY` and `DISTINCT`.
 //!
 //! Over rows that are never taken back, every aggregate is maintained by merging partial states, except those that need their whole
-//! input in order. Over rows that may be taken back, only additive ones are ([`additive_aggregate`]). The others are run again: for
+//! input in order. Over rows that may be taken back, only additive ones ([`additive_aggregate`]), `min` and `max`
+//! ([`extreme_aggregate`]) are. The others are run again: for
 //! the touched groups (`keyed.rs`), or as a whole where there is nothing to group by.
 //! A group column with a bound is the *bucket*: groups below the bound are final and their state is dropped.
 
 use crate::bound::Bound;
-use crate::canonical::{canonical_texts, has_subquery, is_volatile, reads_clock, rebase};
+use crate::canonical::{as_column, canonical_texts, has_subquery, is_volatile, reads_clock, rebase};
 use crate::error::{PlanError, Result};
-use crate::functions::additive_aggregate;
+use crate::functions::{additive_aggregate, extreme_aggregate};
 use crate::graph::{Bucket, Emit, NodeId, Op, Properties, Strategy};
 use crate::nodes::keyed::Partition;
 use crate::translate::{NewNode, Part, Translator, preferred_column};
@@ -71,7 +72,12 @@ impl Translator<'_> {
         if let Part::Fragment(_) = child {
             let schema = aggregate.input.schema();
             let calls = aggregate.aggr_expr.iter().map(|expr| rebase(expr, schema, schema)).collect::<Result<Vec<_>>>()?;
-            if let Verdict::Recompute(reason) = verdict(&calls, false, schema) {
+            // Where the fragment has the rows of a touched group at hand, their extremes need no state of their own.
+            let column = |expr: &Expr| as_column(&expr.clone().unalias_nested().data, schema);
+            let at_hand = aggregate.group_expr.iter().any(|expr| column(expr).is_some_and(|column| child.is_by(column)));
+            let extreme = calls.iter().find(|call| at_hand && !additive_aggregate(call, schema));
+            let verdict = extreme.map_or_else(|| verdict(&calls, false, schema), cannot_take_back);
+            if let Verdict::Recompute(reason) = verdict {
                 return self.by_group(plan, aggregate, child, None, &reason);
             }
         }
@@ -211,13 +217,21 @@ fn verdict(calls: &[Expr], append_only: bool, schema: &datafusion::common::DFSch
             if needs_order(call) {
                 return Verdict::Recompute(format!("{} needs its whole input in order", call.func.name()));
             }
-        } else if !additive_aggregate(expr, schema) {
-            let name = if call.params.distinct { format!("{}(DISTINCT)", call.func.name()) } else { call.func.name().to_string() };
-            return Verdict::Recompute(format!("{name} cannot take rows back"));
+        } else if !additive_aggregate(expr, schema) && !extreme_aggregate(expr, schema) {
+            return cannot_take_back(expr);
         }
         nondeterminism = nondeterminism.or_else(|| order_note(call));
     }
     Verdict::Delta { nondeterminism }
+}
+
+fn cannot_take_back(expr: &Expr) -> Verdict {
+    let name = match expr {
+        Expr::AggregateFunction(call) if call.params.distinct => format!("{}(DISTINCT)", call.func.name()),
+        Expr::AggregateFunction(call) => call.func.name().to_string(),
+        other => other.to_string(),
+    };
+    Verdict::Recompute(format!("{name} cannot take rows back"))
 }
 
 /// Whether the result of an aggregate function depends on the order of its input.

@@ -57,6 +57,11 @@ impl Part {
             Part::Node(_) => None,
         }
     }
+
+    /// Whether a fragment is run by touched values of its column `column`.
+    pub(crate) fn is_by(&self, column: usize) -> bool {
+        self.local().is_some_and(|local| local.keys.iter().any(|key| key.column == column))
+    }
 }
 
 impl Translator<'_> {

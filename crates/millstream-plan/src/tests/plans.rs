@@ -134,17 +134,18 @@ async fn aggregate_over_open_windows() {
     assert_eq!(
         explained(&sql).await,
         "\
-TouchedKeys: Projection of Aggregate by window_start
-    T2 touched keys, retracting; state: the input and the result by key, bounded by watermark of bids on window_start
-    because max cannot take rows back
-  Map: window_start, count(*) AS n
-      T1 delta, retracting
-    Aggregate: by window_start, auction: count(*)
-        T1 delta, retracting; state: a row per group, bounded by watermark of bids on window_start
-      Map: auction, tumble_start(ts, INTERVAL '10 seconds') AS window_start
-          T1 delta, append-only
-        Input: bids (auction, ts)
+Map: window_start, max(n) AS m
+    T1 delta, retracting
+  Aggregate: by window_start: max(n)
+      T1 delta, retracting; state: a row per group and the values of min and max, bounded by watermark of bids on window_start
+    Map: window_start, count(*) AS n
+        T1 delta, retracting
+      Aggregate: by window_start, auction: count(*)
+          T1 delta, retracting; state: a row per group, bounded by watermark of bids on window_start
+        Map: auction, tumble_start(ts, INTERVAL '10 seconds') AS window_start
             T1 delta, append-only
+          Input: bids (auction, ts)
+              T1 delta, append-only
 "
     );
 }
@@ -627,11 +628,12 @@ async fn max_over_retractions() {
     assert_eq!(
         explained(sql).await,
         "\
-Recompute: Projection of Aggregate
-    T3 recompute, retracting; state: all inputs and the result, as large as its input
-    because max cannot take rows back
-  Input: stock (amount)
-      T1 delta, retracting
+Map: max(stock.amount) AS m
+    T1 delta, retracting
+  Aggregate: all rows: max(amount)
+      T1 delta, retracting; state: one row and the values of min and max, as large as its input
+    Input: stock (amount)
+        T1 delta, retracting
 "
     );
 }
@@ -658,14 +660,15 @@ async fn scalar_subquery() {
     assert_eq!(
         explained(sql).await,
         "\
-Recompute: Filter
-    T3 recompute, retracting; state: all inputs and the result, UNBOUNDED
-    because an expression contains a query
-  Input (node 0): bids (price)
-      T1 delta, append-only
-  Aggregate: all rows: avg(price)
-      T1 delta, retracting; state: one row
-    node 0 again
+Map: price
+    T1 delta, retracting
+  Join: Inner where price > avg(bids.price)
+      T1 delta, retracting; state: rows of both sides, UNBOUNDED
+    Input (node 0): bids (price)
+        T1 delta, append-only
+    Aggregate: all rows: avg(price)
+        T1 delta, retracting; state: one row
+      node 0 again
 "
     );
 }

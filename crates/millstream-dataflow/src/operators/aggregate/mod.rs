@@ -11,18 +11,18 @@
 //! ```
 //! **In**: any schema. **Out**: the group columns, then one column per aggregate.
 //! **Append-only input**: any aggregate whose partial states merge; the input may hold partial states already (`pre_aggregate.rs`).
-//! **Input with retractions**: count, sum and average (see
-//! `additive.rs`); a group has a hidden row count, vanishes at zero and may not go below. A global aggregate (no group columns) has one
+//! **Input with retractions**: count, sum and average (see `additive.rs`), minimum and maximum (`extremes.rs`); a group has a hidden row count, vanishes at zero and may not go below. A global aggregate (no group columns) has one
 //! row from the first epoch on, which never vanishes. DISTINCT is an aggregate without functions.
 //! **Changelog** (`Emit::Changes`): the old row of a group goes, the new one comes, if they differ. **Append-only output**
 //! (`Emit::OnClose`): a group's row goes out once, when the bound of the bucket column has passed it, in the order of the buckets.
 //! **State**: per group one row: key columns, then with retractions the row count (`Int64`), then the state columns of each
-//! function. **Dropped**: whole buckets below the bound; groups that are final in the epoch that brings them are never
+//! function; the values of minima and maxima over input with retractions. **Dropped**: whole buckets below the bound; groups that are final in the epoch that brings them are never
 //! stored.
 //! Rows that come below the bound of an earlier epoch are counted as dropped. **Errors**: what arguments report; a negative row count.
 
 mod additive;
 pub(crate) mod call;
+mod extremes;
 mod groups;
 pub(crate) mod interner;
 pub(crate) mod pre_aggregate;
@@ -43,6 +43,7 @@ use async_trait::async_trait;
 use call::{Arguments, Call, NewRows};
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::PhysicalExpr;
+use extremes::Extremes;
 use groups::Groups;
 use interner::{Interner, Numbered};
 use millstream_plan::compile::compile_all;
@@ -66,6 +67,8 @@ pub(crate) struct Aggregate {
     /// The input holds partial states, from this column on.
     states_first: Option<usize>,
     groups: Groups,
+    /// With retractions, by call: the values of a minimum or maximum.
+    extremes: Vec<Option<Extremes>>,
     touched_keys: u64,
     dropped_rows: u64,
 }
@@ -103,8 +106,15 @@ impl Aggregate {
         let rows = states.as_ref().map_or(&input.df_schema, |states| &states.rows);
         let calls = aggregates.iter().map(|expr: &Expr| Call::new(expr, rows, rows.inner(), context.state)).collect::<Result<Vec<_>>>()?;
         let mut state_types = Vec::new();
+        let mut extremes = Vec::new();
         if *retracting {
-            calls.iter().try_for_each(additive::check)?;
+            for call in &calls {
+                let is_extreme = Extremes::is_extreme(call);
+                if !is_extreme {
+                    additive::check(call)?;
+                }
+                extremes.push(is_extreme.then(|| Extremes::new(call, &key_types)).transpose()?);
+            }
             state_types.push(DataType::Int64);
         }
         state_types.extend(calls.iter().flat_map(|call| call.state_types.iter().cloned()));
@@ -128,6 +138,7 @@ impl Aggregate {
             interner: Interner::new(&key_types)?,
             states_first: states.as_ref().map(|states| states.first),
             groups: Groups::new(&key_types, &state_types, bucket)?,
+            extremes,
             touched_keys: 0,
             dropped_rows: 0,
         })
@@ -215,7 +226,7 @@ impl Aggregate {
     }
 
     /// New states with retractions: old state plus inserted rows minus rows taken back.
-    fn add_up(&self, touched: &Touched, old: &[ArrayRef], rows: &[Option<u32>]) -> Result<Updated> {
+    fn add_up(&mut self, touched: &Touched, old: &[ArrayRef], rows: &[Option<u32>]) -> Result<Updated> {
         let known = rows.iter().any(Option::is_some);
         let old = if known { additive::spread(old, rows)? } else { vec![] };
         let mut counts: Vec<i64> = match old.first() {
@@ -241,10 +252,14 @@ impl Aggregate {
             let arguments = arguments.collect::<Result<Vec<(Arguments, &[usize])>>>()?;
             additive::contribution(call, &arguments, touched.count).map(Some)
         };
-        let old = if known { self.by_call(&old) } else { vec![] };
+        let old = if known { call::split_states(&self.calls, &old[1..]) } else { vec![] };
         let alive = BooleanArray::from_iter(counts.iter().map(|count| Some(*count > 0 || self.interner.is_unit())));
         let mut states: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(counts))];
-        for (index, call) in self.calls.iter().enumerate() {
+        for (index, (call, extremes)) in self.calls.iter().zip(&mut self.extremes).enumerate() {
+            if let Some(extremes) = extremes {
+                states.push(extremes.update(call, &touched.keys, touched.count, &touched.parts)?);
+                continue;
+            }
             let (plus, minus) = (contributions(&plus, call)?, contributions(&minus, call)?);
             let old = old.get(index).copied();
             states.extend(additive::combine(call, old, plus.as_deref(), minus.as_deref(), touched.count)?);
@@ -398,9 +413,33 @@ impl Aggregate {
             let now: Vec<u32> = (0..touched.count as u32).filter(|group| closing(*group) && alive(*group)).collect();
             delta = self.closed_rows(&at_rest, touched, &updated, &now)?;
         }
+        self.forget_values(&closed, touched, &closing)?;
         self.groups.forget(&closed)?;
         Ok(delta)
     }
+
+    /// Forgets the values of groups that close: those at rest and those of this epoch.
+    fn forget_values(&mut self, slots: &[u32], touched: &Touched, closing: &dyn Fn(u32) -> bool) -> Result<()> {
+        if self.extremes.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let now: Vec<u32> = (0..touched.count as u32).filter(|group| closing(*group)).collect();
+        let mut closed = Vec::with_capacity(2);
+        if !now.is_empty() {
+            closed.push(take_columns(&touched.keys, &UInt32Array::from(now))?);
+        }
+        if !slots.is_empty() {
+            let mut columns = self.groups.rows(slots)?;
+            columns.truncate(self.group.len());
+            closed.push(columns);
+        }
+        self.extremes.iter_mut().flatten().try_for_each(|extremes| closed.iter().try_for_each(|keys| extremes.forget(keys)))
+    }
+}
+
+/// The name in checkpoints of the values of a call.
+fn values_of(call: usize) -> String {
+    format!("values {call}")
 }
 
 /// Rows of one sign, repeated by the size of their weight.
@@ -473,7 +512,12 @@ impl Operator for Aggregate {
     fn checkpoint(&mut self) -> Result<Option<Saved>> {
         let functions: Vec<&str> = self.calls.iter().map(Call::function).collect();
         let detail = serde_json::json!({ "floor": self.groups.floor(), "functions": functions });
-        Ok(Some(Saved { format: FORMAT, groups: vec![("groups".into(), self.groups.checkpoint()?)], detail }))
+        let mut groups = vec![("groups".to_string(), self.groups.checkpoint()?)];
+        for (index, extremes) in self.extremes.iter().enumerate() {
+            groups
+                .extend(extremes.as_ref().map(|extremes| Ok::<_, DataflowError>((values_of(index), extremes.checkpoint()?))).transpose()?);
+        }
+        Ok(Some(Saved { format: FORMAT, groups, detail }))
     }
 
     fn restore(&mut self, saved: &Saved) -> Result<()> {
@@ -490,13 +534,20 @@ impl Operator for Aggregate {
         for batch in batches {
             check_columns(self.groups.schema(), batch, 0)?;
         }
-        self.groups.restore(batches)
+        self.groups.restore(batches)?;
+        for (index, extremes) in self.extremes.iter_mut().enumerate() {
+            let Some(extremes) = extremes else { continue };
+            let batches = saved.group(&values_of(index));
+            batches.iter().try_for_each(|batch| check_columns(extremes.schema(), batch, 0))?;
+            extremes.restore(batches)?;
+        }
+        Ok(())
     }
 
     fn stats(&self) -> StateStats {
         StateStats {
             rows: self.groups.len(),
-            bytes: self.groups.bytes(),
+            bytes: self.groups.bytes() + self.extremes.iter().flatten().map(Extremes::bytes).sum::<usize>(),
             touched_keys: self.touched_keys,
             dropped_rows: self.dropped_rows,
             ..StateStats::default()

@@ -4,7 +4,7 @@ use crate::dataflow::{Dataflow, DataflowContext};
 use crate::test_util::*;
 use arrow::array::{Float64Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::functions_aggregate::expr_fn::{array_agg, count, first_value, last_value, max, min, nth_value};
+use datafusion::functions_aggregate::expr_fn::{array_agg, bit_and, count, first_value, last_value, max, min, nth_value};
 use datafusion::logical_expr::{Expr, ExprFunctionExt};
 use datafusion::prelude::{col, lit};
 use millstream_plan::bound::Bound;
@@ -168,6 +168,40 @@ async fn mergeable_aggregates_over_append_only_input() {
                 vec![key[0], v.iter().min().copied(), values(&rows, 1).into_iter().max(), Some(distinct)]
             });
             assert_eq!(result, bag(expected), "seed {seed}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn extremes_over_retractions() {
+    let negative = max(col("v")).filter(col("v").lt(lit(0_i64))).build().unwrap();
+    let aggregates = vec![min(col("v")), max(col("name")), negative];
+    let value = |name: &'static str, data_type: DataType| (name, data_type);
+    let values_of = [value("min", DataType::Int64), value("max", DataType::Utf8View), value("negative", DataType::Int64)];
+    for (group, columns) in [(&["k"][..], &[0][..]), (&["k", "name"], &[0, 1]), (&[], &[])] {
+        let keys = group.iter().map(|name| value(name, input_schema().field_with_name(name).unwrap().data_type().clone()));
+        let output = schema(&keys.chain(values_of.clone()).collect::<Vec<_>>());
+        let case = Case { group, aggregates: aggregates.clone(), output, append_only: false, emit: Emit::Changes, bucket: None };
+        for seed in 20..24 {
+            let mut runner = Runner::new(graph(&case));
+            let mut rng = rng(seed);
+            let (mut input, mut result) = (Bag::new(), Bag::new());
+            for _ in 0..80 {
+                let delta = random_delta(&mut rng, &input_schema(), &input, true, |rng| random_row(rng, 0));
+                add(&mut input, &delta);
+                add(&mut result, &runner.step(&[("t", delta)], 0).await.unwrap());
+                let mut groups = grouped(expanded(&input), columns);
+                if group.is_empty() {
+                    groups.entry(vec![]).or_default();
+                }
+                let expected = groups.into_iter().map(|(mut row, rows)| {
+                    let v = values(&rows, 2);
+                    let negative = v.iter().copied().filter(|v| *v < 0).max();
+                    row.extend([v.iter().min().copied(), values(&rows, 1).into_iter().max(), negative]);
+                    row
+                });
+                assert_eq!(result, bag(expected), "seed {seed}");
+            }
         }
     }
 }
@@ -410,8 +444,8 @@ fn functions_that_cannot_be_merged_are_refused() {
         let case = Case { group: &[], aggregates: vec![call], output, append_only, emit: Emit::Changes, bucket: None };
         Dataflow::new(graph(&case), DataflowContext { state: state() }).unwrap_err()
     };
-    let error = refuse(false, max(col("v")));
-    assert_eq!(error.to_string(), "operator \"Aggregate #1\": max cannot take rows back");
+    let error = refuse(false, bit_and(col("v")));
+    assert_eq!(error.to_string(), "operator \"Aggregate #1\": bit_and cannot take rows back");
     assert_eq!(error.kind(), ErrorKind::Internal);
     let error = refuse(true, nth_value(col("v"), 2, vec![col("x").sort(true, false)]));
     assert!(error.to_string().ends_with("needs its whole input in order"), "{error}");
