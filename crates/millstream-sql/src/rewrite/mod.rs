@@ -7,6 +7,7 @@
 //! | `traps` | refuses what DataFusion ignores or gets wrong, normalises what it knows under another form |
 //! | `hidden_columns` | keeps `_epoch` and `_epoch_time` out of the user's `*` |
 //! | `epoch_slice` | `FOR EPOCH BETWEEN` becomes a filter on `_epoch` |
+//! | `asof_join` | `ASOF JOIN` becomes a join with versions: rows that know the time of the one that follows them |
 //! | `unnest` | `CROSS JOIN UNNEST(t.tags) AS u(tag)` becomes an `unnest` in a derived table |
 //! | `group_window` | `GROUP BY TUMBLE(..)`, `HOP(..)`, `SESSION(..)`, `window(..)` and `session_window(..)` become window columns |
 //! | `window_tvf` | `TUMBLE(..)`, `HOP(..)`, `CUMULATE(..)` and `SESSION(..)` after FROM become derived tables |
@@ -16,6 +17,7 @@
 //! `hop_starts(ts, slide, size, offset, zone)` and `cumulate_ends(ts, step, size, offset, zone)`, and the window functions
 //! `session_start(ts, gap)` and `session_end(ts, gap)`.
 
+mod asof_join;
 mod casts;
 mod epoch_slice;
 mod group_window;
@@ -63,6 +65,7 @@ pub fn rewrite_query(query: &mut Query, context: &RewriteContext<'_>) -> Result<
         exclude_hidden_from_wildcards(query, context.is_stream)?;
     }
     epoch_slice::rewrite(query)?;
+    asof_join::rewrite(query)?;
     unnest::rewrite(query)?;
     group_window::rewrite(query)?;
     window_tvf::rewrite(query)

@@ -1,6 +1,6 @@
 //! What DataFusion's planner ignores or gets wrong without saying so: refused, or brought into a form it gets right.
 //!
-//! Refused: TABLESAMPLE, table versions, table hints, ASOF JOIN, PIVOT and UNPIVOT, MATCH_RECOGNIZE, PREWHERE, CONNECT BY,
+//! Refused: TABLESAMPLE, table versions, table hints, PIVOT and UNPIVOT, MATCH_RECOGNIZE, PREWHERE, CONNECT BY,
 //! `GROUP BY .. WITH ROLLUP`, FORMAT and SETTINGS, SELECT INTO, and `EXCEPT ALL` and `INTERSECT ALL`, whose multiplicities come
 //! out wrong. Brought into form: `= ANY (subquery)` becomes IN (DataFusion plans three joins without a key), `<> ALL` becomes
 //! NOT IN, the column of a compared subquery gets a name of its own, FETCH FIRST becomes LIMIT, and MINUS becomes EXCEPT.
@@ -115,14 +115,6 @@ fn check_select(select: &Select) -> Result<()> {
 fn check_joins(joins: &[Join]) -> Result<()> {
     for join in joins {
         match &join.join_operator {
-            JoinOperator::AsOf { .. } => {
-                return refuse(
-                    "ASOF JOIN is not supported",
-                    "Rank the candidates: `SELECT ... FROM l JOIN r ON l.k = r.k AND r.ts <= l.ts \
-                     QUALIFY row_number() OVER (PARTITION BY l.id ORDER BY r.ts DESC) = 1`.",
-                    join.relation.span(),
-                );
-            }
             JoinOperator::CrossApply | JoinOperator::OuterApply => {
                 return refuse(
                     "APPLY is not supported",
