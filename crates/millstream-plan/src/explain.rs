@@ -171,6 +171,7 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
         Op::SessionWindow { bucket: Some(bucket), .. } => Some(format!("a row per session, {}", bounded(&bucket.bound, bucket.column))),
         Op::SessionWindow { .. } => Some(format!("a row per session, {}", size())),
         Op::StaticJoin { .. } => Some("the input at rest".into()),
+        Op::Join { lookup: true, .. } => Some("right rows by key, as large as its input".into()),
         Op::Join { keep, shared, .. } => {
             let kept = |side: usize| match &keep[side] {
                 Keep::Never => None,
@@ -226,6 +227,8 @@ fn is_unbounded(graph: &Graph, node: &Node) -> bool {
     let grows = match &node.op {
         Op::Aggregate { group, bucket, .. } => !group.is_empty() && bucket.is_none(),
         Op::SessionWindow { bucket, .. } => bucket.is_none(),
+        // As large as what rows are looked up in.
+        Op::Join { lookup: true, .. } => false,
         Op::Join { .. } => return [0, 1].into_iter().any(|side| side_is_unbounded(graph, node, side)),
         Op::TopN { partition, ranking, bucket, .. } => {
             let append_only = node.inputs.iter().all(|input| graph.node(*input).properties.append_only);

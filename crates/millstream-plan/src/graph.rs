@@ -8,6 +8,7 @@ use crate::bound::Bound;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DFSchemaRef;
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, SortExpr};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Index of a node in [`Graph::nodes`].
@@ -253,6 +254,9 @@ pub enum Op {
         keep: Box<[Keep; 2]>,
         /// Both inputs are the same node under the same key, and one copy of its rows serves both sides.
         shared: bool,
+        /// `FOR SYSTEM_TIME AS OF PROCTIME()`: rows of the append-only left input are looked up among the right rows of the epoch
+        /// before, once; changes of the right input give no result. Inner, Left, LeftSemi, LeftAnti, LeftMark; `keep` is never and forever.
+        lookup: bool,
     },
     /// The first rows of an order, per partition. Output: the input's columns, and the number if `numbered`.
     TopN {
@@ -310,7 +314,8 @@ impl Op {
             Op::PreAggregate { .. } => "PreAggregate",
             Op::SessionWindow { .. } => "SessionWindow",
             Op::StaticJoin { .. } => "StaticJoin",
-            Op::Join { .. } => "Join",
+            Op::Join { lookup: false, .. } => "Join",
+            Op::Join { lookup: true, .. } => "LookupJoin",
             Op::TopN { .. } => "TopN",
             Op::Recompute { .. } => "Recompute",
             Op::TouchedKeys { .. } => "TouchedKeys",
@@ -328,5 +333,20 @@ impl Graph {
     /// The output node.
     pub fn output_node(&self) -> &Node {
         self.node(self.output)
+    }
+
+    /// The relations in which rows are looked up as of the epoch before.
+    pub fn looked_up(&self) -> BTreeSet<&str> {
+        let lookups = self.nodes.iter().filter(|node| matches!(node.op, Op::Join { lookup: true, .. }));
+        let mut open: Vec<NodeId> = lookups.map(|node| node.inputs[1]).collect();
+        let mut found = BTreeSet::new();
+        while let Some(id) = open.pop() {
+            let node = self.node(id);
+            if let Op::Input { relation, .. } = &node.op {
+                found.insert(relation.as_str());
+            }
+            open.extend(&node.inputs);
+        }
+        found
     }
 }

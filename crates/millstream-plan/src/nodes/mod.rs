@@ -5,6 +5,7 @@ pub(crate) mod fragment;
 mod grouping_sets;
 mod join;
 mod keyed;
+mod lookup_join;
 mod map;
 mod ordered;
 mod panes;

@@ -9,9 +9,17 @@ fn is_stream(name: &ObjectName) -> bool {
     ["bids", "asks"].contains(&name.to_string().as_str())
 }
 
+fn version_time(name: &ObjectName) -> VersionTime {
+    match name.to_string().as_str() {
+        "bids" => VersionTime::Column("ts".into()),
+        "accounts" => VersionTime::Keyed,
+        _ => VersionTime::Unknown,
+    }
+}
+
 fn try_rewrite(sql: &str) -> Result<String> {
     let mut query = parse_query(sql).unwrap_or_else(|error| panic!("{}", error.render(sql, None, 1)));
-    let context = RewriteContext { is_stream: &is_stream, shows_hidden_columns: mentions_hidden(&query) };
+    let context = RewriteContext { is_stream: &is_stream, shows_hidden_columns: mentions_hidden(&query), version_time: &version_time };
     rewrite_query(&mut query, &context)?;
     Ok(query.to_string())
 }
@@ -274,7 +282,7 @@ fn hidden_columns_stay_hidden() {
 fn traps_are_errors() {
     for (sql, message) in [
         ("SELECT * FROM t TABLESAMPLE BERNOULLI (10)", "TABLESAMPLE is not supported"),
-        ("SELECT * FROM t FOR SYSTEM_TIME AS OF PROCTIME()", "FOR SYSTEM_TIME AS OF after \"t\" is not in this build"),
+        ("SELECT * FROM t FOR SYSTEM_TIME AS OF TIMESTAMP '2000-01-01'", "FOR SYSTEM_TIME AS OF after \"t\" names no known version"),
         ("SELECT * FROM (SELECT * FROM t WITH (NOLOCK))", "table hints after \"t\" are not supported"),
         ("SELECT * FROM t PIVOT (sum(a) FOR m IN (1, 2))", "PIVOT is not supported"),
         ("SELECT a FROM t EXCEPT ALL SELECT a FROM u", "EXCEPT ALL is not supported"),
@@ -319,7 +327,8 @@ fn normal_forms() {
 
 #[test]
 fn asof_joins() {
-    let versions = |keys: &str, neighbour: &str| format!("(SELECT *, {neighbour}(r.ts) OVER ({keys}ORDER BY r.ts) AS __next_1 FROM r) AS r");
+    let versions =
+        |keys: &str, neighbour: &str| format!("(SELECT *, {neighbour}(r.ts) OVER ({keys}ORDER BY r.ts) AS __next_1 FROM r) AS r");
     for (op, neighbour, until) in [(">=", "lead", "<"), (">", "lead", "<="), ("<=", "lag", ">"), ("<", "lag", ">=")] {
         let versions = versions("PARTITION BY r.k ", neighbour);
         let on = format!("l.k = r.k AND l.ts {op} r.ts AND (__next_1 IS NULL OR l.ts {until} __next_1)");
@@ -400,4 +409,56 @@ fn asof_joins() {
     }
     let error = try_rewrite("SELECT 1 FROM l ASOF JOIN r\nON l.ts >= r.ts AND r.a = 1").expect_err("a filter");
     assert_eq!(error.start, Some(crate::Position { line: 2, column: 21 }));
+}
+
+#[test]
+fn table_versions() {
+    for (sql, expected) in [
+        (
+            "SELECT * FROM s JOIN t FOR SYSTEM_TIME AS OF PROCTIME() AS x ON s.k = x.k",
+            "SELECT * FROM s JOIN as_of_proctime.t AS x ON s.k = x.k".to_owned(),
+        ),
+        (
+            "SELECT 1 FROM s WHERE NOT EXISTS (SELECT 1 FROM t FOR SYSTEM_TIME AS OF proctime() WHERE t.k = s.k)",
+            "SELECT 1 FROM s WHERE NOT EXISTS (SELECT 1 FROM as_of_proctime.t AS t WHERE t.k = s.k)".to_owned(),
+        ),
+        (
+            "SELECT 1 FROM s LEFT JOIN bids FOR SYSTEM_TIME AS OF s.at AS b ON s.k = b.k",
+            "SELECT 1 FROM s LEFT JOIN (SELECT *, lead(b.ts) OVER (PARTITION BY b.k ORDER BY b.ts) AS __next_1 FROM bids AS b) AS b \
+             ON s.k = b.k AND s.at >= b.ts AND (__next_1 IS NULL OR s.at < __next_1)"
+                .to_owned(),
+        ),
+        (
+            "SELECT k FROM s JOIN bids FOR SYSTEM_TIME AS OF at USING (k)",
+            "SELECT s.k FROM s JOIN (SELECT *, lead(bids.ts) OVER (PARTITION BY bids.k ORDER BY bids.ts) AS __next_1 FROM bids) AS bids \
+             ON s.k = bids.k AND at >= bids.ts AND (__next_1 IS NULL OR at < __next_1)"
+                .to_owned(),
+        ),
+    ] {
+        assert_eq!(rewrite(sql), expected, "{sql}");
+        // The text that a catalog keeps means the same.
+        assert_eq!(rewrite(&parse_query(sql).expect("parses").to_string()), expected, "{sql}");
+    }
+    for (sql, message) in [
+        (
+            "SELECT 1 FROM s JOIN t FOR SYSTEM_TIME AS OF s.ts ON s.k = t.k",
+            "relation \"t\" has no event time, so that its versions have no time",
+        ),
+        (
+            "SELECT 1 FROM s JOIN accounts FOR SYSTEM_TIME AS OF s.ts AS a ON s.k = a.k",
+            "stream \"accounts\" replaces rows by its key and keeps no versions of them",
+        ),
+        ("SELECT 1 FROM bids FOR SYSTEM_TIME AS OF s.ts", "\"bids\" as of s.ts does not stand after JOIN or LEFT JOIN"),
+        (
+            "SELECT 1 FROM s FULL JOIN bids FOR SYSTEM_TIME AS OF s.ts ON s.k = bids.k",
+            "\"bids\" as of s.ts does not stand after JOIN or LEFT JOIN",
+        ),
+        ("SELECT 1 FROM s JOIN bids FOR SYSTEM_TIME AS OF s.ts", "the join with \"bids\" as of s.ts has no key"),
+        (
+            "WITH t AS (SELECT 1) SELECT 1 FROM s JOIN t FOR SYSTEM_TIME AS OF PROCTIME() ON true",
+            "\"t\" is a query of WITH, which has no versions",
+        ),
+    ] {
+        assert_eq!(try_rewrite(sql).expect_err(sql).message, message, "{sql}");
+    }
 }

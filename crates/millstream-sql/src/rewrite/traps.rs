@@ -1,6 +1,6 @@
 //! What DataFusion's planner ignores or gets wrong without saying so: refused, or brought into a form it gets right.
 //!
-//! Refused: TABLESAMPLE, table versions, table hints, PIVOT and UNPIVOT, MATCH_RECOGNIZE, PREWHERE, CONNECT BY,
+//! Refused: TABLESAMPLE, unknown table versions, table hints, PIVOT and UNPIVOT, MATCH_RECOGNIZE, PREWHERE, CONNECT BY,
 //! `GROUP BY .. WITH ROLLUP`, FORMAT and SETTINGS, SELECT INTO, and `EXCEPT ALL` and `INTERSECT ALL`, whose multiplicities come
 //! out wrong. Brought into form: `= ANY (subquery)` becomes IN (DataFusion plans three joins without a key), `<> ALL` becomes
 //! NOT IN, the column of a compared subquery gets a name of its own, FETCH FIRST becomes LIMIT, and MINUS becomes EXCEPT.
@@ -14,6 +14,7 @@ use sqlparser::ast::{
 use sqlparser::tokenizer::Span;
 
 use super::epoch_slice::slice_bounds;
+use super::table_version::{is_lookup, version_column};
 use super::{visit_result, visit_step};
 use crate::error::{Result, SqlError};
 
@@ -164,13 +165,13 @@ fn check_factor(factor: &TableFactor) -> Result<()> {
 }
 
 fn check_version(version: &TableVersion, name: &str, span: Span) -> Result<()> {
-    if slice_bounds(version).is_some() {
+    if slice_bounds(version).is_some() || is_lookup(version) || version_column(version).is_some() {
         return Ok(());
     }
     match version {
         TableVersion::ForSystemTimeAsOf(_) => refuse(
-            format!("FOR SYSTEM_TIME AS OF after \"{name}\" is not in this build"),
-            "Join the table itself: at-rest tables are read as of the version that is loaded.",
+            format!("FOR SYSTEM_TIME AS OF after \"{name}\" names no known version"),
+            "Write PROCTIME() for what it held after the epoch before, or the event time of the row that it is joined with.",
             span,
         ),
         _ => refuse(

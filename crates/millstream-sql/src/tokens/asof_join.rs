@@ -154,10 +154,7 @@ mod tests {
                 "l ASOF LEFT JOIN (SELECT a FROM x ASOF JOIN y ON c) AS r ON d",
                 "l asof join ( select a from x asof join y match_condition ( asof_on ( ) ) on c ) as r match_condition ( asof_left ( ) ) on d",
             ),
-            (
-                "l ASOF LEFT OUTER JOIN r MATCH_CONDITION ((l.t) > r.t)",
-                "l asof join r match_condition ( asof_left ( ( l . t ) > r . t ) )",
-            ),
+            ("l ASOF LEFT OUTER JOIN r MATCH_CONDITION ((l.t) > r.t)", "l asof join r match_condition ( asof_left ( ( l . t ) > r . t ) )"),
             ("SELECT asof FROM t AS asof JOIN r ON c", "select asof from t as asof join r on c"),
         ] {
             let once = text(sql).expect("tokens");
