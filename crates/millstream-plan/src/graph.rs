@@ -150,6 +150,19 @@ pub struct PartialStates {
     pub first: usize,
 }
 
+/// Rows that know the time of the next row of their key.
+#[derive(Clone, Debug)]
+pub struct Versions {
+    /// The column of the input with their time.
+    pub input_time: usize,
+    /// The bound above which rows come.
+    pub bound: Arc<Bound>,
+    /// The output column with their time.
+    pub time: usize,
+    /// The output column with the time of the next one, NULL for the last.
+    pub next: usize,
+}
+
 /// What a node does.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -292,6 +305,8 @@ pub enum Op {
         emit: Emit,
         /// How state is dropped: by the column of a key.
         bucket: Option<Bucket>,
+        /// The plan tells rows the time of the next of their key: what was before the last row of a key below a bound is dropped.
+        versions: Option<Versions>,
     },
     /// Holds rows back until the bound of `bucket.column` (an output column) has passed them; output is append-only.
     WindowClose {

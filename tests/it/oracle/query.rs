@@ -13,6 +13,7 @@ use rand::rngs::SmallRng;
 pub(super) const KINDS: &[&str] = &[
     "aggregate",
     "asof join",
+    "asof times",
     "band join",
     "closed",
     "closed join",
@@ -101,10 +102,14 @@ impl<'a> Grammar<'a> {
 
     /// A query of a view: of at most `depth` constructs above the tables, or one that emits on window close.
     pub(super) fn view(&mut self, depth: usize) -> Query {
-        let closed = match self.rng.random_range(0..22) {
+        let closed = match self.rng.random_range(0..24) {
             0..2 => self.closed(),
             2..4 => self.closed_join(),
             4 => self.band_join(true),
+            12..14 => {
+                let closing = self.rng.random();
+                self.asof_times(closing)
+            }
             // Straight over a table, where a row that goes often was the least of its group.
             5..8 => Some(self.aggregate(0)),
             8 => self.closed_places(),
@@ -365,6 +370,40 @@ impl<'a> Grammar<'a> {
             left.batch_sql, right.batch_sql
         );
         query
+    }
+
+    /// Watermarked streams joined with the nearest time, so that versions and rows are dropped; with `closing` each row once it is final.
+    fn asof_times(&mut self, closing: bool) -> Option<Query> {
+        let [left, right] = [self.watermarked()?, self.watermarked()?];
+        let (l, r) = (self.tables[left].clone(), self.tables[right].clone());
+        let (left_time, right_time) = (&l.columns.last()?.name, &r.columns.last()?.name);
+        let (left_key, right_key) = (&l.columns[0].name, &r.columns[0].name);
+        let op = self.pick(&[">=", ">"]);
+        let (outer, keeps_all) = if self.rng.random() { ("LEFT ", true) } else { ("", false) };
+        let [time, key, found] = [self.name(), self.name(), self.name()];
+        let sql = format!(
+            "SELECT l.{left_time} AS {time}, l.{left_key} AS {key}, r.{right_time} AS {found} FROM {} AS l ASOF {outer}JOIN {} AS r \
+             MATCH_CONDITION (l.{left_time} {op} r.{right_time}) ON l.{left_key} = r.{right_key}",
+            l.name, r.name
+        );
+        let columns = vec![
+            Column { name: time.clone(), kind: Type::Time },
+            Column { name: key.clone(), kind: Type::Int },
+            Column { name: found.clone(), kind: Type::Time },
+        ];
+        let mut query = node("asof times", vec![], columns, |_| sql.clone());
+        let kept = if keeps_all { String::new() } else { format!(" WHERE {found} IS NOT NULL") };
+        query.batch_sql = format!(
+            "SELECT {time}, {key}, {found} FROM (SELECT l.{left_time} AS {time}, l.{left_key} AS {key}, max(r.{right_time}) AS {found} \
+             FROM (SELECT *, row_number() OVER () AS place FROM {}) AS l LEFT JOIN {} AS r \
+             ON l.{left_key} = r.{right_key} AND l.{left_time} {op} r.{right_time} GROUP BY l.place, l.{left_time}, l.{left_key}) AS q{kept}",
+            l.name, r.name
+        );
+        if closing {
+            query.sql += " EMIT ON WINDOW CLOSE";
+            query.closes = Some(Closing { watermarks: vec![(left, 0), (right, 0)], column: time, inclusive: false });
+        }
+        Some(query)
     }
 
     /// A table joined with itself, on the same column as a rule.

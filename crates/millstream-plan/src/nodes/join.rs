@@ -10,6 +10,8 @@
 //! column has a bound of its own too, the smaller of the two bounds the column of the result. Where equal keys come in the same epoch on
 //! both sides, nothing is ever corrected, and even an outer join is append-only.
 //!
+//! An ASOF join is bounded likewise by what its versions say, see `versions.rs`.
+//!
 //! **Existence.** A semi, anti or mark join without a further condition asks only whether a key is there, so the side that is asked goes
 //! through a DISTINCT first: a key with many rows then costs as much as one with a single row.
 
@@ -20,6 +22,7 @@ use crate::canonical::{
 use crate::emit::come_at_once;
 use crate::error::{PlanError, Result};
 use crate::graph::{Keep, NodeId, Op, Properties, Strategy};
+use crate::nodes::versions::Holds;
 use crate::translate::{NewNode, Part, Translator};
 use crate::watermark::expression_bound;
 use arrow::datatypes::FieldRef;
@@ -169,10 +172,17 @@ impl Translator<'_> {
     fn join_node(&mut self, join: &Join, sides: Sides, conditions: Conditions, constant: [bool; 2]) -> Result<NodeId> {
         let join_type = join.join_type;
         let (left, right) = (self.get(sides.left), self.get(sides.right));
-        let lower = match conditions.null_aware {
+        let mut lower = match conditions.null_aware {
             true => [vec![], vec![]],
             false => self.lower_bounds(&sides, &conditions)?,
         };
+        let is_asof = matches!(join_type, JoinType::Inner | JoinType::Left) && !conditions.null_aware;
+        if let Some(Holds { left_time, bound, until }) = self.holds(sides.left, sides.right, &conditions).filter(|_| is_asof) {
+            if let (Some(value), Some(bound)) = (until, expression_bound(&left_time, left, self.state)) {
+                lower[1].push(Lower { value, bound });
+            }
+            lower[0].push(Lower { value: left_time, bound });
+        }
         let asks_for_existence = match join_type {
             JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => [right.properties.append_only, false],
             JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => [false, left.properties.append_only],
@@ -385,7 +395,7 @@ fn demands(join: &Join, demand: Option<usize>) -> (Option<usize>, Option<usize>)
 }
 
 /// The conjuncts of a condition that order two expressions, as (greater or equal, least).
-fn order_conditions(filter: &Expr) -> Vec<(Expr, Expr)> {
+pub(super) fn order_conditions(filter: &Expr) -> Vec<(Expr, Expr)> {
     let mut result = vec![];
     for conjunct in split_conjunction(filter) {
         match conjunct {

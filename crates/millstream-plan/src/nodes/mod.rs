@@ -14,6 +14,7 @@ mod session_window;
 mod top_n;
 mod union;
 mod unnest;
+mod versions;
 mod window;
 
 pub(crate) use map::passed_through;

@@ -3,7 +3,8 @@
 //! ```sql
 //! FROM trades t ASOF JOIN quotes q MATCH_CONDITION (t.ts >= q.ts) ON t.symbol = q.symbol
 //! -- becomes
-//! FROM trades t JOIN (SELECT *, lead(q.ts) OVER (PARTITION BY q.symbol ORDER BY q.ts) AS __next_1 FROM quotes q) AS q
+//! FROM trades t JOIN (SELECT *, lead(q.ts) OVER (PARTITION BY q.symbol ORDER BY q.ts) AS __next_1 FROM quotes q
+//!                     WHERE q.ts IS NOT NULL) AS q
 //!   ON t.symbol = q.symbol AND t.ts >= q.ts AND (__next_1 IS NULL OR t.ts < __next_1)
 //! ```
 //! So a row on the right becomes a version with the time of the one that follows it, and one version holds at any time:
@@ -16,8 +17,7 @@
 //! | `l.ts < r.ts` | the first after | `lag` | `l.ts >= neighbour` |
 //!
 //! Of rows with the same key and time the one next to the others holds, the rest hold for no time at all. Which one that is, their other
-//! columns decide where the query is maintained. A NULL time or key matches nothing: NULLs are last in the order of times, and
-//! as a neighbour they are as good as none.
+//! columns decide where the query is maintained. A NULL time or key matches nothing.
 //!
 //! `USING (k, ts)` is `l.k = r.k` and `l.ts >= r.ts`, and its columns are those of the left side. The column with the neighbour's time is
 //! left out of `*`.
@@ -345,7 +345,9 @@ impl Parts {
         };
         let names: Vec<String> = (0..self.keys.len()).map(|index| format!("__key_{index}")).collect();
         let partition = if names.is_empty() { String::new() } else { format!("PARTITION BY {} ", names.join(", ")) };
-        let sql = format!("SELECT *, {function}(__time) OVER ({partition}ORDER BY __time) AS {neighbour} FROM __relation");
+        let sql = format!(
+            "SELECT *, {function}(__time) OVER ({partition}ORDER BY __time) AS {neighbour} FROM __relation WHERE __time IS NOT NULL"
+        );
         let keys = names.iter().map(String::as_str).zip(self.keys.iter().map(|(_, key)| key));
         let expressions: Vec<(&str, &Expr)> = std::iter::once(("__time", &self.right_time)).chain(keys).collect();
         derived(template(&sql, relation, &expressions), right.map(alias))

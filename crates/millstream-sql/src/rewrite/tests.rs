@@ -327,8 +327,9 @@ fn normal_forms() {
 
 #[test]
 fn asof_joins() {
-    let versions =
-        |keys: &str, neighbour: &str| format!("(SELECT *, {neighbour}(r.ts) OVER ({keys}ORDER BY r.ts) AS __next_1 FROM r) AS r");
+    let versions = |keys: &str, neighbour: &str| {
+        format!("(SELECT *, {neighbour}(r.ts) OVER ({keys}ORDER BY r.ts) AS __next_1 FROM r WHERE r.ts IS NOT NULL) AS r")
+    };
     for (op, neighbour, until) in [(">=", "lead", "<"), (">", "lead", "<="), ("<=", "lag", ">"), ("<", "lag", ">=")] {
         let versions = versions("PARTITION BY r.k ", neighbour);
         let on = format!("l.k = r.k AND l.ts {op} r.ts AND (__next_1 IS NULL OR l.ts {until} __next_1)");
@@ -359,7 +360,7 @@ fn asof_joins() {
         (
             "SELECT l.*, b.a FROM l ASOF JOIN (SELECT * FROM x ASOF JOIN r ON x.ts > r.ts) AS b ON l.ts < b.ts",
             "SELECT l.*, b.a FROM l JOIN (SELECT *, lag(b.ts) OVER (ORDER BY b.ts) AS __next_1 FROM (SELECT * EXCLUDE (__next_2) FROM x JOIN \
-             (SELECT *, lead(r.ts) OVER (ORDER BY r.ts) AS __next_2 FROM r) AS r ON x.ts > r.ts AND (__next_2 IS NULL OR x.ts <= __next_2)) AS b) \
+             (SELECT *, lead(r.ts) OVER (ORDER BY r.ts) AS __next_2 FROM r WHERE r.ts IS NOT NULL) AS r ON x.ts > r.ts AND (__next_2 IS NULL OR x.ts <= __next_2)) AS b WHERE b.ts IS NOT NULL) \
              AS b ON l.ts < b.ts AND (__next_1 IS NULL OR l.ts >= __next_1)"
                 .to_owned(),
         ),
@@ -379,7 +380,7 @@ fn asof_joins() {
         (
             "SELECT 1 FROM bids AS l ASOF JOIN TUMBLE(bids, ts, INTERVAL '10 seconds') AS r ON l.ts >= r.ts",
             format!(
-                "SELECT 1 FROM bids AS l JOIN (SELECT *, lead(r.ts) OVER (ORDER BY r.ts) AS __next_1 FROM {TUMBLED} AS r) AS r ON {on}"
+                "SELECT 1 FROM bids AS l JOIN (SELECT *, lead(r.ts) OVER (ORDER BY r.ts) AS __next_1 FROM {TUMBLED} AS r WHERE r.ts IS NOT NULL) AS r ON {on}"
             ),
         ),
     ] {
@@ -424,13 +425,13 @@ fn table_versions() {
         ),
         (
             "SELECT 1 FROM s LEFT JOIN bids FOR SYSTEM_TIME AS OF s.at AS b ON s.k = b.k",
-            "SELECT 1 FROM s LEFT JOIN (SELECT *, lead(b.ts) OVER (PARTITION BY b.k ORDER BY b.ts) AS __next_1 FROM bids AS b) AS b \
+            "SELECT 1 FROM s LEFT JOIN (SELECT *, lead(b.ts) OVER (PARTITION BY b.k ORDER BY b.ts) AS __next_1 FROM bids AS b WHERE b.ts IS NOT NULL) AS b \
              ON s.k = b.k AND s.at >= b.ts AND (__next_1 IS NULL OR s.at < __next_1)"
                 .to_owned(),
         ),
         (
             "SELECT k FROM s JOIN bids FOR SYSTEM_TIME AS OF at USING (k)",
-            "SELECT s.k FROM s JOIN (SELECT *, lead(bids.ts) OVER (PARTITION BY bids.k ORDER BY bids.ts) AS __next_1 FROM bids) AS bids \
+            "SELECT s.k FROM s JOIN (SELECT *, lead(bids.ts) OVER (PARTITION BY bids.k ORDER BY bids.ts) AS __next_1 FROM bids WHERE bids.ts IS NOT NULL) AS bids \
              ON s.k = bids.k AND at >= bids.ts AND (__next_1 IS NULL OR at < __next_1)"
                 .to_owned(),
         ),

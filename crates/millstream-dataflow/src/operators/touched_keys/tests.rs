@@ -38,7 +38,8 @@ fn graph(plan: LogicalPlan, keys: Vec<FragmentKey>, append_only: bool, emit: Emi
     let mut builder = GraphBuilder::default();
     let input = builder.input("t", &input_schema(), append_only);
     let bucket = bucket.map(|column| Bucket { column, bound: watermark_bound() });
-    let top = builder.add(Op::TouchedKeys { plan: Arc::new(plan), keys, emit, bucket }, &[input], &output, emit == Emit::OnClose);
+    let top =
+        builder.add(Op::TouchedKeys { plan: Arc::new(plan), keys, emit, bucket, versions: None }, &[input], &output, emit == Emit::OnClose);
     builder.finish(top)
 }
 
