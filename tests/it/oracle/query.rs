@@ -329,8 +329,8 @@ impl<'a> Grammar<'a> {
         })
     }
 
-    /// The nearest row on the right. The batch answer aggregates all candidates, in SQL that has nothing to do with neighbours. Of the right
-    /// side only what the nearest rows have in common is handed out.
+    /// The nearest row on the right. The batch answer aggregates all candidates, in SQL that has nothing to do with neighbours. Of the
+    /// right side only what the nearest rows have in common is handed out.
     fn asof_join(&mut self, depth: usize) -> Query {
         let (left, right) = (self.query(depth), self.query(depth.min(1)));
         let exact = |columns: &[Column]| -> Vec<Column> {
@@ -365,8 +365,8 @@ impl<'a> Grammar<'a> {
         let kept = if keeps_all { String::new() } else { format!(" WHERE {found} IS NOT NULL") };
         query.batch_sql = format!(
             "SELECT {own}, {found} FROM (SELECT {all}, {nearest}(r.{right_time}) AS {found} \
-             FROM (SELECT *, row_number() OVER () AS place FROM ({}) AS n) AS l LEFT JOIN ({}) AS r ON {on} AND l.{time} {op} r.{right_time} \
-             GROUP BY l.place, {all}) AS q{kept}",
+             FROM (SELECT *, row_number() OVER () AS place FROM ({}) AS n) AS l LEFT JOIN ({}) AS r \
+             ON {on} AND l.{time} {op} r.{right_time} GROUP BY l.place, {all}) AS q{kept}",
             left.batch_sql, right.batch_sql
         );
         query

@@ -108,9 +108,9 @@ impl Resolver<'_> {
         let paths = quoted_names(&query);
         let statement = DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
         let references = self.base.resolve_table_references(&statement)?;
-        let mut tables: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
-        let mut system: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
-        let mut lookups: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
+        let mut tables: Tables = HashMap::new();
+        let mut system: Tables = HashMap::new();
+        let mut lookups: Tables = HashMap::new();
         for reference in references {
             let name = reference.table().to_string();
             match reference.schema() {
@@ -238,15 +238,14 @@ pub fn fold(ident: &ast::Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
+/// Relations by name.
+type Tables = HashMap<String, Arc<dyn TableProvider>>;
+
 /// The base session with tables in its default schema and in others.
 ///
 /// # Errors
 /// When a name is taken twice.
-pub fn with_tables(
-    base: &SessionState,
-    tables: HashMap<String, Arc<dyn TableProvider>>,
-    others: [(&str, HashMap<String, Arc<dyn TableProvider>>); 2],
-) -> Result<SessionState> {
+pub fn with_tables(base: &SessionState, tables: Tables, others: [(&str, Tables); 2]) -> Result<SessionState> {
     let options = &base.config_options().catalog;
     let catalog = MemoryCatalogProvider::new();
     for (schema_name, tables) in [(options.default_schema.as_str(), tables)].into_iter().chain(others) {

@@ -359,8 +359,9 @@ fn asof_joins() {
         ),
         (
             "SELECT l.*, b.a FROM l ASOF JOIN (SELECT * FROM x ASOF JOIN r ON x.ts > r.ts) AS b ON l.ts < b.ts",
-            "SELECT l.*, b.a FROM l JOIN (SELECT *, lag(b.ts) OVER (ORDER BY b.ts) AS __next_1 FROM (SELECT * EXCLUDE (__next_2) FROM x JOIN \
-             (SELECT *, lead(r.ts) OVER (ORDER BY r.ts) AS __next_2 FROM r WHERE r.ts IS NOT NULL) AS r ON x.ts > r.ts AND (__next_2 IS NULL OR x.ts <= __next_2)) AS b WHERE b.ts IS NOT NULL) \
+            "SELECT l.*, b.a FROM l JOIN (SELECT *, lag(b.ts) OVER (ORDER BY b.ts) AS __next_1 FROM (SELECT * EXCLUDE (__next_2) \
+             FROM x JOIN (SELECT *, lead(r.ts) OVER (ORDER BY r.ts) AS __next_2 FROM r WHERE r.ts IS NOT NULL) AS r \
+             ON x.ts > r.ts AND (__next_2 IS NULL OR x.ts <= __next_2)) AS b WHERE b.ts IS NOT NULL) \
              AS b ON l.ts < b.ts AND (__next_1 IS NULL OR l.ts >= __next_1)"
                 .to_owned(),
         ),

@@ -6,13 +6,14 @@
 //!   ASOF JOIN r ON k AND c                           ASOF JOIN r MATCH_CONDITION (asof_on()) ON k AND c
 //!   ASOF LEFT JOIN r ON k AND c                      ASOF JOIN r MATCH_CONDITION (asof_left()) ON k AND c
 //! ```
-//! The calls carry what sqlparser's tree has no place for. The right side is what they mean in the text that a catalog keeps,
-//! which is read again.
+//! The calls carry what sqlparser's tree has no place for. [`spelled`] brings back the left side where a statement is printed.
 
-use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
+use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 
 use super::{are_words, is_token, is_word};
+use crate::dialect::DIALECT;
 use crate::error::{Result, SqlError};
+use crate::split::LineOffsets;
 
 /// The call around the condition of a left join; without an argument the condition is in ON or USING.
 pub(crate) const ASOF_LEFT: &str = "asof_left";
@@ -140,9 +141,78 @@ fn no_condition(span: Span) -> SqlError {
     SqlError::new("an ASOF JOIN needs a condition").with_hint(USAGE).at(span)
 }
 
+/// The printed text of a statement with its ASOF joins as people write them.
+pub(crate) fn spelled(text: String) -> String {
+    if ![ASOF_LEFT, ASOF_ON].iter().any(|call| text.contains(call)) {
+        return text;
+    }
+    let Ok(mut tokens) = Tokenizer::new(&DIALECT, &text).tokenize_with_location() else { return text };
+    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
+    for token in &mut tokens {
+        if let Token::Word(word) = &mut token.token
+            && word.quote_style.is_none()
+        {
+            word.value.make_ascii_lowercase();
+        }
+    }
+    let offsets = LineOffsets::new(&text);
+    let start = |index: usize| offsets.byte(tokens[index].span.start);
+    let end = |index: usize| offsets.byte(tokens[index].span.end);
+    // Stretches of the text and what stands for them.
+    let mut edits: Vec<(std::ops::Range<usize>, &str)> = vec![];
+    // By depth of parentheses: the last ASOF.
+    let mut joins: Vec<Option<usize>> = vec![None];
+    for index in 0..tokens.len() {
+        match tokens[index].token {
+            Token::LParen => joins.push(None),
+            Token::RParen if joins.len() > 1 => drop(joins.pop()),
+            _ if is_word(tokens.get(index), "asof") => *joins.last_mut().expect("the outermost stays") = Some(index),
+            _ => {}
+        }
+        let call = [(ASOF_LEFT, true), (ASOF_ON, false)].into_iter().find(|(call, _)| is_word(tokens.get(index + 2), call));
+        let (Some((_, is_left)), true) = (call, is_word(tokens.get(index), "match_condition")) else { continue };
+        let (Some(Some(asof)), Some(close)) = (joins.last(), closing(&tokens, index + 3)) else { continue };
+        if is_left {
+            edits.push((end(*asof)..end(*asof), " LEFT"));
+        }
+        if close == index + 4 {
+            // The condition is in ON or USING: nothing stays, nor the space before.
+            edits.push((end(index - 1)..end(close + 1), ""));
+        } else {
+            edits.push((start(index + 2)..end(index + 3), ""));
+            edits.push((start(close)..end(close), ""));
+        }
+    }
+    edits.sort_by_key(|(range, _)| range.start);
+    let mut spelled = String::with_capacity(text.len());
+    let mut from = 0;
+    for (range, replacement) in edits {
+        spelled.push_str(&text[from..range.start]);
+        spelled.push_str(replacement);
+        from = range.end;
+    }
+    spelled.push_str(&text[from..]);
+    spelled
+}
+
 #[cfg(test)]
 mod tests {
+    use super::spelled;
+    use crate::parse::parse_query;
     use crate::tokens::tokenize;
+
+    #[test]
+    fn statements_are_printed_as_people_write_them() {
+        for sql in [
+            "SELECT 1 FROM l ASOF JOIN r MATCH_CONDITION (l.t >= r.t) ON l.k = r.k",
+            "SELECT 1 FROM l ASOF LEFT JOIN r AS x MATCH_CONDITION (l.t >= x.t) ON l.k = x.k",
+            "SELECT 'asof_left()', \"ö\" FROM l ASOF JOIN r ON l.k = r.k AND l.t >= r.t WHERE a = 'it''s'",
+            "SELECT 1 FROM l ASOF LEFT JOIN (SELECT 1 FROM x ASOF LEFT JOIN y USING(k, t) ASOF JOIN z ON y.t > z.t) AS r USING(k, t)",
+        ] {
+            let printed = parse_query(sql).expect("parses").to_string();
+            assert_eq!(spelled(printed), sql);
+        }
+    }
 
     #[test]
     fn all_spellings_become_one() {
