@@ -105,6 +105,10 @@ impl EngineError {
     pub(crate) fn in_plan(error: PlanError, query: &sqlparser::ast::Query) -> Self {
         match error {
             PlanError::Query(error) => Self::in_query(*error, query),
+            PlanError::Lookup { ref relation, .. } => {
+                let relation = relation.clone();
+                Self::invalid(error.to_string(), error.hint().unwrap_or_default()).at_relation(query, &relation)
+            }
             error => error.into(),
         }
     }

@@ -92,7 +92,7 @@ pub(crate) fn is_final(translator: &Translator, node: NodeId, column: usize) -> 
             let is_list = unnest.list_type_columns.iter().any(|(index, _)| *index == source);
             !is_list && !unnest.struct_type_columns.contains(&source) && is_final(translator, node.inputs[0], source)
         }
-        Op::StaticJoin { .. } => {
+        Op::StaticJoin { .. } | Op::Join { lookup: true, .. } => {
             column < translator.get(node.inputs[0]).schema.fields().len() && is_final(translator, node.inputs[0], column)
         }
         Op::Join { join_type, on, .. } => join_is_final(translator, node, *join_type, on, column),

@@ -50,6 +50,16 @@ pub enum PlanError {
         /// Why it has no better strategy.
         reason: String,
     },
+    /// A lookup as of the epoch before, where none is possible.
+    #[error("rows cannot be looked up in \"{relation}\" FOR SYSTEM_TIME AS OF PROCTIME() {reason}")]
+    Lookup {
+        /// The relation in which rows would be looked up.
+        relation: String,
+        /// Where or why not.
+        reason: String,
+        /// What to write instead.
+        remedy: String,
+    },
     /// Something a continuous query cannot contain.
     #[error("{what} cannot be part of a continuous query")]
     Unsupported {
@@ -110,7 +120,7 @@ impl Classified for PlanError {
                 Some("Group by a window of a stream whose event-time column has a WATERMARK, and select the window column.".into())
             }
             Self::FallbackRefused { .. } => Some("SET fallback = 'recompute' allows it; EXPLAIN INCREMENTAL shows its cost.".into()),
-            Self::Unsupported { remedy, .. } if !remedy.is_empty() => Some(remedy.clone()),
+            Self::Unsupported { remedy, .. } | Self::Lookup { remedy, .. } if !remedy.is_empty() => Some(remedy.clone()),
             _ => None,
         }
     }

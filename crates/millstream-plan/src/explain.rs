@@ -14,6 +14,7 @@ use crate::graph::{Emit, Graph, Keep, Node, NodeId, Op, Ranking, Strategy};
 use arrow::datatypes::IntervalMonthDayNano;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, ScalarValue};
+use datafusion::logical_expr::expr::Case;
 use datafusion::logical_expr::{Expr, LogicalPlan, SortExpr};
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -182,12 +183,13 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
         Op::SessionWindow { bucket: Some(bucket), .. } => Some(format!("a row per session, {}", bounded(&bucket.bound, bucket.column))),
         Op::SessionWindow { .. } => Some(format!("a row per session, {}", size())),
         Op::StaticJoin { .. } => Some("the input at rest".into()),
+        Op::Join { lookup: true, .. } => Some("right rows by key, as large as its input".into()),
         Op::Join { keep, shared, .. } => {
             let kept = |side: usize| match &keep[side] {
                 Keep::Never => None,
                 Keep::Unmatched if side_is_unbounded(graph, node, side) => Some("without a match, UNBOUNDED".into()),
                 Keep::Unmatched => Some("without a match, as large as its input".into()),
-                Keep::Until { value, bound } => Some(format!("bounded by {} on {}", bound.describe(), show(value))),
+                Keep::Until { value, bound } => Some(format!("bounded by {} on {}", bound.describe(), show_kept(value))),
                 Keep::Forever if matches!(graph.node(node.inputs[side]).op, Op::Constant { .. }) => Some("the input at rest".into()),
                 Keep::Forever if side_is_unbounded(graph, node, side) => Some("UNBOUNDED".into()),
                 Keep::Forever => Some("as large as its input".into()),
@@ -215,6 +217,10 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
             })
         }
         Op::Recompute { .. } => Some(format!("all inputs and the result, {}", size())),
+        Op::TouchedKeys { versions: Some(versions), bucket: None, .. } => {
+            let (bound, time) = (versions.bound.describe(), short(node.schema.field(versions.time).name()));
+            Some(format!("of each key the last row before {bound} on {time} and the rows after it, {}", size()))
+        }
         Op::TouchedKeys { emit, bucket, .. } => {
             let kept = if *emit == Emit::OnClose { "the input by key" } else { "the input and the result by key" };
             Some(match bucket {
@@ -224,6 +230,14 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
         }
         Op::WindowClose { bucket } => Some(format!("waiting rows, {}", bounded(&bucket.bound, bucket.column))),
         Op::Input { .. } | Op::Constant { .. } | Op::Map { .. } | Op::Unnest { .. } | Op::Union | Op::PreAggregate { .. } => None,
+    }
+}
+
+/// The value by which a side of a join drops rows. Of versions it is the time of the next one, if there is one.
+fn show_kept(value: &Expr) -> String {
+    match value {
+        Expr::Case(Case { else_expr: Some(next), .. }) => show(next),
+        value => show(value),
     }
 }
 
@@ -239,6 +253,8 @@ fn is_unbounded(graph: &Graph, node: &Node) -> bool {
             bucket.is_none() && (!group.is_empty() || !values(aggregates, *retracting).is_empty())
         }
         Op::SessionWindow { bucket, .. } => bucket.is_none(),
+        // As large as what rows are looked up in.
+        Op::Join { lookup: true, .. } => false,
         Op::Join { .. } => return [0, 1].into_iter().any(|side| side_is_unbounded(graph, node, side)),
         Op::TopN { partition, ranking, bucket, .. } => {
             let append_only = node.inputs.iter().all(|input| graph.node(*input).properties.append_only);
@@ -295,6 +311,7 @@ fn unbounded_sentence(graph: &Graph, node: &Node) -> String {
             node_label(node),
             node.fallback_reason.as_deref().unwrap_or("it has no incremental form")
         ),
+        Op::TouchedKeys { versions: Some(_), .. } => format!("{} keeps the last row of each key forever.", node_label(node)),
         Op::TouchedKeys { .. } => {
             format!(
                 "{} keeps all its input and its result forever.{}",

@@ -8,6 +8,7 @@ use crate::bound::Bound;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DFSchemaRef;
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, SortExpr};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Index of a node in [`Graph::nodes`].
@@ -149,6 +150,19 @@ pub struct PartialStates {
     pub first: usize,
 }
 
+/// Rows that know the time of the next row of their key.
+#[derive(Clone, Debug)]
+pub struct Versions {
+    /// The column of the input with their time.
+    pub input_time: usize,
+    /// The bound above which rows come.
+    pub bound: Arc<Bound>,
+    /// The output column with their time.
+    pub time: usize,
+    /// The output column with the time of the next one, NULL for the last.
+    pub next: usize,
+}
+
 /// What a node does.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -253,6 +267,9 @@ pub enum Op {
         keep: Box<[Keep; 2]>,
         /// Both inputs are the same node under the same key, and one copy of its rows serves both sides.
         shared: bool,
+        /// `FOR SYSTEM_TIME AS OF PROCTIME()`: rows of the append-only left input are looked up among the right rows of the epoch
+        /// before, once; changes of the right input give no result. Inner, Left, LeftSemi, LeftAnti, LeftMark; `keep` is never and forever.
+        lookup: bool,
     },
     /// The first rows of an order, per partition. Output: the input's columns, and the number if `numbered`.
     TopN {
@@ -288,6 +305,8 @@ pub enum Op {
         emit: Emit,
         /// How state is dropped: by the column of a key.
         bucket: Option<Bucket>,
+        /// The plan tells rows the time of the next of their key: what was before the last row of a key below a bound is dropped.
+        versions: Option<Versions>,
     },
     /// Holds rows back until the bound of `bucket.column` (an output column) has passed them; output is append-only.
     WindowClose {
@@ -310,7 +329,8 @@ impl Op {
             Op::PreAggregate { .. } => "PreAggregate",
             Op::SessionWindow { .. } => "SessionWindow",
             Op::StaticJoin { .. } => "StaticJoin",
-            Op::Join { .. } => "Join",
+            Op::Join { lookup: false, .. } => "Join",
+            Op::Join { lookup: true, .. } => "LookupJoin",
             Op::TopN { .. } => "TopN",
             Op::Recompute { .. } => "Recompute",
             Op::TouchedKeys { .. } => "TouchedKeys",
@@ -328,5 +348,20 @@ impl Graph {
     /// The output node.
     pub fn output_node(&self) -> &Node {
         self.node(self.output)
+    }
+
+    /// The relations in which rows are looked up as of the epoch before.
+    pub fn looked_up(&self) -> BTreeSet<&str> {
+        let lookups = self.nodes.iter().filter(|node| matches!(node.op, Op::Join { lookup: true, .. }));
+        let mut open: Vec<NodeId> = lookups.map(|node| node.inputs[1]).collect();
+        let mut found = BTreeSet::new();
+        while let Some(id) = open.pop() {
+            let node = self.node(id);
+            if let Op::Input { relation, .. } = &node.op {
+                found.insert(relation.as_str());
+            }
+            open.extend(&node.inputs);
+        }
+        found
     }
 }

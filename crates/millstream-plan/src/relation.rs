@@ -42,6 +42,8 @@ pub struct Relation {
     pub keys: Vec<Vec<String>>,
     /// Bounds of a materialized view's columns, from the properties of its query's output.
     pub column_bounds: HashMap<String, Arc<Bound>>,
+    /// The scan looks rows up in it as of the epoch before: `FOR SYSTEM_TIME AS OF PROCTIME()`.
+    pub lookup: bool,
 }
 
 impl Relation {
@@ -57,6 +59,7 @@ impl Relation {
             epoch_column: None,
             keys: vec![],
             column_bounds: HashMap::new(),
+            lookup: false,
         }
     }
 }

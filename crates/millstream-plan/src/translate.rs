@@ -133,6 +133,8 @@ pub(crate) struct Translator<'a> {
     by_fingerprint: HashMap<u64, NodeId>,
     /// Names of the recursive queries around the current node.
     pub(crate) recursions: Vec<String>,
+    /// The current node is part of what a lookup as of the epoch before reads.
+    pub(crate) looking_up: bool,
 }
 
 /// What a new node is, except for what follows from it.
@@ -149,7 +151,7 @@ pub(crate) struct NewNode {
 
 impl<'a> Translator<'a> {
     pub(crate) fn new(relations: &'a dyn Relations, state: &'a SessionState) -> Self {
-        Self { relations, state, nodes: vec![], by_fingerprint: HashMap::new(), recursions: vec![] }
+        Self { relations, state, nodes: vec![], by_fingerprint: HashMap::new(), recursions: vec![], looking_up: false }
     }
 
     /// Translates a plan. With a `demand`, rows should come out when the bound of that output column has passed them, as far as the

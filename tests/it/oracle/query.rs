@@ -12,6 +12,8 @@ use rand::rngs::SmallRng;
 /// Names of the constructs.
 pub(super) const KINDS: &[&str] = &[
     "aggregate",
+    "asof join",
+    "asof times",
     "band join",
     "closed",
     "closed join",
@@ -102,10 +104,14 @@ impl<'a> Grammar<'a> {
 
     /// A query of a view: of at most `depth` constructs above the tables, or one that emits on window close.
     pub(super) fn view(&mut self, depth: usize) -> Query {
-        let closed = match self.rng.random_range(0..22) {
+        let closed = match self.rng.random_range(0..24) {
             0..2 => self.closed(),
             2..4 => self.closed_join(),
             4 => self.band_join(true),
+            12..14 => {
+                let closing = self.rng.random();
+                self.asof_times(closing)
+            }
             // Straight over a table, where a row that goes often was the least of its group.
             5..8 => Some(self.aggregate(0)),
             8 => self.closed_places(),
@@ -123,7 +129,7 @@ impl<'a> Grammar<'a> {
             return self.scan();
         }
         let below = depth - 1;
-        match self.rng.random_range(0..32) {
+        match self.rng.random_range(0..34) {
             0..2 => self.filter(below),
             2..4 => self.project(below),
             4..8 => self.aggregate(below),
@@ -146,6 +152,7 @@ impl<'a> Grammar<'a> {
             27..29 => self.frame(below),
             29 => self.distinct_on(),
             30 => self.session(below),
+            31..33 => self.asof_join(below),
             _ => self.join(below),
         }
     }
@@ -322,6 +329,83 @@ impl<'a> Grammar<'a> {
         node(kind, vec![left, right], columns, |parts| {
             format!("SELECT {list} FROM ({}) AS l {keyword} ({}) AS r ON {on}", parts[0], parts[1])
         })
+    }
+
+    /// The nearest row on the right. The batch answer aggregates all candidates, in SQL that has nothing to do with neighbours. Of the
+    /// right side only what the nearest rows have in common is handed out.
+    fn asof_join(&mut self, depth: usize) -> Query {
+        let (left, right) = (self.query(depth), self.query(depth.min(1)));
+        let exact = |columns: &[Column]| -> Vec<Column> {
+            columns.iter().filter(|column| matches!(column.kind, Type::Int | Type::Text | Type::Time)).cloned().collect()
+        };
+        let (l, r) = (exact(&left.columns), exact(&right.columns));
+        if left.is_single_row() || right.is_single_row() {
+            return left;
+        }
+        let Some((time, right_time)) = self.equal_columns(&l, &r) else { return left };
+        let key = if self.rng.random_ratio(4, 5) { self.equal_columns(&l, &r) } else { None };
+        let on = key.map_or("true".to_string(), |(a, b)| format!("l.{a} = r.{b}"));
+        let (op, nearest) = self.pick(&[(">=", "max"), (">", "max"), ("<=", "min"), ("<", "min")]);
+        let (outer, keeps_all) = if self.rng.random() { ("LEFT ", true) } else { ("", false) };
+        let found = self.name();
+        let kind = right.columns.iter().find(|column| column.name == right_time).map_or(Type::Int, |column| column.kind);
+        let mut columns = left.columns.clone();
+        columns.truncate(4);
+        let own = names(&columns);
+        let all = left.columns.iter().map(|column| format!("l.{}", column.name)).collect::<Vec<_>>().join(", ");
+        columns.push(Column { name: found.clone(), kind });
+        // All three spellings.
+        let condition = match (on.as_str(), self.rng.random()) {
+            ("true", _) => format!("MATCH_CONDITION (l.{time} {op} r.{right_time})"),
+            (_, true) => format!("MATCH_CONDITION (l.{time} {op} r.{right_time}) ON {on}"),
+            (_, false) => format!("ON l.{time} {op} r.{right_time} AND {on}"),
+        };
+        let mut query = node("asof join", vec![left, right], columns, |parts| {
+            format!("SELECT {own}, r.{right_time} AS {found} FROM ({}) AS l ASOF {outer}JOIN ({}) AS r {condition}", parts[0], parts[1])
+        });
+        let [left, right] = query.parts.as_slice() else { return query };
+        let kept = if keeps_all { String::new() } else { format!(" WHERE {found} IS NOT NULL") };
+        query.batch_sql = format!(
+            "SELECT {own}, {found} FROM (SELECT {all}, {nearest}(r.{right_time}) AS {found} \
+             FROM (SELECT *, row_number() OVER () AS place FROM ({}) AS n) AS l LEFT JOIN ({}) AS r \
+             ON {on} AND l.{time} {op} r.{right_time} GROUP BY l.place, {all}) AS q{kept}",
+            left.batch_sql, right.batch_sql
+        );
+        query
+    }
+
+    /// Watermarked streams joined with the nearest time, so that versions and rows are dropped; with `closing` each row once it is final.
+    fn asof_times(&mut self, closing: bool) -> Option<Query> {
+        let [left, right] = [self.watermarked()?, self.watermarked()?];
+        let (l, r) = (self.tables[left].clone(), self.tables[right].clone());
+        let (left_time, right_time) = (&l.columns.last()?.name, &r.columns.last()?.name);
+        let (left_key, right_key) = (&l.columns[0].name, &r.columns[0].name);
+        let op = self.pick(&[">=", ">"]);
+        let (outer, keeps_all) = if self.rng.random() { ("LEFT ", true) } else { ("", false) };
+        let [time, key, found] = [self.name(), self.name(), self.name()];
+        let sql = format!(
+            "SELECT l.{left_time} AS {time}, l.{left_key} AS {key}, r.{right_time} AS {found} FROM {} AS l ASOF {outer}JOIN {} AS r \
+             MATCH_CONDITION (l.{left_time} {op} r.{right_time}) ON l.{left_key} = r.{right_key}",
+            l.name, r.name
+        );
+        let columns = vec![
+            Column { name: time.clone(), kind: Type::Time },
+            Column { name: key.clone(), kind: Type::Int },
+            Column { name: found.clone(), kind: Type::Time },
+        ];
+        let mut query = node("asof times", vec![], columns, |_| sql.clone());
+        let kept = if keeps_all { String::new() } else { format!(" WHERE {found} IS NOT NULL") };
+        query.batch_sql = format!(
+            "SELECT {time}, {key}, {found} FROM (SELECT l.{left_time} AS {time}, l.{left_key} AS {key}, max(r.{right_time}) AS {found} \
+             FROM (SELECT *, row_number() OVER () AS place FROM {}) AS l LEFT JOIN {} AS r \
+             ON l.{left_key} = r.{right_key} AND l.{left_time} {op} r.{right_time} GROUP BY l.place, l.{left_time}, l.{left_key}) AS q{kept}",
+            l.name, r.name
+        );
+        if closing {
+            query.sql += " EMIT ON WINDOW CLOSE";
+            query.closes = Some(Closing { watermarks: vec![(left, 0), (right, 0)], column: time, inclusive: false });
+        }
+        Some(query)
     }
 
     /// A table joined with itself, on the same column as a rule.

@@ -5,7 +5,7 @@
 //! after one epoch, taken together, so that a query sees one consistent state.
 
 use super::Catalog;
-use super::object::{ObjectKind, StreamDef};
+use super::object::{ObjectKind, StreamDef, StreamShape};
 use crate::error::{EngineError, Result};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -20,7 +20,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement as DfStatement;
 use millstream_plan::relation::{Relation, RelationKind, Relations};
-use millstream_sql::rewrite::{RewriteContext, mentions_hidden, rewrite_query};
+use millstream_sql::rewrite::{LOOKUP_SCHEMA, RewriteContext, VersionTime, mentions_hidden, rewrite_query};
 use sqlparser::ast::{self, ObjectName, Query};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -100,12 +100,17 @@ impl Resolver<'_> {
             self.catalog.get(&name).is_some_and(|object| matches!(object.kind, ObjectKind::Stream(_)))
         };
         let written = query.clone();
-        rewrite_query(&mut query, &RewriteContext { is_stream: &is_stream, shows_hidden_columns: hidden })?;
+        let version_time = |name: &ObjectName| match self.lookup(&object_name(name)) {
+            Ok((_, object)) => version_time(&object.kind),
+            Err(_) => VersionTime::Unknown,
+        };
+        rewrite_query(&mut query, &RewriteContext { is_stream: &is_stream, shows_hidden_columns: hidden, version_time: &version_time })?;
         let paths = quoted_names(&query);
         let statement = DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
         let references = self.base.resolve_table_references(&statement)?;
-        let mut tables: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
-        let mut system: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
+        let mut tables: Tables = HashMap::new();
+        let mut system: Tables = HashMap::new();
+        let mut lookups: Tables = HashMap::new();
         for reference in references {
             let name = reference.table().to_string();
             match reference.schema() {
@@ -118,7 +123,8 @@ impl Resolver<'_> {
                 Some("information_schema") => continue,
                 _ => {}
             }
-            if paths.contains(&name) && self.catalog.get(&name).is_none() {
+            let is_lookup = reference.schema() == Some(LOOKUP_SCHEMA);
+            if !is_lookup && paths.contains(&name) && self.catalog.get(&name).is_none() {
                 tables.insert(name.clone(), self.contents.files(&name).await?);
                 reads.files.insert(name);
                 continue;
@@ -126,9 +132,12 @@ impl Resolver<'_> {
             let (name, object) = match self.lookup(&name) {
                 Ok(found) => found,
                 // `FROM generate_series(1, 3)` names a function.
-                Err(_) if self.base.table_functions().contains_key(&name) => continue,
+                Err(_) if !is_lookup && self.base.table_functions().contains_key(&name) => continue,
                 Err(error) => return Err(error.at_relation(&written, &name)),
             };
+            if is_lookup {
+                check_lookup(&object.kind, &name).map_err(|error| error.at_relation(&written, &name))?;
+            }
             reads.objects.insert(object.name.clone());
             let provider: Arc<dyn TableProvider> = match &object.kind {
                 ObjectKind::View(view) => {
@@ -138,9 +147,9 @@ impl Resolver<'_> {
                 }
                 kind => self.contents.provider(&object.name, kind, hidden).await?,
             };
-            tables.insert(name, provider);
+            if is_lookup { &mut lookups } else { &mut tables }.insert(name, provider);
         }
-        let state = with_tables(self.base, tables, system)?;
+        let state = with_tables(self.base, tables, [(SYSTEM_SCHEMA, system), (LOOKUP_SCHEMA, lookups)])?;
         let plan = state.statement_to_plan(statement).await.map_err(|error| EngineError::in_query(error, &written))?;
         Ok((plan, state))
     }
@@ -156,6 +165,31 @@ impl Resolver<'_> {
             _ => Err(self.catalog.unknown(name)),
         }
     }
+}
+
+/// From when the rows of an object hold.
+fn version_time(kind: &ObjectKind) -> VersionTime {
+    match kind {
+        ObjectKind::Stream(def) if def.shape != StreamShape::Append => VersionTime::Keyed,
+        ObjectKind::Stream(def) => match &def.watermark {
+            Some((column, _)) => VersionTime::Column(column.clone()),
+            None => VersionTime::Unknown,
+        },
+        _ => VersionTime::Unknown,
+    }
+}
+
+/// Refuses lookups as of the epoch before in what has no content of its own.
+fn check_lookup(kind: &ObjectKind, name: &str) -> Result<()> {
+    let (what, hint) = match kind {
+        ObjectKind::Table(_) | ObjectKind::MaterializedView(_) | ObjectKind::ExternalTable(_) => return Ok(()),
+        ObjectKind::Stream(_) => {
+            ("stream", format!("Make its content a materialized view: `CREATE MATERIALIZED VIEW v AS SELECT * FROM {name}`."))
+        }
+        ObjectKind::View(_) => ("view", "Make it a materialized view, whose content is kept.".to_string()),
+        ObjectKind::Sink(_) => ("sink", "Let a materialized view feed it, and look rows up there.".to_string()),
+    };
+    Err(EngineError::invalid(format!("rows cannot be looked up FOR SYSTEM_TIME AS OF PROCTIME() in {what} \"{name}\""), hint))
 }
 
 /// Gives the columns of a plan the names of a column list, if there is one.
@@ -204,18 +238,17 @@ pub fn fold(ident: &ast::Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
-/// The base session with tables in its default schema and in the system schema.
+/// Relations by name.
+type Tables = HashMap<String, Arc<dyn TableProvider>>;
+
+/// The base session with tables in its default schema and in others.
 ///
 /// # Errors
 /// When a name is taken twice.
-pub fn with_tables(
-    base: &SessionState,
-    tables: HashMap<String, Arc<dyn TableProvider>>,
-    system: HashMap<String, Arc<dyn TableProvider>>,
-) -> Result<SessionState> {
+pub fn with_tables(base: &SessionState, tables: Tables, others: [(&str, Tables); 2]) -> Result<SessionState> {
     let options = &base.config_options().catalog;
     let catalog = MemoryCatalogProvider::new();
-    for (schema_name, tables) in [(options.default_schema.as_str(), tables), (SYSTEM_SCHEMA, system)] {
+    for (schema_name, tables) in [(options.default_schema.as_str(), tables)].into_iter().chain(others) {
         let schema = MemorySchemaProvider::new();
         for (name, provider) in tables {
             schema.register_table(name, provider)?;
@@ -277,13 +310,18 @@ impl ContinuousRelations {
 impl Relations for ContinuousRelations {
     fn relation(&self, table: &TableReference) -> Option<Relation> {
         let name = table.table();
-        self.relations.get(name).or_else(|| self.relations.values().find(|relation| relation.name.eq_ignore_ascii_case(name))).cloned()
+        let found = self.relations.get(name);
+        let found = found.or_else(|| self.relations.values().find(|relation| relation.name.eq_ignore_ascii_case(name)));
+        let mut relation = found?.clone();
+        // What does not change has one version.
+        relation.lookup = table.schema() == Some(LOOKUP_SCHEMA) && relation.kind != RelationKind::AtRest;
+        Some(relation)
     }
 }
 
 /// What the incremental planner has to know of a stream.
 pub fn stream_relation(def: &StreamDef) -> Relation {
-    use super::object::{EPOCH_COLUMN, StreamShape};
+    use super::object::EPOCH_COLUMN;
     let append_only = def.shape == StreamShape::Append;
     Relation {
         name: def.name.clone(),
@@ -298,5 +336,6 @@ pub fn stream_relation(def: &StreamDef) -> Relation {
             _ => Vec::new(),
         },
         column_bounds: HashMap::new(),
+        lookup: false,
     }
 }

@@ -4,8 +4,24 @@ use super::Pipeline;
 use super::query::{QueryState, epoch_input};
 use crate::catalog::object::Backfill;
 use crate::error::{EngineError, Result};
+use millstream_plan::graph::Graph;
 use millstream_types::{Delta, Epoch, EventTime, delta};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// What a query needs of the history of the relations it reads.
+pub(super) struct Wanted<'q> {
+    pub(super) reads: &'q BTreeSet<String>,
+    /// The columns that are read of each.
+    pub(super) columns: HashMap<String, Vec<String>>,
+    /// Those in which rows are looked up as of the epoch before.
+    pub(super) looked_up: BTreeSet<String>,
+    pub(super) backfill: Backfill,
+}
+
+/// The relations in which a query looks rows up as of the epoch before.
+pub(super) fn looked_up(graph: &Graph) -> BTreeSet<String> {
+    graph.looked_up().into_iter().map(ToString::to_string).collect()
+}
 
 impl Pipeline {
     /// Runs a new query over everything accepted so far, as one change. `initial`: what views that are made with it begin with.
@@ -15,7 +31,9 @@ impl Pipeline {
         backfill: Backfill,
         initial: &BTreeMap<String, Delta>,
     ) -> Result<Delta> {
-        let ticks = self.history_of(&query.reads, query.dataflow.input_columns(), backfill, initial, &query.def.name).await?;
+        let looked_up = looked_up(&query.graph);
+        let wanted = Wanted { reads: &query.reads, columns: query.dataflow.input_columns(), looked_up, backfill };
+        let ticks = self.history_of(wanted, initial, &query.def.name).await?;
         self.shared.epoch_clock.set(self.clock.max(self.next_clock()));
         let watermarks = self.watermarks();
         let mut changes = Delta::new();
@@ -32,22 +50,24 @@ impl Pipeline {
         Ok(delta::consolidate(&query.def.schema, &changes)?)
     }
 
-    /// Everything accepted so far of relations, epoch by epoch; at least one tick. `columns`: those that are read of each.
+    /// Everything accepted so far of relations, epoch by epoch; at least one tick.
     pub(super) async fn history_of(
         &mut self,
-        reads: &BTreeSet<String>,
-        mut columns: HashMap<String, Vec<String>>,
-        backfill: Backfill,
+        wanted: Wanted<'_>,
         initial: &BTreeMap<String, Delta>,
         query: &str,
     ) -> Result<Vec<(Epoch, EventTime, HashMap<String, Delta>)>> {
+        let Wanted { reads, mut columns, looked_up, backfill } = wanted;
         let mut ticks: BTreeMap<Epoch, (EventTime, HashMap<String, Delta>)> = BTreeMap::new();
         if backfill != Backfill::None {
             for name in reads {
                 if self.catalog.stream(name).is_err() {
                     if let Some(mut rows) = self.snapshot_delta(name)? {
                         rows.extend(initial.get(name).cloned().unwrap_or_default());
-                        ticks.entry(self.epoch).or_insert_with(|| (self.clock, HashMap::new())).1.insert(name.clone(), rows);
+                        // The rows of history are looked up in what is there now.
+                        let (epoch, clock) =
+                            if looked_up.contains(name) { (Epoch::ZERO, EventTime::MIN) } else { (self.epoch, self.clock) };
+                        ticks.entry(epoch).or_insert_with(|| (clock, HashMap::new())).1.insert(name.clone(), rows);
                     }
                     continue;
                 }

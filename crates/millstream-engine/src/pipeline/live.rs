@@ -2,6 +2,7 @@
 //! cost only themselves.
 
 use super::Pipeline;
+use super::backfill::{Wanted, looked_up};
 use super::query::{epoch_input, renamed};
 use crate::catalog::object::Backfill;
 use crate::error::Result;
@@ -127,7 +128,9 @@ impl Pipeline {
             sender,
         };
         let watermarks = self.watermarks();
-        let ticks = self.history_of(&live.reads, live.dataflow.input_columns(), Backfill::Retained, &BTreeMap::new(), &name).await?;
+        let looked_up = looked_up(&planned.graph);
+        let wanted = Wanted { reads: &live.reads, columns: live.dataflow.input_columns(), looked_up, backfill: Backfill::Retained };
+        let ticks = self.history_of(wanted, &BTreeMap::new(), &name).await?;
         self.shared.epoch_clock.set(self.clock.max(self.next_clock()));
         let mut changes = Delta::new();
         let last = ticks.len().saturating_sub(1);

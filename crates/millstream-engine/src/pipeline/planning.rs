@@ -176,6 +176,7 @@ fn plain_relation(name: &str, kind: RelationKind, schema: &SchemaRef, append_onl
         epoch_column: None,
         keys: if key.is_empty() { Vec::new() } else { vec![key.to_vec()] },
         column_bounds: HashMap::new(),
+        lookup: false,
     }
 }
 

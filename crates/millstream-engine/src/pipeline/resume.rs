@@ -154,6 +154,12 @@ impl Pipeline {
             let changes = self.queries[index].shaped(held.into_iter().chain(changes).collect())?;
             return Ok(CaughtUp { index, dataflow, changes });
         }
+        if let Some(relation) = planned.graph.looked_up().first() {
+            return Err(EngineError::invalid(
+                format!("\"{}\" cannot be computed again: it looks rows up in \"{relation}\" as of the epoch before", def.name),
+                "Drop it and create it again.",
+            ));
+        }
         if def.backfill != Backfill::All {
             return Err(EngineError::invalid(
                 format!("\"{}\" was made without all rows from before, so that its result cannot be computed again", def.name),

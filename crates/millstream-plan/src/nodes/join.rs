@@ -1,5 +1,6 @@
 //! Joins. With a side that does not change, a join is linear in the other: every row is looked up, no state is kept
-//! ([`Op::StaticJoin`]). A join of two changing sides keeps the rows of both ([`Op::Join`]).
+//! ([`Op::StaticJoin`]). A join of two changing sides keeps the rows of both ([`Op::Join`]). Lookups as of the epoch before are in
+//! `lookup_join.rs`.
 //!
 //! **What watermarks do.** A condition that holds a column of one side against a bounded expression of the other,
 //! ```text
@@ -8,6 +9,8 @@
 //! says that every pair with a *later* right row has at least that bound on the left. So left rows below it are dropped, and if the left
 //! column has a bound of its own too, the smaller of the two bounds the column of the result. Where equal keys come in the same epoch on
 //! both sides, nothing is ever corrected, and even an outer join is append-only.
+//!
+//! An ASOF join is bounded likewise by what its versions say, see `versions.rs`.
 //!
 //! **Existence.** A semi, anti or mark join without a further condition asks only whether a key is there, so the side that is asked goes
 //! through a DISTINCT first: a key with many rows then costs as much as one with a single row.
@@ -19,6 +22,7 @@ use crate::canonical::{
 use crate::emit::come_at_once;
 use crate::error::{PlanError, Result};
 use crate::graph::{Keep, NodeId, Op, Properties, Strategy};
+use crate::nodes::versions::Holds;
 use crate::translate::{NewNode, Part, Translator};
 use crate::watermark::expression_bound;
 use arrow::datatypes::FieldRef;
@@ -33,6 +37,9 @@ use std::sync::Arc;
 impl Translator<'_> {
     /// Translates a join node.
     pub(crate) fn join(&mut self, plan: &LogicalPlan, join: &Join, demand: Option<usize>) -> Result<Part> {
+        if let Some(part) = self.lookup_join(join, demand)? {
+            return Ok(part);
+        }
         let conditions = || join.on.iter().flat_map(|(left, right)| [left, right]).chain(&join.filter);
         if conditions().any(reads_clock) {
             return self.fallback(plan, "now() changes with the clock");
@@ -99,7 +106,7 @@ impl Translator<'_> {
     }
 
     /// The columns of a mirrored join in the order of the original one.
-    fn restore_order(&mut self, join: &Join, join_type: JoinType, node: NodeId) -> Result<NodeId> {
+    pub(super) fn restore_order(&mut self, join: &Join, join_type: JoinType, node: NodeId) -> Result<NodeId> {
         if !matches!(join_type, JoinType::Inner | JoinType::Left) {
             return Ok(node);
         }
@@ -165,10 +172,17 @@ impl Translator<'_> {
     fn join_node(&mut self, join: &Join, sides: Sides, conditions: Conditions, constant: [bool; 2]) -> Result<NodeId> {
         let join_type = join.join_type;
         let (left, right) = (self.get(sides.left), self.get(sides.right));
-        let lower = match conditions.null_aware {
+        let mut lower = match conditions.null_aware {
             true => [vec![], vec![]],
             false => self.lower_bounds(&sides, &conditions)?,
         };
+        let is_asof = matches!(join_type, JoinType::Inner | JoinType::Left) && !conditions.null_aware;
+        if let Some(Holds { left_time, bound, until }) = self.holds(sides.left, sides.right, &conditions).filter(|_| is_asof) {
+            if let (Some(value), Some(bound)) = (until, expression_bound(&left_time, left, self.state)) {
+                lower[1].push(Lower { value, bound });
+            }
+            lower[0].push(Lower { value: left_time, bound });
+        }
         let asks_for_existence = match join_type {
             JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => [right.properties.append_only, false],
             JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => [false, left.properties.append_only],
@@ -231,7 +245,17 @@ impl Translator<'_> {
         let text = format!("{join_type} {}", conditions.text(self, &sides)?);
         let Conditions { on, filter, filter_schema, null_equals_null, null_aware } = conditions;
         Ok(self.push(NewNode {
-            op: Op::Join { join_type, on, filter, filter_schema, null_equals_null, null_aware, keep: Box::new(keep), shared },
+            op: Op::Join {
+                join_type,
+                on,
+                filter,
+                filter_schema,
+                null_equals_null,
+                null_aware,
+                keep: Box::new(keep),
+                shared,
+                lookup: false,
+            },
             inputs: vec![sides.left, sides.right],
             df_schema: Arc::clone(&join.schema),
             properties,
@@ -242,7 +266,7 @@ impl Translator<'_> {
     }
 
     /// The conditions of a join over the nodes of its sides.
-    fn conditions(&self, join: &Join, on: Vec<(&Expr, &Expr)>, sides: &Sides) -> Result<Conditions> {
+    pub(super) fn conditions(&self, join: &Join, on: Vec<(&Expr, &Expr)>, sides: &Sides) -> Result<Conditions> {
         let (left_schema, right_schema) = (&self.get(sides.left).df_schema, &self.get(sides.right).df_schema);
         let on = on
             .into_iter()
@@ -305,20 +329,20 @@ impl Translator<'_> {
 }
 
 /// The inputs of a join.
-struct Sides<'p> {
-    left: NodeId,
-    right: NodeId,
-    left_plan: &'p LogicalPlan,
-    right_plan: &'p LogicalPlan,
+pub(super) struct Sides<'p> {
+    pub(super) left: NodeId,
+    pub(super) right: NodeId,
+    pub(super) left_plan: &'p LogicalPlan,
+    pub(super) right_plan: &'p LogicalPlan,
 }
 
 /// The conditions of a join over the columns of its inputs' nodes.
-struct Conditions {
-    on: Vec<(Expr, Expr)>,
-    filter: Option<Expr>,
-    filter_schema: DFSchemaRef,
-    null_equals_null: bool,
-    null_aware: bool,
+pub(super) struct Conditions {
+    pub(super) on: Vec<(Expr, Expr)>,
+    pub(super) filter: Option<Expr>,
+    pub(super) filter_schema: DFSchemaRef,
+    pub(super) null_equals_null: bool,
+    pub(super) null_aware: bool,
 }
 
 /// In all pairs with later rows of the other side, `value` is not below `bound`.
@@ -329,7 +353,7 @@ struct Lower {
 
 impl Conditions {
     /// Equal for equal conditions whatever the columns are called.
-    fn text(&self, translator: &Translator, sides: &Sides) -> Result<String> {
+    pub(super) fn text(&self, translator: &Translator, sides: &Sides) -> Result<String> {
         let (left, right) = (&translator.get(sides.left).df_schema, &translator.get(sides.right).df_schema);
         let nulls = if self.null_equals_null { NullEquality::NullEqualsNull } else { NullEquality::NullEqualsNothing };
         let mut text = format!("nulls {nulls:?} null aware {}", self.null_aware);
@@ -371,7 +395,7 @@ fn demands(join: &Join, demand: Option<usize>) -> (Option<usize>, Option<usize>)
 }
 
 /// The conjuncts of a condition that order two expressions, as (greater or equal, least).
-fn order_conditions(filter: &Expr) -> Vec<(Expr, Expr)> {
+pub(super) fn order_conditions(filter: &Expr) -> Vec<(Expr, Expr)> {
     let mut result = vec![];
     for conjunct in split_conjunction(filter) {
         match conjunct {

@@ -5,6 +5,7 @@ pub(crate) mod fragment;
 mod grouping_sets;
 mod join;
 mod keyed;
+mod lookup_join;
 mod map;
 mod ordered;
 mod panes;
@@ -13,6 +14,7 @@ mod session_window;
 mod top_n;
 mod union;
 mod unnest;
+mod versions;
 mod window;
 
 pub(crate) use map::passed_through;

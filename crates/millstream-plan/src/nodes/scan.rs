@@ -3,6 +3,7 @@
 use crate::canonical::{column_at, is_volatile};
 use crate::error::{PlanError, Result};
 use crate::graph::{NodeId, Op, Properties, Strategy};
+use crate::nodes::lookup_join::misplaced;
 use crate::relation::Relation;
 use crate::translate::{NewNode, Part, Translator};
 use crate::watermark::column_bound;
@@ -19,6 +20,9 @@ impl Translator<'_> {
             let name = scan.table_name.table().to_string();
             return self.work_table(plan, &name);
         };
+        if relation.lookup && !self.looking_up {
+            return Err(misplaced(&relation.name));
+        }
         if scan.fetch.is_some() {
             // The limit becomes a node of its own, which chooses rows deterministically.
             let unlimited = LogicalPlan::TableScan(TableScan { fetch: None, ..scan.clone() });

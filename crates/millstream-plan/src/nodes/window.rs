@@ -100,7 +100,7 @@ fn picked(input: LogicalPlan, columns: impl Iterator<Item = usize>, schema: &DFS
     Ok(Projection::try_new_with_schema(exprs, Arc::new(input), Arc::clone(schema))?)
 }
 
-fn call_of(expr: &Expr) -> Option<&WindowFunction> {
+pub(super) fn call_of(expr: &Expr) -> Option<&WindowFunction> {
     match expr {
         Expr::Alias(alias) => call_of(&alias.expr),
         Expr::WindowFunction(call) => Some(call),

@@ -11,7 +11,7 @@ use sqlparser::ast::{
     ExcludeSelectItem, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectFlavor, SelectItem,
     SelectItemQualifiedWildcardKind, TableFactor, TableWithJoins, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
-use sqlparser::tokenizer::{Span, Token, Tokenizer};
+use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::window_tvf::call_of;
 use super::{last_ident, last_word, qualifier, visit_result, visit_step};
@@ -83,21 +83,27 @@ impl VisitorMut for Excluder<'_> {
 }
 
 /// A relation after FROM.
-struct Source {
-    qualifier: Option<Ident>,
-    has_hidden: bool,
+pub(super) struct Source<T> {
+    pub(super) qualifier: Option<Ident>,
+    /// What the caller knows about it.
+    pub(super) fact: T,
     /// The columns of USING that join it to those before it.
-    using: Vec<Ident>,
+    pub(super) using: Vec<Ident>,
+}
+
+/// The relations after FROM whose columns `*` gives, in its order.
+pub(super) struct Sources<'f, T> {
+    pub(super) list: Vec<Source<T>>,
+    /// One of the joins is NATURAL.
+    pub(super) natural: bool,
+    fact: &'f dyn Fn(&TableFactor) -> T,
 }
 
 impl Excluder<'_> {
     fn exclude(&self, select: &mut Select) -> Result<()> {
-        let mut sources = Vec::new();
-        let mut natural = None;
-        for from in &select.from {
-            self.collect(from, Vec::new(), &mut sources, &mut natural);
-        }
-        if !sources.iter().any(|source| source.has_hidden) {
+        let has_hidden = |factor: &TableFactor| self.has_hidden(factor);
+        let sources = Sources::of(&select.from, &has_hidden);
+        if !sources.list.iter().any(|source| source.fact) {
             return Ok(());
         }
         if select.flavor == SelectFlavor::FromFirstNoSelect && select.projection.is_empty() {
@@ -110,19 +116,25 @@ impl Excluder<'_> {
                 SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
                     let word = last_word(name);
                     let is_hidden =
-                        |source: &Source| source.has_hidden && source.qualifier.as_ref().map(|ident| ident.value.to_lowercase()) == word;
-                    if sources.iter().any(is_hidden) {
+                        |source: &Source<bool>| source.fact && source.qualifier.as_ref().map(|ident| ident.value.to_lowercase()) == word;
+                    if sources.list.iter().any(is_hidden) {
                         add_exclusions(options, &hidden());
                     }
                     projection.push(item);
                 }
-                SelectItem::Wildcard(options) if sources.len() == 1 => {
+                SelectItem::Wildcard(options) if sources.list.len() == 1 => {
                     add_exclusions(options, &hidden());
                     projection.push(item);
                 }
                 SelectItem::Wildcard(options) => {
                     let span = options.wildcard_token.0.span;
-                    projection.extend(expanded(options, &sources, natural, span)?);
+                    let excluded = |has_hidden: &bool| if *has_hidden { hidden() } else { vec![] };
+                    let Some(items) = expanded(options, &sources, excluded) else {
+                        return Err(SqlError::new("* over this join cannot be told apart from the hidden columns")
+                            .with_hint("Name the columns, or give every relation an alias and write `a.*, b.*`.")
+                            .at(span));
+                    };
+                    projection.extend(items);
                 }
                 _ => projection.push(item),
             }
@@ -131,39 +143,12 @@ impl Excluder<'_> {
         Ok(())
     }
 
-    fn collect(&self, from: &TableWithJoins, using: Vec<Ident>, sources: &mut Vec<Source>, natural: &mut Option<Span>) {
-        self.collect_factor(&from.relation, using, sources, natural);
-        for join in &from.joins {
-            let using = match constraint(&join.join_operator) {
-                Some(JoinConstraint::Using(names)) => names.iter().filter_map(last_ident).cloned().collect(),
-                Some(JoinConstraint::Natural) => {
-                    natural.get_or_insert(Span::empty());
-                    Vec::new()
-                }
-                _ => Vec::new(),
-            };
-            let semi = matches!(
-                join.join_operator,
-                JoinOperator::Semi(_) | JoinOperator::LeftSemi(_) | JoinOperator::Anti(_) | JoinOperator::LeftAnti(_)
-            );
-            // A semi join gives no columns of its right side.
-            if !semi {
-                self.collect_factor(&join.relation, using, sources, natural);
-            }
-        }
-    }
-
-    fn collect_factor(&self, factor: &TableFactor, using: Vec<Ident>, sources: &mut Vec<Source>, natural: &mut Option<Span>) {
-        if let TableFactor::NestedJoin { table_with_joins, alias: None } = factor {
-            self.collect(table_with_joins, using, sources, natural);
-            return;
-        }
-        let has_hidden = match (factor, call_of(factor)) {
+    fn has_hidden(&self, factor: &TableFactor) -> bool {
+        match (factor, call_of(factor)) {
             (_, Some(call)) => call.relation_name().is_some_and(|name| self.is_visible_stream(&name)),
             (TableFactor::Table { name, args: None, .. }, None) => self.is_visible_stream(name),
             _ => false,
-        };
-        sources.push(Source { qualifier: qualifier(factor), has_hidden, using });
+        }
     }
 
     fn is_visible_stream(&self, name: &ObjectName) -> bool {
@@ -181,7 +166,8 @@ fn constraint(operator: &JoinOperator) -> Option<&JoinConstraint> {
         | JoinOperator::Right(constraint)
         | JoinOperator::RightOuter(constraint)
         | JoinOperator::FullOuter(constraint)
-        | JoinOperator::CrossJoin(constraint) => Some(constraint),
+        | JoinOperator::CrossJoin(constraint)
+        | JoinOperator::AsOf { constraint, .. } => Some(constraint),
         _ => None,
     }
 }
@@ -190,29 +176,68 @@ fn hidden() -> Vec<Ident> {
     HIDDEN_COLUMNS.iter().map(|name| Ident::new(*name)).collect()
 }
 
-/// `*` over several relations, as `a.* EXCLUDE (..), b.* EXCLUDE (..)`: one exclusion for all would be ambiguous.
-fn expanded(options: &WildcardAdditionalOptions, sources: &[Source], natural: Option<Span>, span: Span) -> Result<Vec<SelectItem>> {
+/// `*` over several relations, as `a.* EXCLUDE (..), b.* EXCLUDE (..)`: one exclusion for all would be ambiguous. `None` where it cannot
+/// be written so: a relation without a name, NATURAL, modifiers.
+pub(super) fn expanded<T>(
+    options: &WildcardAdditionalOptions,
+    sources: &Sources<'_, T>,
+    excluded: impl Fn(&T) -> Vec<Ident>,
+) -> Option<Vec<SelectItem>> {
+    // The place of the asterisk makes no difference.
     let has_modifiers = *options != WildcardAdditionalOptions::default();
-    let qualifiers: Option<Vec<&Ident>> = sources.iter().map(|source| source.qualifier.as_ref()).collect();
-    let Some(qualifiers) = qualifiers.filter(|_| natural.is_none() && !has_modifiers) else {
-        return Err(SqlError::new("* over this join cannot be told apart from the hidden columns")
-            .with_hint("Name the columns, or give every relation an alias and write `a.*, b.*`.")
-            .at(span));
-    };
-    let items = qualifiers.into_iter().zip(sources).map(|(qualifier, source)| {
+    if sources.natural || has_modifiers {
+        return None;
+    }
+    let item = |source: &Source<T>| {
         let mut options = WildcardAdditionalOptions::default();
-        let mut exclusions = source.using.clone();
-        if source.has_hidden {
-            exclusions.extend(hidden());
-        }
+        let exclusions: Vec<Ident> = source.using.iter().cloned().chain(excluded(&source.fact)).collect();
         add_exclusions(&mut options, &exclusions);
-        SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(qualifier.clone().into()), options)
-    });
-    Ok(items.collect())
+        let qualifier = source.qualifier.clone()?;
+        Some(SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(qualifier.into()), options))
+    };
+    sources.list.iter().map(item).collect()
+}
+
+impl<'f, T> Sources<'f, T> {
+    /// The relations of a FROM clause, each with a fact about it.
+    pub(super) fn of(from: &[TableWithJoins], fact: &'f dyn Fn(&TableFactor) -> T) -> Self {
+        let mut sources = Sources { list: Vec::new(), natural: false, fact };
+        from.iter().for_each(|from| sources.collect(from, Vec::new()));
+        sources
+    }
+
+    fn collect(&mut self, from: &TableWithJoins, using: Vec<Ident>) {
+        self.collect_factor(&from.relation, using);
+        for join in &from.joins {
+            let using = match constraint(&join.join_operator) {
+                Some(JoinConstraint::Using(names)) => names.iter().filter_map(last_ident).cloned().collect(),
+                Some(JoinConstraint::Natural) => {
+                    self.natural = true;
+                    Vec::new()
+                }
+                _ => Vec::new(),
+            };
+            let semi = matches!(
+                join.join_operator,
+                JoinOperator::Semi(_) | JoinOperator::LeftSemi(_) | JoinOperator::Anti(_) | JoinOperator::LeftAnti(_)
+            );
+            // A semi join gives no columns of its right side.
+            if !semi {
+                self.collect_factor(&join.relation, using);
+            }
+        }
+    }
+
+    fn collect_factor(&mut self, factor: &TableFactor, using: Vec<Ident>) {
+        match factor {
+            TableFactor::NestedJoin { table_with_joins, alias: None } => self.collect(table_with_joins, using),
+            _ => self.list.push(Source { qualifier: qualifier(factor), fact: (self.fact)(factor), using }),
+        }
+    }
 }
 
 /// Adds `columns` to the EXCLUDE of a wildcard; those excluded already stay once.
-fn add_exclusions(options: &mut WildcardAdditionalOptions, columns: &[Ident]) {
+pub(super) fn add_exclusions(options: &mut WildcardAdditionalOptions, columns: &[Ident]) {
     let mut excluded = match options.opt_exclude.take() {
         Some(ExcludeSelectItem::Single(name)) => vec![name],
         Some(ExcludeSelectItem::Multiple(names)) => names,

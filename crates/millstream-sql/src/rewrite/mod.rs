@@ -8,6 +8,8 @@
 //! | `multisets` | marks `EXCEPT ALL` and `INTERSECT ALL`, which the planner mends |
 //! | `hidden_columns` | keeps `_epoch` and `_epoch_time` out of the user's `*` |
 //! | `epoch_slice` | `FOR EPOCH BETWEEN` becomes a filter on `_epoch` |
+//! | `table_version` | `x FOR SYSTEM_TIME AS OF PROCTIME()` becomes a scan of a schema of its own, `AS OF s.ts` an ASOF join |
+//! | `asof_join` | `ASOF JOIN` becomes a join with versions: rows that know the time of the one that follows them |
 //! | `unnest` | `CROSS JOIN UNNEST(t.tags) AS u(tag)` becomes an `unnest` in a derived table |
 //! | `group_window` | `GROUP BY TUMBLE(..)`, `HOP(..)`, `SESSION(..)`, `window(..)` and `session_window(..)` become window columns |
 //! | `window_tvf` | `TUMBLE(..)`, `HOP(..)`, `CUMULATE(..)` and `SESSION(..)` after FROM become derived tables |
@@ -17,12 +19,14 @@
 //! `hop_starts(ts, slide, size, offset, zone)` and `cumulate_ends(ts, step, size, offset, zone)`, and the window functions
 //! `session_start(ts, gap)` and `session_end(ts, gap)`.
 
+mod asof_join;
 mod casts;
 mod epoch_slice;
 mod group_window;
 pub mod hidden_columns;
 mod multisets;
 mod session_window;
+mod table_version;
 mod traps;
 mod unnest;
 mod window;
@@ -39,6 +43,7 @@ use sqlparser::ast::{
 };
 
 pub use hidden_columns::{exclude_hidden_from_wildcards, mentions_hidden};
+pub use table_version::LOOKUP_SCHEMA;
 
 use crate::error::Result;
 
@@ -50,6 +55,19 @@ pub struct RewriteContext<'a> {
     /// True if the streams show `_epoch` and `_epoch_time` to this query, which is for queries that mention them; see
     /// [`mentions_hidden`].
     pub shows_hidden_columns: bool,
+    /// From when the rows of a relation hold, for `FOR SYSTEM_TIME AS OF s.ts`.
+    pub version_time: &'a dyn Fn(&ObjectName) -> VersionTime,
+}
+
+/// From when the rows of a relation hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VersionTime {
+    /// From the time in this column: the event time of an append-only stream, each row of which is a version.
+    Column(String),
+    /// A row replaces the one with its key, so that older versions are not there any more.
+    Keyed,
+    /// No column is known to say so.
+    Unknown,
 }
 
 /// Rewrites `query` in place.
@@ -66,6 +84,8 @@ pub fn rewrite_query(query: &mut Query, context: &RewriteContext<'_>) -> Result<
         exclude_hidden_from_wildcards(query, context.is_stream)?;
     }
     epoch_slice::rewrite(query)?;
+    table_version::rewrite(query, context)?;
+    asof_join::rewrite(query)?;
     unnest::rewrite(query)?;
     group_window::rewrite(query)?;
     window_tvf::rewrite(query)

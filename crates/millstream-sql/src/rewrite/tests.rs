@@ -9,9 +9,17 @@ fn is_stream(name: &ObjectName) -> bool {
     ["bids", "asks"].contains(&name.to_string().as_str())
 }
 
+fn version_time(name: &ObjectName) -> VersionTime {
+    match name.to_string().as_str() {
+        "bids" => VersionTime::Column("ts".into()),
+        "accounts" => VersionTime::Keyed,
+        _ => VersionTime::Unknown,
+    }
+}
+
 fn try_rewrite(sql: &str) -> Result<String> {
     let mut query = parse_query(sql).unwrap_or_else(|error| panic!("{}", error.render(sql, None, 1)));
-    let context = RewriteContext { is_stream: &is_stream, shows_hidden_columns: mentions_hidden(&query) };
+    let context = RewriteContext { is_stream: &is_stream, shows_hidden_columns: mentions_hidden(&query), version_time: &version_time };
     rewrite_query(&mut query, &context)?;
     Ok(query.to_string())
 }
@@ -274,9 +282,8 @@ fn hidden_columns_stay_hidden() {
 fn traps_are_errors() {
     for (sql, message) in [
         ("SELECT * FROM t TABLESAMPLE BERNOULLI (10)", "TABLESAMPLE is not supported"),
-        ("SELECT * FROM t FOR SYSTEM_TIME AS OF PROCTIME()", "FOR SYSTEM_TIME AS OF after \"t\" is not in this build"),
+        ("SELECT * FROM t FOR SYSTEM_TIME AS OF TIMESTAMP '2000-01-01'", "FOR SYSTEM_TIME AS OF after \"t\" names no known version"),
         ("SELECT * FROM (SELECT * FROM t WITH (NOLOCK))", "table hints after \"t\" are not supported"),
-        ("SELECT * FROM a ASOF JOIN b MATCH_CONDITION (a.t >= b.t) ON a.k = b.k", "ASOF JOIN is not supported"),
         ("SELECT * FROM t PIVOT (sum(a) FOR m IN (1, 2))", "PIVOT is not supported"),
         ("SELECT a FROM t EXCEPT ALL BY NAME SELECT a FROM u", "EXCEPT ALL BY NAME is not supported"),
         ("SELECT 1 UNION (SELECT a FROM t INTERSECT BY NAME SELECT a FROM u)", "INTERSECT BY NAME is not supported"),
@@ -321,5 +328,145 @@ fn normal_forms() {
         ),
     ] {
         assert_eq!(rewrite(sql), expected, "{sql}");
+    }
+}
+
+#[test]
+fn asof_joins() {
+    let versions = |keys: &str, neighbour: &str| {
+        format!("(SELECT *, {neighbour}(r.ts) OVER ({keys}ORDER BY r.ts) AS __next_1 FROM r WHERE r.ts IS NOT NULL) AS r")
+    };
+    for (op, neighbour, until) in [(">=", "lead", "<"), (">", "lead", "<="), ("<=", "lag", ">"), ("<", "lag", ">=")] {
+        let versions = versions("PARTITION BY r.k ", neighbour);
+        let on = format!("l.k = r.k AND l.ts {op} r.ts AND (__next_1 IS NULL OR l.ts {until} __next_1)");
+        let expected = format!("SELECT l.a FROM l JOIN {versions} ON {on}");
+        assert_eq!(rewrite(&format!("SELECT l.a FROM l ASOF JOIN r MATCH_CONDITION (l.ts {op} r.ts) ON l.k = r.k")), expected);
+        assert_eq!(rewrite(&format!("SELECT l.a FROM l ASOF JOIN r ON l.ts {op} r.ts AND l.k = r.k")), expected);
+        assert_eq!(
+            rewrite(&format!("SELECT l.a FROM l ASOF LEFT JOIN r ON (l.k = r.k AND l.ts {op} r.ts)")),
+            expected.replace("l JOIN", "l LEFT JOIN")
+        );
+    }
+    let on = "l.ts >= r.ts AND (__next_1 IS NULL OR l.ts < __next_1)";
+    for (sql, expected) in [
+        // The right side may stand first, and the left one without its name.
+        (
+            "SELECT 1 FROM l ASOF JOIN r ON r.ts <= ts AND k = r.k",
+            format!(
+                "SELECT 1 FROM l JOIN {} ON k = r.k AND ts >= r.ts AND (__next_1 IS NULL OR ts < __next_1)",
+                versions("PARTITION BY r.k ", "lead")
+            ),
+        ),
+        ("SELECT 1 FROM l ASOF JOIN r MATCH_CONDITION (l.ts >= r.ts)", format!("SELECT 1 FROM l JOIN {} ON {on}", versions("", "lead"))),
+        // The neighbour's time is not among the columns.
+        (
+            "SELECT *, r.* FROM l ASOF JOIN r ON l.ts >= r.ts",
+            format!("SELECT * EXCLUDE (__next_1), r.* EXCLUDE (__next_1) FROM l JOIN {} ON {on}", versions("", "lead")),
+        ),
+        (
+            "SELECT l.*, b.a FROM l ASOF JOIN (SELECT * FROM x ASOF JOIN r ON x.ts > r.ts) AS b ON l.ts < b.ts",
+            "SELECT l.*, b.a FROM l JOIN (SELECT *, lag(b.ts) OVER (ORDER BY b.ts) AS __next_1 FROM (SELECT * EXCLUDE (__next_2) \
+             FROM x JOIN (SELECT *, lead(r.ts) OVER (ORDER BY r.ts) AS __next_2 FROM r WHERE r.ts IS NOT NULL) AS r \
+             ON x.ts > r.ts AND (__next_2 IS NULL OR x.ts <= __next_2)) AS b WHERE b.ts IS NOT NULL) \
+             AS b ON l.ts < b.ts AND (__next_1 IS NULL OR l.ts >= __next_1)"
+                .to_owned(),
+        ),
+        // The columns of USING are those of the left side.
+        (
+            "SELECT *, k, r.ts FROM l ASOF JOIN r USING (k, ts) WHERE ts > 1 AND k IN (SELECT k FROM x)",
+            format!(
+                "SELECT l.*, r.* EXCLUDE (k, ts, __next_1), l.k, r.ts FROM l JOIN {} ON l.k = r.k AND {on} \
+                 WHERE l.ts > 1 AND l.k IN (SELECT k FROM x)",
+                versions("PARTITION BY r.k ", "lead")
+            ),
+        ),
+        (
+            "SELECT k FROM l ASOF LEFT JOIN r MATCH_CONDITION (l.ts >= r.ts) USING (k)",
+            format!("SELECT l.k FROM l LEFT JOIN {} ON l.k = r.k AND {on}", versions("PARTITION BY r.k ", "lead")),
+        ),
+        (
+            "SELECT 1 FROM bids AS l ASOF JOIN TUMBLE(bids, ts, INTERVAL '10 seconds') AS r ON l.ts >= r.ts",
+            format!(
+                "SELECT 1 FROM bids AS l JOIN (SELECT *, lead(r.ts) OVER (ORDER BY r.ts) AS __next_1 FROM {TUMBLED} AS r WHERE r.ts IS NOT NULL) AS r ON {on}"
+            ),
+        ),
+    ] {
+        assert_eq!(rewrite(sql), expected, "{sql}");
+    }
+    for (sql, message) in [
+        ("SELECT 1 FROM l ASOF JOIN r ON l.k = r.k", "an ASOF JOIN needs a comparison of times with >=, >, <= or <"),
+        (
+            "SELECT 1 FROM l ASOF JOIN r MATCH_CONDITION (l.ts >= r.ts) ON l.a < r.a",
+            "l.a < r.a is a second comparison of times in one ASOF JOIN",
+        ),
+        ("SELECT 1 FROM l ASOF JOIN r MATCH_CONDITION (l.ts = r.ts) ON l.a = r.a", "l.ts = r.ts is no MATCH_CONDITION"),
+        ("SELECT 1 FROM l ASOF JOIN r ON l.ts >= r.ts OR l.k = r.k", "l.ts >= r.ts OR l.k = r.k cannot be a condition of an ASOF JOIN"),
+        ("SELECT 1 FROM l ASOF JOIN r ON ts >= time", "it is not clear which side of the ASOF JOIN the columns of ts >= time are of"),
+        (
+            "SELECT 1 FROM l ASOF JOIN r ON l.ts >= r.ts AND r.a = 1",
+            "r.a = 1 does not compare a left and a right expression of the ASOF JOIN",
+        ),
+        ("SELECT 1 FROM a, b ASOF JOIN (x JOIN y ON true) ON a.ts >= x.ts", "the right side of an ASOF JOIN is a join in parentheses"),
+        ("SELECT 1 FROM a JOIN b ON true ASOF JOIN r USING (k, ts)", "USING after an ASOF JOIN needs one named relation on each side"),
+        (
+            "SELECT * EXCLUDE (a) FROM l ASOF JOIN r USING (k, ts)",
+            "* over an ASOF JOIN with USING needs a name for every relation, and no modifiers",
+        ),
+    ] {
+        assert_eq!(try_rewrite(sql).expect_err(sql).message, message, "{sql}");
+    }
+    let error = try_rewrite("SELECT 1 FROM l ASOF JOIN r\nON l.ts >= r.ts AND r.a = 1").expect_err("a filter");
+    assert_eq!(error.start, Some(crate::Position { line: 2, column: 21 }));
+}
+
+#[test]
+fn table_versions() {
+    for (sql, expected) in [
+        (
+            "SELECT * FROM s JOIN t FOR SYSTEM_TIME AS OF PROCTIME() AS x ON s.k = x.k",
+            "SELECT * FROM s JOIN as_of_proctime.t AS x ON s.k = x.k".to_owned(),
+        ),
+        (
+            "SELECT 1 FROM s WHERE NOT EXISTS (SELECT 1 FROM t FOR SYSTEM_TIME AS OF proctime() WHERE t.k = s.k)",
+            "SELECT 1 FROM s WHERE NOT EXISTS (SELECT 1 FROM as_of_proctime.t AS t WHERE t.k = s.k)".to_owned(),
+        ),
+        (
+            "SELECT 1 FROM s LEFT JOIN bids FOR SYSTEM_TIME AS OF s.at AS b ON s.k = b.k",
+            "SELECT 1 FROM s LEFT JOIN (SELECT *, lead(b.ts) OVER (PARTITION BY b.k ORDER BY b.ts) AS __next_1 FROM bids AS b WHERE b.ts IS NOT NULL) AS b \
+             ON s.k = b.k AND s.at >= b.ts AND (__next_1 IS NULL OR s.at < __next_1)"
+                .to_owned(),
+        ),
+        (
+            "SELECT k FROM s JOIN bids FOR SYSTEM_TIME AS OF at USING (k)",
+            "SELECT s.k FROM s JOIN (SELECT *, lead(bids.ts) OVER (PARTITION BY bids.k ORDER BY bids.ts) AS __next_1 FROM bids WHERE bids.ts IS NOT NULL) AS bids \
+             ON s.k = bids.k AND at >= bids.ts AND (__next_1 IS NULL OR at < __next_1)"
+                .to_owned(),
+        ),
+    ] {
+        assert_eq!(rewrite(sql), expected, "{sql}");
+        // The text that a catalog keeps means the same.
+        assert_eq!(rewrite(&parse_query(sql).expect("parses").to_string()), expected, "{sql}");
+    }
+    for (sql, message) in [
+        (
+            "SELECT 1 FROM s JOIN t FOR SYSTEM_TIME AS OF s.ts ON s.k = t.k",
+            "relation \"t\" has no event time, so that its versions have no time",
+        ),
+        (
+            "SELECT 1 FROM s JOIN accounts FOR SYSTEM_TIME AS OF s.ts AS a ON s.k = a.k",
+            "stream \"accounts\" replaces rows by its key and keeps no versions of them",
+        ),
+        ("SELECT 1 FROM bids FOR SYSTEM_TIME AS OF s.ts", "\"bids\" as of s.ts does not stand after JOIN or LEFT JOIN"),
+        (
+            "SELECT 1 FROM s FULL JOIN bids FOR SYSTEM_TIME AS OF s.ts ON s.k = bids.k",
+            "\"bids\" as of s.ts does not stand after JOIN or LEFT JOIN",
+        ),
+        ("SELECT 1 FROM s JOIN bids FOR SYSTEM_TIME AS OF s.ts", "the join with \"bids\" as of s.ts has no key"),
+        (
+            "WITH t AS (SELECT 1) SELECT 1 FROM s JOIN t FOR SYSTEM_TIME AS OF PROCTIME() ON true",
+            "\"t\" is a query of WITH, which has no versions",
+        ),
+    ] {
+        assert_eq!(try_rewrite(sql).expect_err(sql).message, message, "{sql}");
     }
 }

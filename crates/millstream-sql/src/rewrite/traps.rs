@@ -1,7 +1,8 @@
 //! What DataFusion's planner ignores or gets wrong without saying so: refused, or brought into a form it gets right.
 //!
-//! Refused: TABLESAMPLE, table versions, table hints, ASOF JOIN, PIVOT and UNPIVOT, MATCH_RECOGNIZE, PREWHERE, CONNECT BY,
-//! `GROUP BY .. WITH ROLLUP`, FORMAT and SETTINGS, SELECT INTO, and `EXCEPT` and `INTERSECT ALL BY NAME`. Brought into form: `= ANY (subquery)` becomes IN (DataFusion plans three joins without a key), `<> ALL` becomes
+//! Refused: TABLESAMPLE, unknown table versions, table hints, PIVOT and UNPIVOT, MATCH_RECOGNIZE, PREWHERE, CONNECT BY,
+//! `GROUP BY .. WITH ROLLUP`, FORMAT and SETTINGS, SELECT INTO, and `EXCEPT` and `INTERSECT` BY NAME. Brought into form:
+//! `= ANY (subquery)` becomes IN (DataFusion plans three joins without a key), `<> ALL` becomes
 //! NOT IN, the column of a compared subquery gets a name of its own, FETCH FIRST becomes LIMIT, and MINUS becomes EXCEPT.
 
 use std::ops::ControlFlow;
@@ -13,6 +14,7 @@ use sqlparser::ast::{
 use sqlparser::tokenizer::Span;
 
 use super::epoch_slice::slice_bounds;
+use super::table_version::{is_lookup, version_column};
 use super::{visit_result, visit_step};
 use crate::error::{Result, SqlError};
 
@@ -111,14 +113,6 @@ fn check_select(select: &Select) -> Result<()> {
 fn check_joins(joins: &[Join]) -> Result<()> {
     for join in joins {
         match &join.join_operator {
-            JoinOperator::AsOf { .. } => {
-                return refuse(
-                    "ASOF JOIN is not supported",
-                    "Rank the candidates: `SELECT ... FROM l JOIN r ON l.k = r.k AND r.ts <= l.ts \
-                     QUALIFY row_number() OVER (PARTITION BY l.id ORDER BY r.ts DESC) = 1`.",
-                    join.relation.span(),
-                );
-            }
             JoinOperator::CrossApply | JoinOperator::OuterApply => {
                 return refuse(
                     "APPLY is not supported",
@@ -168,13 +162,13 @@ fn check_factor(factor: &TableFactor) -> Result<()> {
 }
 
 fn check_version(version: &TableVersion, name: &str, span: Span) -> Result<()> {
-    if slice_bounds(version).is_some() {
+    if slice_bounds(version).is_some() || is_lookup(version) || version_column(version).is_some() {
         return Ok(());
     }
     match version {
         TableVersion::ForSystemTimeAsOf(_) => refuse(
-            format!("FOR SYSTEM_TIME AS OF after \"{name}\" is not in this build"),
-            "Join the table itself: at-rest tables are read as of the version that is loaded.",
+            format!("FOR SYSTEM_TIME AS OF after \"{name}\" names no known version"),
+            "Write PROCTIME() for what it held after the epoch before, or the event time of the row that it is joined with.",
             span,
         ),
         _ => refuse(

@@ -13,6 +13,8 @@ use std::time::Duration;
 use datafusion::sql::parser::{CopyToSource, CopyToStatement, CreateExternalTable as DfCreateExternalTable, Statement as DfStatement};
 use sqlparser::ast::{self, DataType, Expr, Ident, ObjectName, OrderByExpr, Query, Value};
 
+use crate::tokens::asof_join::spelled;
+
 /// `key = value` pairs of `WITH (...)` in the order written; keys in lower case.
 pub type OptionList = Vec<(String, String)>;
 
@@ -90,7 +92,7 @@ pub enum Statement {
 impl Statement {
     /// The canonical text; equal for statements that differ in white space, comments and capitals alone.
     pub fn canonical_text(&self) -> String {
-        self.to_string()
+        spelled(self.to_string())
     }
 
     /// The query inside, if the statement has exactly one.

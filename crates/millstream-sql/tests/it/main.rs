@@ -7,7 +7,7 @@ use datafusion::arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit, Time
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DfStatement;
-use millstream_sql::{RewriteContext, parse_query, rewrite_query};
+use millstream_sql::{RewriteContext, VersionTime, parse_query, rewrite_query};
 use sqlparser::ast::Statement;
 
 /// A session with `bids(auction, ts, tags)`, three rows within 15 seconds.
@@ -48,7 +48,11 @@ fn second_and_the_one_before(times: &ArrayRef) -> ArrayRef {
 /// The rows of `sql` after the rewrite, as text.
 async fn rows(sql: &str) -> Vec<String> {
     let mut query = parse_query(sql).expect("a query");
-    rewrite_query(&mut query, &RewriteContext { is_stream: &|_| false, shows_hidden_columns: false }).expect("rewritten");
+    rewrite_query(
+        &mut query,
+        &RewriteContext { is_stream: &|_| false, shows_hidden_columns: false, version_time: &|_| VersionTime::Unknown },
+    )
+    .expect("rewritten");
     let statement = DfStatement::Statement(Box::new(Statement::Query(query)));
     let session = session().await;
     let plan = session.state().statement_to_plan(statement).await.unwrap_or_else(|error| panic!("{sql}: {error}"));

@@ -8,7 +8,7 @@ use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use millstream_connectors::sources::nexmark::NexmarkTable;
 use millstream_engine::{Engine, Stopwatch};
-use millstream_sql::{RewriteContext, rewrite_query};
+use millstream_sql::{RewriteContext, VersionTime, rewrite_query};
 use std::path::Path;
 
 /// Runs the query; gives the seconds from planning to the finished file.
@@ -41,7 +41,7 @@ async fn register(context: &SessionContext, table: &str, input: &Input) -> anyho
 fn plain_sql(query: &Query) -> anyhow::Result<String> {
     let sql = query.sql();
     let mut parsed = millstream_sql::parse_query(&sql).map_err(|error| anyhow::anyhow!(error.render(&sql, None, 1)))?;
-    let context = RewriteContext { is_stream: &|_| false, shows_hidden_columns: false };
+    let context = RewriteContext { is_stream: &|_| false, shows_hidden_columns: false, version_time: &|_| VersionTime::Unknown };
     rewrite_query(&mut parsed, &context).map_err(|error| anyhow::anyhow!(error.render(&sql, None, 1)))?;
     Ok(parsed.to_string())
 }

@@ -17,6 +17,8 @@
 //! has a match, each row's matches are counted: the sum of the weights of the rows that meet it under all conditions. A row whose sum
 //! comes to zero or leaves it changes the result; so does a row whose own weight changes. Both are looked at when both
 //! changes are in, so nothing comes and goes within an epoch. **NULL** keys match nothing, unless NULL equals NULL.
+//! **Lookup** (`FOR SYSTEM_TIME AS OF PROCTIME()`): steps 1 and 4 only. A left row, which comes once and stays, meets the right rows of the
+//! epoch before; a later change of these gives no result.
 //! **Null-aware anti join** (`NOT IN`): rows with a NULL key match all rows of the other side, and the NULL rows of the other side match
 //! every row.
 //!
@@ -63,6 +65,8 @@ pub(crate) struct Join {
     keys: [JoinKeys; 2],
     residual: Option<Residual>,
     null_aware: bool,
+    /// Left rows meet the right rows of the epoch before, and are done with.
+    lookup: bool,
     /// Pairs are part of the result.
     hands_out_pairs: bool,
     /// By side: what its rows give depending on whether they have a match.
@@ -106,7 +110,7 @@ impl Presence {
 
 impl Join {
     pub(crate) fn new(node: &Node, context: &BuildContext<'_>) -> Result<Self> {
-        let Op::Join { join_type, on, filter, filter_schema, null_equals_null, null_aware, keep, shared } = &node.op else {
+        let Op::Join { join_type, on, filter, filter_schema, null_equals_null, null_aware, keep, shared, lookup } = &node.op else {
             return Err(DataflowError::internal("expected a join"));
         };
         let presence = match join_type {
@@ -126,6 +130,9 @@ impl Join {
         }
         if *shared && *join_type != JoinType::Inner {
             return Err(DataflowError::internal("only an inner join shares its rows between the sides"));
+        }
+        if *lookup && (!matches!(keep.as_ref(), [Keep::Never, Keep::Forever]) || presence[1].is_some() || *shared) {
+            return Err(DataflowError::internal("a lookup keeps the right rows and hands out none by themselves"));
         }
         let inputs = [context.input(node, 0), context.input(node, 1)];
         let keys = JoinKeys::of_both(on, inputs[0], inputs[1], *null_equals_null, context.state)?;
@@ -153,6 +160,7 @@ impl Join {
             keys,
             residual: residual.transpose()?,
             null_aware: *null_aware,
+            lookup: *lookup,
             hands_out_pairs: matches!(join_type, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full),
             presence,
             arrangements,
@@ -215,6 +223,9 @@ impl Join {
                 }
             }
             if self.hands_out_pairs && pairs.len() > 0 {
+                if self.lookup {
+                    self.spread(&mut pairs);
+                }
                 output.push(self.pairs(side, part, pairs.rows.clone(), &pairs.slots)?);
             }
         }
@@ -236,11 +247,25 @@ impl Join {
         Ok(())
     }
 
+    /// Names a pair as often as its right row is there: the result of a lookup is append-only, where every row counts once.
+    fn spread(&self, pairs: &mut Pairs) {
+        let right = self.arrangement(1);
+        if pairs.slots.iter().all(|slot| right.weight(*slot) == 1) {
+            return;
+        }
+        let times = |slot: &u32| right.weight(*slot).max(0) as usize;
+        let rows = pairs.rows.iter().zip(&pairs.slots).flat_map(|(row, slot)| std::iter::repeat_n(*row, times(slot))).collect();
+        pairs.slots = pairs.slots.iter().flat_map(|slot| std::iter::repeat_n(*slot, times(slot))).collect();
+        pairs.rows = rows;
+    }
+
     /// Pairs as rows of the result.
     fn pairs(&self, side: usize, part: &Part, rows: Vec<u32>, slots: &[u32]) -> Result<DeltaBatch> {
         let other = self.arrangement(1 - side);
         let weights = match &part.delta.weights {
             Weights::Ones if slots.iter().all(|slot| other.weight(*slot) == 1) => Weights::Ones,
+            // Spread: each pair counts once.
+            Weights::Ones if self.lookup => Weights::Ones,
             weights => {
                 let product =
                     |(row, slot): (&u32, &u32)| weights.value(*row as usize).checked_mul(other.weight(*slot)).ok_or_else(too_many);
@@ -344,8 +369,10 @@ impl Operator for Join {
         for part in &left {
             self.arrange(0, part, &mut output)?;
         }
-        for part in &mut right {
-            self.probe(1, part, &mut output)?;
+        if !self.lookup {
+            for part in &mut right {
+                self.probe(1, part, &mut output)?;
+            }
         }
         if self.arrangements.len() == 2 {
             for part in &right {

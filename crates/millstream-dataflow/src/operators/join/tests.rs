@@ -109,6 +109,7 @@ fn join(case: &Case, keep: [Keep; 2], shared: bool) -> Op {
         null_aware: case.null_aware,
         keep: Box::new(keep),
         shared,
+        lookup: false,
     }
 }
 
@@ -220,6 +221,51 @@ async fn one_key_comes_in_chunks() {
     assert!(append_only(&change));
 }
 
+/// Rows of the left side meet the right rows of the epoch before, once.
+#[tokio::test]
+async fn lookups_read_the_epoch_before() {
+    for (number, case) in cases().iter().enumerate() {
+        let by_left =
+            matches!(case.join_type, JoinType::Inner | JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark);
+        if !by_left || !case.append_only[0] {
+            continue;
+        }
+        let mut builder = GraphBuilder::default();
+        let l = builder.input("l", &left_schema(), true);
+        let r = builder.input("r", &right_schema(), case.append_only[1]);
+        let mut op = join(case, [Keep::Never, Keep::Forever], false);
+        if let Op::Join { lookup, .. } = &mut op {
+            *lookup = true;
+        }
+        let top = builder.add(op, &[l, r], &output_schema(case.join_type), true);
+        let graph = builder.finish(top);
+        let mut runner = Runner::new(graph.clone());
+        let mut rng = rng(number as u64);
+        let (mut right, mut kept) = (Bag::new(), 0);
+        for step in 0..10 {
+            let l = random_delta(&mut rng, &left_schema(), &Bag::new(), false, random_pair);
+            let r = random_delta(&mut rng, &right_schema(), &right, !case.append_only[1], random_pair);
+            let mut left = Bag::new();
+            add(&mut left, &l);
+            let change = runner.step(&[("l", l), ("r", r.clone())], 0).await.unwrap();
+            assert!(append_only(&change), "{case:?}");
+            let mut found = Bag::new();
+            add(&mut found, &change);
+            assert_eq!(found, naive(&left, &right, case), "{case:?}");
+            add(&mut right, &r);
+            if step == 5 {
+                let saved = runner.flow.checkpoint().unwrap();
+                runner = Runner::new(graph.clone());
+                runner.flow.restore(saved).await.unwrap();
+            }
+            let rows = runner.flow.operator_stats()[2].state_rows;
+            assert!(rows <= expanded(&right).len(), "the left side keeps no rows");
+            kept = kept.max(rows);
+        }
+        assert!(kept > 0);
+    }
+}
+
 const SECOND: i64 = 1_000_000;
 
 fn timed(key: &str, time: &str) -> SchemaRef {
@@ -252,6 +298,7 @@ async fn rows_below_the_bound_are_dropped() {
                 null_aware: false,
                 keep: Box::new(keep),
                 shared: false,
+                lookup: false,
             };
             let graph = |keep| {
                 let mut builder = GraphBuilder::default();

@@ -18,12 +18,15 @@
 //! **Cost**: the plan over the rows of the touched keys; when these are more than three tenths of all rows, over all rows in place,
 //! which saves gathering them. **State**: the rows of the input (`rows`) and, unless on close, the results (`results`), by key. The
 //! results are kept, not run again from the old rows: a plan may choose between ties in another way when it runs beside other keys.
-//! **Dropped**: keys whose bucket is below the bound. Rows that come below the bound of an earlier epoch are counted as dropped.
+//! **Dropped**: keys whose bucket is below the bound. Where the plan tells each row the time of the next of its key (`versions.rs`), the
+//! rows before the last one below the bound, with their results, when the key is touched. Rows that come below the bound of an earlier
+//! epoch are counted as dropped.
 //! **Errors**: what the plan reports; a row that is taken back and is not there.
 
 mod rows;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use crate::bucket::{BucketColumn, BucketKey, Buckets, Floor};
 use crate::columns::{evaluate, make_batch};
@@ -44,6 +47,7 @@ use millstream_types::delta::{Delta, DeltaBatch, consolidate};
 use millstream_types::row_key::canonical_floats;
 use rows::KeyedRows;
 use std::sync::Arc;
+use versions::Horizon;
 
 const FORMAT: u32 = 1;
 /// Tenths of the rows from which on a run over all of them is cheaper than gathering those of the touched keys.
@@ -61,6 +65,7 @@ pub(crate) struct TouchedKeys {
     rows: KeyedRows,
     /// `None` when results are handed out on close.
     results: Option<KeyedRows>,
+    horizon: Option<Horizon>,
     touched_keys: u64,
     read_rows: u64,
     dropped_rows: u64,
@@ -149,7 +154,7 @@ impl Keys {
 
 impl TouchedKeys {
     pub(crate) fn new(node: &Node, context: &BuildContext<'_>) -> Result<Self> {
-        let Op::TouchedKeys { plan, keys, emit, bucket } = &node.op else {
+        let Op::TouchedKeys { plan, keys, emit, bucket, versions } = &node.op else {
             return Err(DataflowError::internal("expected a plan by keys"));
         };
         if keys.is_empty() {
@@ -169,7 +174,15 @@ impl TouchedKeys {
             None => None,
         };
         let retracting = !input.properties.append_only;
+        let horizon = match versions {
+            Some(_) if retracting || *emit == Emit::OnClose => {
+                return Err(DataflowError::internal("only versions that come one by one and stay are forgotten"));
+            }
+            Some(versions) => Some(Horizon::new(versions, &input.schema)?),
+            None => None,
+        };
         Ok(Self {
+            horizon,
             schema: Arc::clone(&node.schema),
             input_schema: Arc::clone(&input.schema),
             retracting,
@@ -299,6 +312,7 @@ impl Operator for TouchedKeys {
         if self.results.is_some() {
             let keys: Vec<u32> = touched.iter().map(|touched| touched.key).collect();
             delta = self.change(&keys, context.task).await?;
+            self.forget_versions(&keys, context.bounds)?;
         }
         for touched in &touched {
             self.is_touched[touched.key as usize] = false;

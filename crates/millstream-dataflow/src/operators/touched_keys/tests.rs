@@ -4,10 +4,10 @@ use crate::test_util::*;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::functions_aggregate::expr_fn::{count_distinct, max, min};
-use datafusion::functions_window::expr_fn::{lag, row_number};
+use datafusion::functions_window::expr_fn::{lag, lead, row_number};
 use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::{cast, col, lit};
-use millstream_plan::graph::{Bucket, Emit, FragmentKey, Graph, Op};
+use millstream_plan::graph::{Bucket, Emit, FragmentKey, Graph, Op, Versions};
 use millstream_plan::leaf::InputLeaf;
 use millstream_types::delta::{DeltaBatch, Weights};
 use rand::Rng;
@@ -38,7 +38,8 @@ fn graph(plan: LogicalPlan, keys: Vec<FragmentKey>, append_only: bool, emit: Emi
     let mut builder = GraphBuilder::default();
     let input = builder.input("t", &input_schema(), append_only);
     let bucket = bucket.map(|column| Bucket { column, bound: watermark_bound() });
-    let top = builder.add(Op::TouchedKeys { plan: Arc::new(plan), keys, emit, bucket }, &[input], &output, emit == Emit::OnClose);
+    let top =
+        builder.add(Op::TouchedKeys { plan: Arc::new(plan), keys, emit, bucket, versions: None }, &[input], &output, emit == Emit::OnClose);
     builder.finish(top)
 }
 
@@ -249,4 +250,39 @@ async fn a_row_that_is_not_there_cannot_go() {
     let row = batch(&input_schema(), &[vec![Some(1), None, Some(5), Some(0)]]);
     let error = runner.step(&[("t", vec![DeltaBatch::insertions(row).negated()])], 0).await.unwrap_err();
     assert!(error.to_string().contains("k = 1, name = NULL, v = 5"), "{error}");
+}
+
+/// Rows come above the watermark only, so that what was before the last row below it never changes: the changes are the same whether it
+/// is kept or not.
+#[tokio::test]
+async fn versions_that_are_final_are_forgotten() {
+    let order = ["ts", "v", "name"].map(|name| col(name).sort(true, false)).to_vec();
+    let next = lead(col("ts"), None, None).partition_by(vec![col("k")]).order_by(order).build().unwrap().alias("next");
+    let plan = leaf().window(vec![next]).unwrap().build().unwrap();
+    let runner = |forgets: bool| {
+        let mut graph = graph(plan.clone(), vec![by("k", 0)], true, Emit::Changes, None);
+        if let Op::TouchedKeys { versions, .. } = &mut graph.nodes[1].op {
+            *versions = forgets.then(|| Versions { input_time: 3, bound: watermark_bound(), time: 3, next: 4 });
+        }
+        Runner::new(graph)
+    };
+    let (mut forgets, mut remembers) = (runner(true), runner(false));
+    let mut rng = rng(5);
+    let mut input = Bag::new();
+    for step in 0..80 {
+        let watermark = step * 10;
+        let delta = random_delta(&mut rng, &input_schema(), &input, false, |rng| random_row(rng, watermark, 6));
+        add(&mut input, &delta);
+        // The watermark at the end of the epoch is that of the next rows.
+        let found = forgets.step(&[("t", delta.clone())], watermark + 10).await.unwrap();
+        let expected = remembers.step(&[("t", delta)], watermark + 10).await.unwrap();
+        let as_bag = |change: &[DeltaBatch]| {
+            let mut bag = Bag::new();
+            add(&mut bag, change);
+            bag
+        };
+        assert_eq!(as_bag(&found), as_bag(&expected), "epoch {step}");
+    }
+    let state = |runner: &Runner| runner.flow.operator_stats()[1].state_rows;
+    assert!(state(&forgets) * 4 < state(&remembers), "{} of {} rows are kept", state(&forgets), state(&remembers));
 }

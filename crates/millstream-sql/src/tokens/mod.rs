@@ -1,13 +1,16 @@
 //! Statement text as tokens: the form everything is parsed from.
 //!
 //! Tokens keep their place in the text, whitespace and comments are dropped, and unquoted words are folded to lower
-//! case, so that two texts that mean the same give the same statement. Three things are settled here because
+//! case, so that two texts that mean the same give the same statement. Four things are settled here because
 //! sqlparser's grammar has no place for them:
 //!
 //! - where a query ends and a clause of ours begins ([`clause_start`]): sqlparser takes `WITH (` after a table name as
 //!   table hints and `PARTITION` as MySQL's partition selection;
 //! - `FOR EPOCH BETWEEN a AND b` and `FOR SYSTEM_TIME BETWEEN a AND b`, which become table versions;
+//! - ASOF joins, in the spellings of several engines, which become one (`asof_join.rs`);
 //! - forms of other engines that are refused with the form to write instead.
+
+pub(crate) mod asof_join;
 
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
@@ -42,7 +45,7 @@ pub(crate) fn tokenize(text: &str) -> Result<Tokens> {
     }
     let end = list.last().map_or(Location::new(1, 1), |token| token.span.end);
     refuse_foreign_forms(&list)?;
-    Ok(Tokens { list: slices_to_versions(list)?, end })
+    Ok(Tokens { list: asof_join::normalize(slices_to_versions(list)?)?, end })
 }
 
 /// True if `token` is the unquoted word `word` (given in lower case).
@@ -205,34 +208,51 @@ fn refuse_foreign_forms(tokens: &[TokenWithSpan]) -> Result<()> {
 fn slices_to_versions(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     let starts_slice =
         |index: usize| are_words(&tokens, index, &["for", "epoch"]) || are_words(&tokens, index, &["for", "system_time", "between"]);
-    let starts_version = |index: usize| {
-        are_words(&tokens, index, &["for", "system_time", "as", "of"])
-            && [EPOCH_BETWEEN, EPOCH_TIME_BETWEEN].iter().any(|word| is_word(tokens.get(index + 4), word))
+    let version_end = |index: usize| {
+        let is_version = are_words(&tokens, index, &["for", "system_time", "as", "of"]);
+        is_version.then(|| point_end(&tokens, index + 4)).flatten()
     };
-    if !(0..tokens.len()).any(|index| starts_slice(index) || starts_version(index)) {
+    if !(0..tokens.len()).any(|index| starts_slice(index) || version_end(index).is_some()) {
         return Ok(tokens);
     }
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len() + 8);
     let mut index = 0;
     while index < tokens.len() {
         let is_slice = starts_slice(index);
-        if !is_slice && !starts_version(index) {
+        let version_end = version_end(index);
+        if !is_slice && version_end.is_none() {
             out.push(tokens[index].clone());
             index += 1;
             continue;
         }
         let has_alias = out.len() > 2 && is_word(out.get(out.len() - 2), "as");
         let alias = if has_alias { out.split_off(out.len() - 2) } else { Vec::new() };
-        if is_slice {
-            index = slice_to_version(&tokens, index, &mut out)?;
-        } else {
-            let length = tokens[index..].iter().position(|token| token.token == Token::RParen).map_or(1, |closing| closing + 1);
-            out.extend_from_slice(&tokens[index..index + length]);
-            index += length;
+        match version_end {
+            Some(end) => {
+                out.extend_from_slice(&tokens[index..end]);
+                index = end;
+            }
+            None => index = slice_to_version(&tokens, index, &mut out)?,
         }
         out.extend(alias);
     }
     Ok(out)
+}
+
+/// The index after the point in time of `FOR SYSTEM_TIME AS OF` that starts at `start`: a column or a call.
+fn point_end(tokens: &[TokenWithSpan], start: usize) -> Option<usize> {
+    let is_name = |index: usize| matches!(tokens.get(index).map(|token| &token.token), Some(Token::Word(_)));
+    let mut end = is_name(start).then_some(start + 1)?;
+    while is_token(tokens.get(end), &Token::Period) && is_name(end + 1) {
+        end += 2;
+    }
+    if is_token(tokens.get(end), &Token::LParen) {
+        let closing = tokens[end..].iter().position(|token| token.token == Token::RParen)?;
+        end += closing + 1;
+    }
+    // `TIMESTAMP '..'` is neither.
+    let is_literal = matches!(tokens.get(end).map(|token| &token.token), Some(Token::SingleQuotedString(_)));
+    (!is_literal).then_some(end)
 }
 
 /// Writes the version for the slice at `index`, and gives the index after it.
@@ -324,6 +344,9 @@ mod tests {
             text("FROM s FOR SYSTEM_TIME BETWEEN TIMESTAMP '1' AND '2'").expect("tokens"),
             "from s for system_time as of epoch_time_between ( timestamp '1' , '2' )"
         );
+        // An alias stands before the version where sqlparser prints it, and after it where sqlparser reads it.
+        assert_eq!(text("FROM t AS x FOR SYSTEM_TIME AS OF s.ts ON c").expect("tokens"), "from t for system_time as of s . ts as x on c");
+        assert_eq!(text("t AS x FOR SYSTEM_TIME AS OF f(1) ON c").expect("tokens"), "t for system_time as of f ( 1 ) as x on c");
         assert_eq!(text("FROM s FOR EPOCH x").expect_err("no literal").message, "the bounds of a slice are literals");
     }
 }

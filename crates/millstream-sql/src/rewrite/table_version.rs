@@ -1,0 +1,174 @@
+//! Versions of relations: `FOR SYSTEM_TIME AS OF`.
+//!
+//! ```sql
+//! FROM orders o JOIN rates FOR SYSTEM_TIME AS OF PROCTIME() AS r ON o.currency = r.currency
+//! -- becomes a scan that the planner knows by its schema
+//! FROM orders o JOIN as_of_proctime.rates AS r ON o.currency = r.currency
+//!
+//! FROM orders o JOIN rates FOR SYSTEM_TIME AS OF o.ts AS r ON o.currency = r.currency
+//! -- becomes, with the event time of rates
+//! FROM orders o ASOF JOIN rates AS r MATCH_CONDITION (o.ts >= r.since) ON o.currency = r.currency
+//! ```
+//! The first reads what `rates` held after the epoch before. The second takes every row of an append-only stream for a version of its
+//! key, which holds from its event time until the next one's. Where the rewrite cannot tell which column that is, or which rows
+//! are versions, it refuses and names ASOF JOIN, which is told.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, JoinConstraint,
+    JoinOperator, ObjectName, Query, Select, Spanned, TableFactor, TableVersion, TableWithJoins, Visit, VisitMut, Visitor, VisitorMut,
+};
+
+use super::{RewriteContext, VersionTime, alias, last_ident, last_word, plain_call, qualifier, visit_result, visit_step};
+use crate::error::{Result, SqlError};
+use crate::tokens::asof_join::ASOF_LEFT;
+
+/// The schema in which a scan finds relations as they were after the epoch before.
+pub const LOOKUP_SCHEMA: &str = "as_of_proctime";
+
+/// True if `version` is `AS OF PROCTIME()`.
+pub(super) fn is_lookup(version: &TableVersion) -> bool {
+    matches!(version, TableVersion::ForSystemTimeAsOf(expr) if matches!(plain_call(expr), Some((word, _, [])) if word == "proctime"))
+}
+
+/// The column whose time a version is of.
+pub(super) fn version_column(version: &TableVersion) -> Option<&Expr> {
+    match version {
+        TableVersion::ForSystemTimeAsOf(expr @ (Expr::Identifier(_) | Expr::CompoundIdentifier(_))) => Some(expr),
+        _ => None,
+    }
+}
+
+/// Rewrites every version of `query` but slices of epochs.
+pub(super) fn rewrite(query: &mut Query, context: &RewriteContext<'_>) -> Result<()> {
+    struct Rewriter<'a> {
+        context: &'a RewriteContext<'a>,
+        /// The names of common table expressions, which have no versions.
+        named: HashSet<String>,
+    }
+    impl VisitorMut for Rewriter<'_> {
+        type Break = Box<SqlError>;
+
+        fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+            let joins = select.from.iter_mut().try_for_each(|from| version_joins(from, self.context, &self.named));
+            visit_step(joins)
+        }
+
+        fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+            visit_step(scan(factor, &self.named))
+        }
+    }
+    let named = common_tables(query);
+    visit_result(VisitMut::visit(query, &mut Rewriter { context, named }))
+}
+
+fn common_tables(query: &Query) -> HashSet<String> {
+    struct Collector(HashSet<String>);
+    impl Visitor for Collector {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            self.0.extend(query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| cte.alias.name.value.to_lowercase()));
+            ControlFlow::Continue(())
+        }
+    }
+    let mut collector = Collector(HashSet::new());
+    let _ = Visit::visit(query, &mut collector);
+    collector.0
+}
+
+/// Turns the joins with a relation as of a column into ASOF joins.
+fn version_joins(from: &mut TableWithJoins, context: &RewriteContext<'_>, named: &HashSet<String>) -> Result<()> {
+    if let TableFactor::NestedJoin { table_with_joins, .. } = &mut from.relation {
+        version_joins(table_with_joins, context, named)?;
+    }
+    for join in &mut from.joins {
+        if let TableFactor::NestedJoin { table_with_joins, .. } = &mut join.relation {
+            version_joins(table_with_joins, context, named)?;
+        }
+        let right = qualifier(&join.relation);
+        let TableFactor::Table { name, version, .. } = &mut join.relation else { continue };
+        let Some(column) = version.as_ref().and_then(version_column).cloned() else { continue };
+        refuse_common_table(name, named)?;
+        let time = time_of(name, context)?;
+        let (constraint, is_left) = match &join.join_operator {
+            JoinOperator::Join(constraint) | JoinOperator::Inner(constraint) => (constraint.clone(), false),
+            JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => (constraint.clone(), true),
+            _ => return Err(misplaced(name, &column)),
+        };
+        if matches!(constraint, JoinConstraint::None | JoinConstraint::Natural) {
+            return Err(SqlError::new(format!("the join with \"{name}\" as of {column} has no key"))
+                .with_hint("Write ON with an equality of the key whose version is meant.")
+                .at(name.span()));
+        }
+        let right = right.or_else(|| last_ident(name).cloned()).into_iter();
+        let time = Expr::CompoundIdentifier(right.chain([time]).collect());
+        let condition = Expr::BinaryOp { left: Box::new(column), op: BinaryOperator::GtEq, right: Box::new(time) };
+        *version = None;
+        join.join_operator =
+            JoinOperator::AsOf { match_condition: if is_left { call(ASOF_LEFT, condition) } else { condition }, constraint };
+    }
+    Ok(())
+}
+
+/// The column with the time from which a row of a relation holds.
+fn time_of(name: &ObjectName, context: &RewriteContext<'_>) -> Result<Ident> {
+    let asof = format!("Name the column from which its rows hold: `ASOF JOIN {name} AS r MATCH_CONDITION (l.ts >= r.since) ON l.k = r.k`.");
+    let (message, hint) = match (context.version_time)(name) {
+        VersionTime::Column(column) => return Ok(Ident::new(column)),
+        VersionTime::Unknown => (format!("relation \"{name}\" has no event time, so that its versions have no time"), asof),
+        VersionTime::Keyed => (
+            format!("stream \"{name}\" replaces rows by its key and keeps no versions of them"),
+            format!("Declare it without PRIMARY KEY and op_column: each row then is a version, with the event time of WATERMARK. {asof}"),
+        ),
+    };
+    Err(SqlError::new(message).with_hint(hint).at(name.span()))
+}
+
+/// Turns a relation as of the epoch before into the scan of its version; refuses versions that are left.
+fn scan(factor: &mut TableFactor, named: &HashSet<String>) -> Result<()> {
+    let TableFactor::Table { name, alias: given, version, .. } = factor else { return Ok(()) };
+    let Some(found) = version else { return Ok(()) };
+    if let Some(column) = version_column(found) {
+        return Err(misplaced(name, column));
+    }
+    if is_lookup(found) {
+        refuse_common_table(name, named)?;
+        let Some(relation) = last_ident(name).cloned() else { return Ok(()) };
+        *given = given.take().or_else(|| Some(alias(relation.clone())));
+        *name = ObjectName::from(vec![Ident::new(LOOKUP_SCHEMA), relation]);
+        *version = None;
+    }
+    Ok(())
+}
+
+fn misplaced(name: &ObjectName, column: &Expr) -> SqlError {
+    SqlError::new(format!("\"{name}\" as of {column} does not stand after JOIN or LEFT JOIN"))
+        .with_hint(format!("Write `FROM s JOIN {name} FOR SYSTEM_TIME AS OF s.ts ON s.k = {name}.k`."))
+        .at(name.span())
+}
+
+fn refuse_common_table(name: &ObjectName, named: &HashSet<String>) -> Result<()> {
+    if name.0.len() > 1 || !last_word(name).is_some_and(|word| named.contains(&word)) {
+        return Ok(());
+    }
+    Err(SqlError::new(format!("\"{name}\" is a query of WITH, which has no versions"))
+        .with_hint("Make it a materialized view.")
+        .at(name.span()))
+}
+
+fn call(function: &str, argument: Expr) -> Expr {
+    let args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))];
+    Expr::Function(Function {
+        name: Ident::new(function).into(),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
+}
