@@ -364,6 +364,19 @@ pub(crate) enum Benchmark {
     Nexmark(NexmarkArgs),
     /// What an epoch of one row costs, in memory and durable, at the beginning and after many epochs.
     Epoch(EpochArgs),
+    /// What an epoch costs that touches 1,000 keys, with few and with many keys in the state.
+    State(StateBenchArgs),
+}
+
+/// `millstream bench state`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StateBenchArgs {
+    /// Keys in the state; each query runs with each number.
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10000,10000000", value_parser = count)]
+    pub(crate) keys: Vec<u64>,
+    /// Epochs that are measured.
+    #[arg(long, value_name = "N", default_value = "100", value_parser = count)]
+    pub(crate) epochs: u64,
 }
 
 /// `millstream bench epoch`.

@@ -91,6 +91,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Bench(args) => match args.benchmark {
             Benchmark::Nexmark(args) => bench::nexmark::nexmark(args, &settings).await,
             Benchmark::Epoch(args) => bench::epoch(args, &settings).await,
+            Benchmark::State(args) => bench::state(args, &settings).await,
         },
         Command::Config(args) => config_command::run(args.action, &settings).await,
         Command::Completions { shell } => {

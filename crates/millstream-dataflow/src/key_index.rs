@@ -8,7 +8,8 @@
 //! ```
 
 use crate::error::Result;
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayData, ArrayRef, make_array};
+use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::DataType;
 use arrow::row::Rows;
 use hashbrown::HashTable;
@@ -36,7 +37,7 @@ pub(crate) struct KeyIndex {
 #[derive(Debug)]
 enum Kind {
     Unit(Option<u32>),
-    Fixed { table: HashTable<(u64, u32)>, null: Option<u32>, bits: Vec<u64> },
+    Fixed { data_type: DataType, table: HashTable<(u64, u32)>, null: Option<u32>, bits: Vec<u64> },
     Rows { encoder: RowKeyEncoder, table: HashTable<(u64, u32)>, keys: KeyBytes },
 }
 
@@ -54,7 +55,7 @@ impl KeyIndex {
         let kind = match types {
             [] => Kind::Unit(None),
             [only] if matches!(only.primitive_width(), Some(1 | 2 | 4 | 8)) => {
-                Kind::Fixed { table: HashTable::new(), null: None, bits: Vec::new() }
+                Kind::Fixed { data_type: only.clone(), table: HashTable::new(), null: None, bits: Vec::new() }
             }
             _ => Kind::Rows { encoder: RowKeyEncoder::new(types.iter().cloned())?, table: HashTable::new(), keys: KeyBytes::default() },
         };
@@ -101,7 +102,7 @@ impl KeyIndex {
         });
         match (&mut self.kind, keys) {
             (Kind::Unit(only), _) => *only = Some(slot),
-            (Kind::Fixed { table, null, bits }, EncodedKeys::Fixed(values)) => match values[row] {
+            (Kind::Fixed { table, null, bits, .. }, EncodedKeys::Fixed(values)) => match values[row] {
                 Some(value) => {
                     if bits.len() <= slot as usize {
                         bits.resize(slot as usize + 1, 0);
@@ -120,6 +121,18 @@ impl KeyIndex {
             _ => unreachable!("keys were encoded by this index"),
         }
         slot
+    }
+
+    /// The key columns of slots that are in use.
+    pub(crate) fn decode(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        match &self.kind {
+            Kind::Unit(_) => Ok(vec![]),
+            Kind::Fixed { data_type, null, bits, .. } => {
+                let known = |slot: &u32| (Some(*slot) != *null).then(|| bits[*slot as usize]);
+                Ok(vec![from_bits(data_type, slots.iter().map(known))?])
+            }
+            Kind::Rows { encoder, keys, .. } => Ok(encoder.decode_bytes(slots.iter().map(|slot| keys.get(*slot)))?),
+        }
     }
 
     /// Forgets the key of a slot, which may then be used for another one.
@@ -237,6 +250,25 @@ fn fixed_bits(column: &ArrayRef) -> Vec<Option<u64>> {
     }
 }
 
+/// The reverse of [`fixed_bits`].
+fn from_bits(data_type: &DataType, bits: impl Iterator<Item = Option<u64>>) -> Result<ArrayRef> {
+    let bits: Vec<Option<u64>> = bits.collect();
+    macro_rules! column {
+        ($t:ty) => {
+            Buffer::from_vec(bits.iter().map(|bits| bits.unwrap_or_default() as $t).collect::<Vec<$t>>())
+        };
+    }
+    let values = match data_type.primitive_width() {
+        Some(1) => column!(u8),
+        Some(2) => column!(u16),
+        Some(4) => column!(u32),
+        _ => column!(u64),
+    };
+    let nulls = NullBuffer::from_iter(bits.iter().map(Option::is_some));
+    let data = ArrayData::builder(data_type.clone()).len(bits.len()).add_buffer(values).nulls(Some(nulls)).build()?;
+    Ok(make_array(data))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +285,9 @@ mod tests {
         let mut index = KeyIndex::new(&[DataType::Float64]).unwrap();
         let column: ArrayRef = Arc::new(Float64Array::from(vec![Some(0.0), Some(-0.0), None, Some(f64::NAN), Some(-f64::NAN), None]));
         assert_eq!(slots(&mut index, &[column]), [0, 0, 1, 2, 2, 1]);
+        let decoded = index.decode(&[2, 1, 0]).unwrap().remove(0);
+        let expected: ArrayRef = Arc::new(Float64Array::from(vec![Some(f64::NAN), None, Some(0.0)]));
+        assert_eq!(format!("{decoded:?}"), format!("{expected:?}"));
         index.remove(1);
         let column: ArrayRef = Arc::new(Float64Array::from(vec![Some(7.0), None]));
         assert_eq!(slots(&mut index, &[column]), [1, 3]);

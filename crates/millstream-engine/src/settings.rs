@@ -91,7 +91,11 @@ const SETTINGS: &[(&str, &str, &str)] = &[
         "false",
         "'true' takes rows of sockets, standard input and memory streams only as fast as they are processed; an option of a stream overrules it.",
     ),
-    ("checkpoint_interval", "10s", "Least time between two checkpoints of operator state; '0' makes one after every epoch."),
+    (
+        "checkpoint_interval",
+        "10s",
+        "Least time between two checkpoints of operator state; '0' makes one after every epoch. After one that takes longer than a second, nine times as long passes.",
+    ),
     ("clock_resolution", "1s", "How often queries that depend on the clock alone (now(), processing-time windows) are brought up to date."),
     (
         "dead_letter_limit",

@@ -14,6 +14,7 @@ use crate::graph::{Emit, Graph, Keep, Node, NodeId, Op, Ranking, Strategy};
 use arrow::datatypes::IntervalMonthDayNano;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, ScalarValue};
+use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::expr::Case;
 use datafusion::logical_expr::{Expr, LogicalPlan, SortExpr};
 use std::collections::HashSet;
@@ -164,8 +165,16 @@ fn facts(graph: &Graph, node: &Node) -> Vec<String> {
 
 /// What an aggregate keeps beside a row per group.
 fn values(aggregates: &[Expr], retracting: bool) -> &'static str {
-    let is_extreme = |expr: &Expr| matches!(expr, Expr::AggregateFunction(call) if matches!(call.func.name(), "min" | "max"));
-    if retracting && aggregates.iter().any(is_extreme) { " and the values of min and max" } else { "" }
+    let has = |test: fn(&AggregateFunction) -> bool| {
+        aggregates.iter().any(|expr| matches!(expr.clone().unalias_nested().data, Expr::AggregateFunction(call) if test(&call)))
+    };
+    let extremes = retracting && has(|call| matches!(call.func.name(), "min" | "max"));
+    match (extremes, has(|call| call.params.distinct)) {
+        (true, true) => " and the values of min, max and DISTINCT",
+        (true, false) => " and the values of min and max",
+        (false, true) => " and the values of DISTINCT",
+        (false, false) => "",
+    }
 }
 
 fn state(graph: &Graph, node: &Node) -> Option<String> {

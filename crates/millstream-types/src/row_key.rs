@@ -43,6 +43,15 @@ impl RowKeyEncoder {
         self.converter.convert_columns(&canonical)
     }
 
+    /// The columns of rows that were stored as bytes.
+    ///
+    /// # Errors
+    /// When the bytes come from another encoder.
+    pub fn decode_bytes<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>, ArrowError> {
+        let parser = self.converter.parser();
+        self.converter.convert_rows(rows.into_iter().map(|row| parser.parse(row)))
+    }
+
     /// The columns that encoded `rows`, with canonical floats.
     ///
     /// # Errors

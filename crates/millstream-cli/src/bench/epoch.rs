@@ -4,6 +4,7 @@
 //! per epoch into one directory. The first and the last tenth of the epochs are shown beside each other: the cost must not grow with
 //! the history. A fourth line is the floor under the durable ones: appending 1 kB to a file and syncing it.
 
+use super::quantile;
 use crate::args::EpochArgs;
 use crate::engine_setup;
 use crate::failure::DONE;
@@ -104,26 +105,4 @@ fn row(name: &str, times: Vec<Duration>) -> Vec<Option<String>> {
     let mut cells = vec![Some(name.to_string()), Some(numbers::short(times.len() as f64))];
     cells.extend(figures.map(|time| Some(format!("{:.3}", time.as_secs_f64() * 1e3))));
     cells
-}
-
-/// The time that `percent` of the epochs did not exceed.
-fn quantile(times: &[Duration], percent: usize) -> Duration {
-    let mut sorted = times.to_vec();
-    sorted.sort_unstable();
-    let at = (sorted.len() * percent).div_ceil(100).clamp(1, sorted.len().max(1)) - 1;
-    sorted.get(at).copied().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quantile;
-    use std::time::Duration;
-
-    #[test]
-    fn quantiles_are_those_of_the_sorted_times() {
-        let times: Vec<Duration> = (1..=200).rev().map(Duration::from_millis).collect();
-        for (percent, expected) in [(0, 1), (50, 100), (99, 198), (100, 200)] {
-            assert_eq!(quantile(&times, percent), Duration::from_millis(expected), "{percent} %");
-        }
-    }
 }

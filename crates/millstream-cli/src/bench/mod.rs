@@ -3,12 +3,15 @@
 mod epoch;
 pub(crate) mod nexmark;
 pub(crate) mod parquet_file;
+mod state;
 pub(crate) mod tpch;
 
 pub(crate) use epoch::epoch;
+pub(crate) use state::state;
 
 use crate::failure::Failure;
 use millstream_types::suggest::nearest;
+use std::time::Duration;
 
 /// The queries with these names, in the order of the names; all of them for none. `which` says what names there are.
 ///
@@ -27,4 +30,26 @@ pub(crate) fn named<'a, T>(all: &'a [T], names: &[String], name_of: fn(&T) -> &s
         })
     };
     names.iter().map(find).collect()
+}
+
+/// The time that `percent` of the epochs did not exceed.
+fn quantile(times: &[Duration], percent: usize) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let at = (sorted.len() * percent).div_ceil(100).clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(at).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quantile;
+    use std::time::Duration;
+
+    #[test]
+    fn quantiles_are_those_of_the_sorted_times() {
+        let times: Vec<Duration> = (1..=200).rev().map(Duration::from_millis).collect();
+        for (percent, expected) in [(0, 1), (50, 100), (99, 198), (100, 200)] {
+            assert_eq!(quantile(&times, percent), Duration::from_millis(expected), "{percent} %");
+        }
+    }
 }

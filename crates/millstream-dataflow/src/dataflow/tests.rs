@@ -90,7 +90,7 @@ async fn incomplete_and_foreign_checkpoints_are_refused() {
     let mut newer = saved.clone();
     newer[1].format = 9;
     let error = flow().restore(newer).await.unwrap_err();
-    assert_eq!(error.to_string(), "saved state of operator \"Aggregate #3\" does not fit: it has format 9, this version reads 1");
+    assert_eq!(error.to_string(), "saved state of operator \"Aggregate #3\" does not fit: it has format 9, this version reads 2");
     let mut more = saved;
     more.push(OperatorState { fingerprint: 5, name: "Recompute".into(), ..more[1].clone() });
     let error = flow().restore(more).await.unwrap_err();

@@ -167,7 +167,14 @@ impl EngineBuilder {
                 let instance = InstanceInfo { host, pid: std::process::id(), started: self.clock.now() };
                 let dir = StateDir::open(path, OpenOptions { takeover: self.takeover, instance })?;
                 let log = Log::open(&dir, LogOptions::default())?;
-                Some(Durability { dir, log, checkpoints: VecDeque::new(), last_checkpoint: EventTime::MIN, bytes_since: 0 })
+                Some(Durability {
+                    dir,
+                    log,
+                    checkpoints: VecDeque::new(),
+                    last_checkpoint: EventTime::MIN,
+                    bytes_since: 0,
+                    pause: Default::default(),
+                })
             }
         };
         let shared = Arc::new(Shared {

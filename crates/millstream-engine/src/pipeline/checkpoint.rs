@@ -13,20 +13,41 @@ use millstream_state::checkpoint::remove_older_than;
 use millstream_state::{CheckpointReader, CheckpointWriter, failpoint};
 use millstream_types::{Epoch, EventTime};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Input since the last checkpoint that makes one due, whatever the time.
 const CHECKPOINT_BYTES: u64 = 256_000_000;
 /// How many checkpoints are kept: recovery falls back one if the newest is damaged.
 const GENERATIONS: usize = 2;
 
+/// Checkpoints that took so long are followed by a pause.
+const LONG: Duration = Duration::from_secs(1);
+/// The pause is so many times as long: checkpoints of much state take a tenth of the time at most.
+const PAUSE_FACTOR: u32 = 9;
+
+/// The time after a long checkpoint in which none is due by itself. What is computed does not depend on when checkpoints are made.
+#[derive(Debug, Default)]
+pub struct Pause(Option<(Stopwatch, Duration)>);
+
+impl Pause {
+    fn after(took: Duration) -> Self {
+        Self((took >= LONG).then(|| (Stopwatch::start(), took * PAUSE_FACTOR)))
+    }
+
+    fn is_on(&self) -> bool {
+        self.0.as_ref().is_some_and(|(since, pause)| since.elapsed() < *pause)
+    }
+}
+
 impl Pipeline {
     /// Whether a checkpoint should follow an epoch with this clock.
     pub(super) fn checkpoint_due(&self, clock: EventTime) -> bool {
         let Some(durability) = &self.durability else { return false };
         let interval = self.settings.checkpoint_interval().unwrap_or_default();
-        durability.last_checkpoint == EventTime::MIN
+        let wanted = durability.last_checkpoint == EventTime::MIN
             || durability.last_checkpoint.plus(interval) <= clock
-            || durability.bytes_since >= CHECKPOINT_BYTES
+            || durability.bytes_since >= CHECKPOINT_BYTES;
+        wanted && !durability.pause.is_on()
     }
 
     /// Makes a checkpoint of the state after the newest epoch, unless there is one.
@@ -94,6 +115,7 @@ impl Pipeline {
             let older = durability.checkpoints.front().copied().filter(|_| !whole_log).unwrap_or(Epoch::ZERO);
             self.named_blobs.checkpointed(&self.pinned_blobs, older, &durability.dir.blobs())?;
         }
+        durability.pause = Pause::after(watch.elapsed());
         self.shared.progress.checkpoint(self.epoch, bytes, watch.elapsed());
         Ok(())
     }

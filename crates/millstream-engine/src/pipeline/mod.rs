@@ -157,6 +157,8 @@ pub struct Durability {
     pub last_checkpoint: EventTime,
     /// Input bytes since then.
     pub bytes_since: u64,
+    /// Until when none is due.
+    pub pause: checkpoint::Pause,
 }
 
 /// The pipeline. See the module's documentation.

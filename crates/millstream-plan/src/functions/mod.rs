@@ -94,3 +94,17 @@ pub fn extreme_aggregate(expr: &Expr, schema: &DFSchema) -> bool {
         && call.params.order_by.is_empty()
         && call.params.args.first().and_then(|argument| argument.get_type(schema).ok()).is_some_and(ordered)
 }
+
+/// Whether an aggregate call with DISTINCT is the same call over the values that are there, so that rows can be taken back from it at
+/// the cost of the rows alone. `schema` is the schema of the aggregate's input.
+pub fn distinct_aggregate(expr: &Expr, schema: &DFSchema) -> bool {
+    let Expr::AggregateFunction(call) = expr else { return false };
+    let apart = |data_type: &DataType| !data_type.is_nested() && !data_type.is_floating();
+    let [argument] = call.params.args.as_slice() else { return false };
+    let mut plain = call.clone();
+    plain.params.distinct = false;
+    call.params.distinct
+        && matches!(call.func.name(), "count" | "sum" | "avg")
+        && argument.get_type(schema).is_ok_and(|data_type| apart(&data_type))
+        && additive_aggregate(&Expr::AggregateFunction(plain), schema)
+}

@@ -2,14 +2,14 @@
 //!
 //! Over rows that are never taken back, every aggregate is maintained by merging partial states, except those that need their whole
 //! input in order. Over rows that may be taken back, only additive ones ([`additive_aggregate`]), `min` and `max`
-//! ([`extreme_aggregate`]) are. The others are run again: for
+//! ([`extreme_aggregate`]) and those of distinct values ([`distinct_aggregate`]) are. The others are run again: for
 //! the touched groups (`keyed.rs`), or as a whole where there is nothing to group by.
 //! A group column with a bound is the *bucket*: groups below the bound are final and their state is dropped.
 
 use crate::bound::Bound;
 use crate::canonical::{as_column, canonical_texts, has_subquery, is_volatile, reads_clock, rebase};
 use crate::error::{PlanError, Result};
-use crate::functions::{additive_aggregate, extreme_aggregate};
+use crate::functions::{additive_aggregate, distinct_aggregate, extreme_aggregate};
 use crate::graph::{Bucket, Emit, NodeId, Op, Properties, Strategy};
 use crate::nodes::keyed::Partition;
 use crate::translate::{NewNode, Part, Translator, preferred_column};
@@ -217,7 +217,7 @@ fn verdict(calls: &[Expr], append_only: bool, schema: &datafusion::common::DFSch
             if needs_order(call) {
                 return Verdict::Recompute(format!("{} needs its whole input in order", call.func.name()));
             }
-        } else if !additive_aggregate(expr, schema) && !extreme_aggregate(expr, schema) {
+        } else if !additive_aggregate(expr, schema) && !extreme_aggregate(expr, schema) && !distinct_aggregate(expr, schema) {
             return cannot_take_back(expr);
         }
         nondeterminism = nondeterminism.or_else(|| order_note(call));

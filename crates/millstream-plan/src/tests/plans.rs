@@ -615,7 +615,7 @@ async fn count_distinct_beside_max() {
 Map: auction, count(DISTINCT bids.bidder) AS n, max(bids.price) AS m
     T1 delta, retracting
   Aggregate: by auction: count(DISTINCT bidder), max(price)
-      T1 delta, retracting; state: a row per group, UNBOUNDED
+      T1 delta, retracting; state: a row per group and the values of DISTINCT, UNBOUNDED
     Input: bids (auction, bidder, price)
         T1 delta, append-only
 "

@@ -49,6 +49,16 @@ pub(crate) struct Arguments {
     pub(crate) filter: Option<BooleanArray>,
 }
 
+impl Arguments {
+    /// With another choice of rows, if one is given.
+    pub(crate) fn masked(mut self, mask: Option<&BooleanArray>) -> Self {
+        if let Some(mask) = mask {
+            self.filter = Some(mask.clone());
+        }
+        self
+    }
+}
+
 impl Call {
     /// Compiles `expr` over rows of `schema`.
     pub(crate) fn new(expr: &Expr, df_schema: &DFSchema, schema: &SchemaRef, state: &SessionState) -> Result<Self> {
@@ -163,6 +173,8 @@ pub(crate) struct NewRows<'a> {
     pub(crate) reached: usize,
     /// The batch holds partial states of the calls, from this column on.
     pub(crate) states_first: Option<usize>,
+    /// By call: the rows that count, in place of its FILTER.
+    pub(crate) masks: Vec<Option<BooleanArray>>,
 }
 
 /// Splits state columns by call.
@@ -200,7 +212,10 @@ pub(crate) fn accumulate(
         }
         for part in parts {
             match part.states_first {
-                None => call.update(accumulator.as_mut(), &call.arguments(part.batch)?, &part.groups, part.reached)?,
+                None => {
+                    let arguments = call.arguments(part.batch)?.masked(part.masks.get(index).and_then(Option::as_ref));
+                    call.update(accumulator.as_mut(), &arguments, &part.groups, part.reached)?;
+                }
                 Some(first) => {
                     let columns = &part.batch.columns()[first + states_before..][..call.state_types.len()];
                     call.merge(accumulator.as_mut(), columns, &part.groups, part.reached)?;

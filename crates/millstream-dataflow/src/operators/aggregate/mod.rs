@@ -11,17 +11,19 @@
 //! ```
 //! **In**: any schema. **Out**: the group columns, then one column per aggregate.
 //! **Append-only input**: any aggregate whose partial states merge; the input may hold partial states already (`pre_aggregate.rs`).
+//! **DISTINCT**: `count`, `sum` and `avg` see only the rows at which a value comes or goes (`distinct.rs`).
 //! **Input with retractions**: count, sum and average (see `additive.rs`), minimum and maximum (`extremes.rs`); a group has a hidden row count, vanishes at zero and may not go below. A global aggregate (no group columns) has one
 //! row from the first epoch on, which never vanishes. DISTINCT is an aggregate without functions.
 //! **Changelog** (`Emit::Changes`): the old row of a group goes, the new one comes, if they differ. **Append-only output**
 //! (`Emit::OnClose`): a group's row goes out once, when the bound of the bucket column has passed it, in the order of the buckets.
 //! **State**: per group one row: key columns, then with retractions the row count (`Int64`), then the state columns of each
-//! function; the values of minima and maxima over input with retractions. **Dropped**: whole buckets below the bound; groups that are final in the epoch that brings them are never
+//! function; the values of minima and maxima over input with retractions, and those of calls with DISTINCT. **Dropped**: whole buckets below the bound; groups that are final in the epoch that brings them are never
 //! stored.
 //! Rows that come below the bound of an earlier epoch are counted as dropped. **Errors**: what arguments report; a negative row count.
 
 mod additive;
 pub(crate) mod call;
+mod distinct;
 mod extremes;
 mod groups;
 pub(crate) mod interner;
@@ -41,8 +43,8 @@ use arrow::compute::kernels::cmp::distinct;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use async_trait::async_trait;
 use call::{Arguments, Call, NewRows};
-use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::PhysicalExpr;
+use distinct::{Crossings, DistinctValues};
 use extremes::Extremes;
 use groups::Groups;
 use interner::{Interner, Numbered};
@@ -53,7 +55,7 @@ use millstream_types::row_key::{RowKeyEncoder, canonical_floats};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The operator.
 pub(crate) struct Aggregate {
@@ -69,6 +71,8 @@ pub(crate) struct Aggregate {
     groups: Groups,
     /// With retractions, by call: the values of a minimum or maximum.
     extremes: Vec<Option<Extremes>>,
+    /// Values of the calls with DISTINCT, by argument.
+    distinct: Vec<DistinctValues>,
     touched_keys: u64,
     dropped_rows: u64,
 }
@@ -104,7 +108,20 @@ impl Aggregate {
         let group = compile_all(group, &input.df_schema, context.state)?;
         let key_types: Vec<DataType> = group.iter().map(|expr| expr.data_type(&input.schema)).collect::<datafusion::common::Result<_>>()?;
         let rows = states.as_ref().map_or(&input.df_schema, |states| &states.rows);
-        let calls = aggregates.iter().map(|expr: &Expr| Call::new(expr, rows, rows.inner(), context.state)).collect::<Result<Vec<_>>>()?;
+        let mut calls = Vec::with_capacity(aggregates.len());
+        // Calls with DISTINCT by their argument, and its type.
+        let mut distinct_calls: Vec<(String, DataType, Vec<usize>)> = Vec::new();
+        for (place, expr) in aggregates.iter().enumerate() {
+            let argument = if states.is_some() { None } else { distinct::argument(expr, rows)? };
+            let plain = argument.is_some().then(|| distinct::plain(expr)).flatten();
+            if let Some((text, data_type)) = argument {
+                match distinct_calls.iter_mut().find(|(other, _, _)| *other == text) {
+                    Some((_, _, places)) => places.push(place),
+                    None => distinct_calls.push((text, data_type, vec![place])),
+                }
+            }
+            calls.push(Call::new(plain.as_ref().unwrap_or(expr), rows, rows.inner(), context.state)?);
+        }
         let mut state_types = Vec::new();
         let mut extremes = Vec::new();
         if *retracting {
@@ -137,6 +154,10 @@ impl Aggregate {
             emit: *emit,
             interner: Interner::new(&key_types)?,
             states_first: states.as_ref().map(|states| states.first),
+            distinct: distinct_calls
+                .into_iter()
+                .map(|(_, data_type, places)| DistinctValues::new(places, &key_types, &data_type, bucket.is_some()))
+                .collect::<Result<_>>()?,
             groups: Groups::new(&key_types, &state_types, bucket)?,
             extremes,
             touched_keys: 0,
@@ -189,7 +210,14 @@ impl Aggregate {
     }
 
     /// New states without retractions: old states and new rows through the accumulators. With `final_only` just the values.
-    fn merge(&self, touched: &Touched, old: &[ArrayRef], present: &[usize], final_only: bool) -> Result<Updated> {
+    fn merge(
+        &self,
+        touched: &Touched,
+        old: &[ArrayRef],
+        present: &[usize],
+        crossings: &[Option<Crossings>],
+        final_only: bool,
+    ) -> Result<Updated> {
         if touched.count == 0 {
             return Ok(Updated { states: vec![], values: None, alive: None });
         }
@@ -207,13 +235,15 @@ impl Aggregate {
         let parts: Vec<NewRows<'_>> = touched
             .parts
             .iter()
-            .map(|part| {
+            .enumerate()
+            .map(|(place, part)| {
                 let groups: Cow<'_, [usize]> = match &numbers {
                     Some(numbers) => part.groups.iter().map(|group| numbers[*group]).collect(),
                     None => part.groups.as_slice().into(),
                 };
                 reached = groups.iter().fold(reached, |reached, group| reached.max(group + 1));
-                NewRows { batch: &part.batch, groups, reached, states_first: self.states_first }
+                let masks = crossings.iter().map(|crossings| crossings.as_ref().map(|crossings| crossings.plus[place].clone())).collect();
+                NewRows { batch: &part.batch, groups, reached, states_first: self.states_first, masks }
             })
             .collect();
         let (mut states, mut values) = call::accumulate(&self.calls, &old, &known, &parts, touched.count, final_only)?;
@@ -226,7 +256,7 @@ impl Aggregate {
     }
 
     /// New states with retractions: old state plus inserted rows minus rows taken back.
-    fn add_up(&mut self, touched: &Touched, old: &[ArrayRef], rows: &[Option<u32>]) -> Result<Updated> {
+    fn add_up(&mut self, touched: &Touched, old: &[ArrayRef], rows: &[Option<u32>], crossings: &[Option<Crossings>]) -> Result<Updated> {
         let known = rows.iter().any(Option::is_some);
         let old = if known { additive::spread(old, rows)? } else { vec![] };
         let mut counts: Vec<i64> = match old.first() {
@@ -244,11 +274,14 @@ impl Aggregate {
             return Err(DataflowError::NegativeWeight { relation: String::new(), row, weight: counts[group] });
         }
         let (plus, minus) = (by_sign(&touched.parts, 1)?, by_sign(&touched.parts, -1)?);
-        let contributions = |parts: &[Part], call: &Call| -> Result<Option<Vec<ArrayRef>>> {
+        let contributions = |parts: &[Part], call: &Call, masks: Option<&[BooleanArray]>| -> Result<Option<Vec<ArrayRef>>> {
             if parts.is_empty() {
                 return Ok(None);
             }
-            let arguments = parts.iter().map(|part| Ok((call.arguments(&part.batch)?, part.groups.as_slice())));
+            let arguments = parts
+                .iter()
+                .enumerate()
+                .map(|(place, part)| Ok((call.arguments(&part.batch)?.masked(masks.map(|masks| &masks[place])), part.groups.as_slice())));
             let arguments = arguments.collect::<Result<Vec<(Arguments, &[usize])>>>()?;
             additive::contribution(call, &arguments, touched.count).map(Some)
         };
@@ -260,7 +293,12 @@ impl Aggregate {
                 states.push(extremes.update(call, &touched.keys, touched.count, &touched.parts)?);
                 continue;
             }
-            let (plus, minus) = (contributions(&plus, call)?, contributions(&minus, call)?);
+            let (plus, minus) = match &crossings[index] {
+                Some(Crossings { plus, minus }) => {
+                    (contributions(&touched.parts, call, Some(plus))?, contributions(&touched.parts, call, Some(minus))?)
+                }
+                None => (contributions(&plus, call, None)?, contributions(&minus, call, None)?),
+            };
             let old = old.get(index).copied();
             states.extend(additive::combine(call, old, plus.as_deref(), minus.as_deref(), touched.count)?);
         }
@@ -366,13 +404,14 @@ impl Aggregate {
         self.touched_keys += touched.count as u64;
 
         let old = if present.is_empty() { vec![] } else { self.groups.states(&old_slots)? };
+        let crossings = self.crossings(touched, buckets.as_deref())?;
         let all_closing = touched.count > 0 && (0..touched.count as u32).all(&closing);
         let updated = if self.retracting {
             let mut next = 0u32..;
             let rows: Vec<Option<u32>> = slots.iter().map(|slot| slot.and_then(|_| next.next())).collect();
-            self.add_up(touched, &old, &rows)?
+            self.add_up(touched, &old, &rows, &crossings)?
         } else {
-            self.merge(touched, &old, &present, all_closing)?
+            self.merge(touched, &old, &present, &crossings, all_closing)?
         };
         let alive = |group: u32| updated.alive.as_ref().is_none_or(|alive| alive.value(group as usize));
 
@@ -414,8 +453,22 @@ impl Aggregate {
             delta = self.closed_rows(&at_rest, touched, &updated, &now)?;
         }
         self.forget_values(&closed, touched, &closing)?;
+        self.distinct.iter_mut().for_each(|distinct| distinct.drop_passed(&floor));
         self.groups.forget(&closed)?;
         Ok(delta)
+    }
+
+    /// By call with DISTINCT: the rows at which its values come and go.
+    fn crossings(&mut self, touched: &Touched, buckets: Option<&[BucketKey]>) -> Result<Vec<Option<Crossings>>> {
+        let mut crossings = vec![None; self.calls.len()];
+        if touched.count > 0 {
+            for distinct in &mut self.distinct {
+                for (call, found) in distinct.update(&self.calls, &touched.keys, buckets, &touched.parts)? {
+                    crossings[call] = Some(found);
+                }
+            }
+        }
+        Ok(crossings)
     }
 
     /// Forgets the values of groups that close: those at rest and those of this epoch.
@@ -440,6 +493,11 @@ impl Aggregate {
 /// The name in checkpoints of the values of a call.
 fn values_of(call: usize) -> String {
     format!("values {call}")
+}
+
+/// The name in checkpoints of the distinct values of an argument.
+fn distinct_values_of(argument: usize) -> String {
+    format!("distinct values {argument}")
 }
 
 /// Rows of one sign, repeated by the size of their weight.
@@ -517,6 +575,9 @@ impl Operator for Aggregate {
             groups
                 .extend(extremes.as_ref().map(|extremes| Ok::<_, DataflowError>((values_of(index), extremes.checkpoint()?))).transpose()?);
         }
+        for (index, distinct) in self.distinct.iter().enumerate() {
+            groups.push((distinct_values_of(index), distinct.checkpoint()?));
+        }
         Ok(Some(Saved { format: FORMAT, groups, detail }))
     }
 
@@ -541,13 +602,21 @@ impl Operator for Aggregate {
             batches.iter().try_for_each(|batch| check_columns(extremes.schema(), batch, 0))?;
             extremes.restore(batches)?;
         }
+        for (index, distinct) in self.distinct.iter_mut().enumerate() {
+            for batch in saved.group(&distinct_values_of(index)) {
+                check_columns(distinct.schema(), batch, 0)?;
+                distinct.restore(batch, self.groups.bucket_keys(batch.columns())?.as_deref())?;
+            }
+        }
         Ok(())
     }
 
     fn stats(&self) -> StateStats {
         StateStats {
             rows: self.groups.len(),
-            bytes: self.groups.bytes() + self.extremes.iter().flatten().map(Extremes::bytes).sum::<usize>(),
+            bytes: self.groups.bytes()
+                + self.extremes.iter().flatten().map(Extremes::bytes).sum::<usize>()
+                + self.distinct.iter().map(DistinctValues::bytes).sum::<usize>(),
             touched_keys: self.touched_keys,
             dropped_rows: self.dropped_rows,
             ..StateStats::default()

@@ -56,7 +56,7 @@ impl PreAggregate {
         let mut reached = 0;
         let parts = batches.iter().zip(rows).map(|(batch, groups)| {
             reached = groups.iter().fold(reached, |reached, group| reached.max(group + 1));
-            NewRows { batch, groups: groups.into(), reached, states_first: None }
+            NewRows { batch, groups: groups.into(), reached, states_first: None, masks: vec![] }
         });
         let (states, _) = accumulate(&self.calls, &[], &[], &parts.collect::<Vec<_>>(), count, false)?;
         columns.extend(states);

@@ -520,7 +520,7 @@ fn in_order<'r>(changed: &mut Changed, rows: &'r Rows) -> Vec<NewRows<'r>> {
             }
             *group = *number;
         }
-        parts.push(NewRows { batch, groups: groups.into(), reached: next, states_first: None });
+        parts.push(NewRows { batch, groups: groups.into(), reached: next, states_first: None, masks: vec![] });
     }
     let mut order: Vec<usize> = (0..numbers.len()).collect();
     order.sort_unstable_by_key(|index| numbers[*index]);
