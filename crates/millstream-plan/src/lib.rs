@@ -25,6 +25,7 @@ pub mod graph;
 pub mod leaf;
 mod nodes;
 pub mod optimize;
+pub mod process;
 pub mod relation;
 pub mod translate;
 mod watermark;

@@ -18,6 +18,7 @@ use crate::error::{PlanError, Result};
 use crate::explain::{node_label, unbounded_nodes};
 use crate::graph::{Graph, Node, NodeId, Op, Properties, Strategy};
 use crate::nodes::fragment::Fragment;
+use crate::process::ProcessNode;
 use crate::relation::{Relation, RelationKind, Relations};
 use crate::{canonical, emit};
 use datafusion::common::DFSchemaRef;
@@ -179,6 +180,7 @@ impl<'a> Translator<'a> {
             LogicalPlan::Subquery(subquery) => self.translate(&subquery.subquery, demand),
             LogicalPlan::Distinct(Distinct::On(_)) => self.fallback(plan, "DISTINCT ON"),
             LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => self.fallback(plan, "now() changes with the clock"),
+            LogicalPlan::Extension(extension) if extension.node.as_any().is::<ProcessNode>() => self.process(extension).map(Part::Node),
             other => Err(PlanError::Unsupported {
                 what: format!("a {} node", other.display()),
                 remedy: "Continuous queries are SELECTs over streams, tables and views.".into(),
@@ -281,7 +283,7 @@ impl<'a> Translator<'a> {
     }
 
     /// The node with the column names of the query. A shared node may have got others.
-    fn with_names(&mut self, node: NodeId, wanted: &DFSchemaRef) -> Result<NodeId> {
+    pub(crate) fn with_names(&mut self, node: NodeId, wanted: &DFSchemaRef) -> Result<NodeId> {
         let found = self.get(node);
         let same = found.schema.fields().iter().zip(wanted.fields()).all(|(a, b)| a.name() == b.name());
         if same {

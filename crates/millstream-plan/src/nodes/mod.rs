@@ -8,6 +8,7 @@ mod keyed;
 mod map;
 mod ordered;
 mod panes;
+mod process;
 mod scan;
 mod session_window;
 mod top_n;
