@@ -68,6 +68,14 @@ pub enum PlanError {
         /// What to do about it.
         remedy: String,
     },
+    /// `state_ttl` where it would not do what it says.
+    #[error("state_ttl: {problem}")]
+    StateTtl {
+        /// Why not.
+        problem: String,
+        /// What to do about it.
+        remedy: String,
+    },
     /// An assumption about plans that does not hold: a bug.
     #[error("planning: {0}")]
     Internal(String),
@@ -120,7 +128,7 @@ impl Classified for PlanError {
                 Some("Group by a window of a stream whose event-time column has a WATERMARK, and select the window column.".into())
             }
             Self::FallbackRefused { .. } => Some("SET fallback = 'recompute' allows it; EXPLAIN INCREMENTAL shows its cost.".into()),
-            Self::Process { remedy, .. } if !remedy.is_empty() => Some(remedy.clone()),
+            Self::Process { remedy, .. } | Self::StateTtl { remedy, .. } if !remedy.is_empty() => Some(remedy.clone()),
             Self::Unsupported { remedy, .. } if !remedy.is_empty() => Some(remedy.clone()),
             _ => None,
         }

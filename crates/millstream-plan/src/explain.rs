@@ -180,6 +180,13 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
     let size = || if is_unbounded(graph, node) { "UNBOUNDED" } else { "as large as its input" };
     match &node.op {
         Op::Aggregate { group, .. } if group.is_empty() => Some("one row".into()),
+        Op::Aggregate { bucket, state_ttl_micros: Some(micros), .. } => {
+            let expiry = format!("removed when untouched for {} by the epoch clock, which changes the result", show_micros(*micros));
+            Some(match bucket {
+                Some(bucket) => format!("a row per group, {}, and {expiry}", bounded(&bucket.bound, bucket.column)),
+                None => format!("a row per group, {expiry}"),
+            })
+        }
         Op::Aggregate { bucket: Some(bucket), .. } => Some(format!("a row per group, {}", bounded(&bucket.bound, bucket.column))),
         Op::Aggregate { .. } => Some(format!("a row per group, {}", size())),
         Op::SessionWindow { bucket: Some(bucket), .. } => Some(format!("a row per session, {}", bounded(&bucket.bound, bucket.column))),
@@ -247,7 +254,7 @@ fn joined(kept: &str) -> String {
 /// Whether state grows as long as rows arrive. State over tables and views is as large as they are.
 fn is_unbounded(graph: &Graph, node: &Node) -> bool {
     let grows = match &node.op {
-        Op::Aggregate { group, bucket, .. } => !group.is_empty() && bucket.is_none(),
+        Op::Aggregate { group, bucket, state_ttl_micros, .. } => !group.is_empty() && bucket.is_none() && state_ttl_micros.is_none(),
         Op::SessionWindow { bucket, .. } => bucket.is_none(),
         Op::Process { key, state_ttl_micros, .. } => !key.is_empty() && state_ttl_micros.is_none(),
         Op::Join { .. } => return [0, 1].into_iter().any(|side| side_is_unbounded(graph, node, side)),
@@ -280,6 +287,10 @@ fn growing_inputs<'g>(graph: &'g Graph, nodes: &[NodeId]) -> Vec<&'g Node> {
         let input = graph.node(id);
         if matches!(input.op, Op::Input { .. }) && input.properties.append_only {
             found.push(input);
+        }
+        // What is above it is as large as the groups that are left.
+        if matches!(input.op, Op::Aggregate { state_ttl_micros: Some(_), .. }) {
+            continue;
         }
         open.extend(&input.inputs);
     }

@@ -195,6 +195,8 @@ pub enum Op {
         emit: Emit,
         /// How state is dropped.
         bucket: Option<Bucket>,
+        /// How long a group stays that nothing touches, by the epoch clock: its row is taken back then. The input is append-only.
+        state_ttl_micros: Option<i64>,
     },
     /// Aggregates the rows of one epoch by themselves: the group columns, then the state columns of each aggregate. Keeps nothing.
     PreAggregate {

@@ -27,6 +27,7 @@ mod nodes;
 pub mod optimize;
 pub mod process;
 pub mod relation;
+mod state_ttl;
 pub mod translate;
 mod watermark;
 

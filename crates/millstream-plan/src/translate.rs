@@ -20,13 +20,14 @@ use crate::graph::{Graph, Node, NodeId, Op, Properties, Strategy};
 use crate::nodes::fragment::Fragment;
 use crate::process::ProcessNode;
 use crate::relation::{Relation, RelationKind, Relations};
-use crate::{canonical, emit};
+use crate::{canonical, emit, state_ttl};
 use datafusion::common::DFSchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Distinct, LogicalPlan, TableScan};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
 /// The `EMIT` clause of a query.
@@ -60,6 +61,8 @@ pub struct PlanOptions {
     pub emit: EmitClause,
     /// What is allowed.
     pub fallback: Fallback,
+    /// How long a group stays that nothing touches, by the epoch clock.
+    pub state_ttl: Option<Duration>,
 }
 
 /// A planned query.
@@ -78,6 +81,7 @@ pub struct Planned {
 /// If the query contains what cannot be maintained, or asks for `EMIT ON WINDOW CLOSE` where no watermark reaches the output.
 pub fn plan(plan: &LogicalPlan, relations: &dyn Relations, state: &SessionState, options: &PlanOptions) -> Result<Planned> {
     let mut translator = Translator::new(relations, state);
+    translator.state_ttl_micros = state_ttl::micros(options)?;
     let output = match options.emit {
         EmitClause::OnWindowClose => emit::on_window_close(&mut translator, plan)?,
         EmitClause::None | EmitClause::Changes | EmitClause::Periodic => {
@@ -87,6 +91,9 @@ pub fn plan(plan: &LogicalPlan, relations: &dyn Relations, state: &SessionState,
     };
     let output = translator.with_names(output, plan.schema())?;
     let graph = translator.finish(output);
+    if options.state_ttl.is_some() {
+        state_ttl::check(&graph)?;
+    }
     if options.fallback == Fallback::Error {
         refuse_recompute(&graph)?;
     }
@@ -134,6 +141,8 @@ pub(crate) struct Translator<'a> {
     by_fingerprint: HashMap<u64, NodeId>,
     /// Names of the recursive queries around the current node.
     pub(crate) recursions: Vec<String>,
+    /// How long groups stay that nothing touches.
+    pub(crate) state_ttl_micros: Option<i64>,
 }
 
 /// What a new node is, except for what follows from it.
@@ -150,7 +159,7 @@ pub(crate) struct NewNode {
 
 impl<'a> Translator<'a> {
     pub(crate) fn new(relations: &'a dyn Relations, state: &'a SessionState) -> Self {
-        Self { relations, state, nodes: vec![], by_fingerprint: HashMap::new(), recursions: vec![] }
+        Self { relations, state, nodes: vec![], by_fingerprint: HashMap::new(), recursions: vec![], state_ttl_micros: None }
     }
 
     /// Translates a plan. With a `demand`, rows should come out when the bound of that output column has passed them, as far as the

@@ -48,3 +48,8 @@ pub use millstream_engine::{
     Trigger,
 };
 pub use millstream_types::{Clock, Delta, DeltaBatch, Epoch, EventTime, ManualClock, Weights};
+
+/// Compiles and runs the Rust of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/embedding.md")]
+struct Guide;

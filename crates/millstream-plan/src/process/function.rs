@@ -166,7 +166,11 @@ impl Arguments {
 
     /// `name => value` pairs.
     pub(crate) fn describe(&self) -> String {
-        self.values.iter().map(|(name, value)| format!("{name} => {value}")).collect::<Vec<_>>().join(", ")
+        let written = |(name, value): (&String, &ScalarValue)| match value.try_as_str().flatten() {
+            Some(text) => format!("{name} => '{}'", text.replace('\'', "''")),
+            None => format!("{name} => {value}"),
+        };
+        self.values.iter().map(written).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -21,6 +21,8 @@
 
 mod rows;
 mod states;
+#[cfg(test)]
+mod tests;
 
 use crate::columns::{describe_row, make_batch};
 use crate::error::{DataflowError, Result};
@@ -165,18 +167,13 @@ impl Process {
         let with_rows: BTreeSet<u32> = calls.work.iter().filter_map(|work| work.slot).collect();
         let slots: Vec<u32> = self.states.pop_due(now).into_iter().filter(|slot| !with_rows.contains(slot)).collect();
         self.touched_keys += slots.len() as u64;
-        calls.work.extend(self.states.read(&slots)?);
-        let mut due: Vec<usize> = (0..calls.work.len()).filter(|index| self.is_due(&calls.work[*index], now)).collect();
-        if due.is_empty() {
-            return Ok(());
-        }
-        let rows = due.iter().map(|index| calls.work[*index].key.iter());
-        let keys = rows_to_batch(&self.key_schema, rows, due.len())?;
-        if let Some(keys) = self.sorter.encode_keys(keys.columns())? {
-            let mut order: Vec<usize> = (0..due.len()).collect();
-            order.sort_unstable_by(|a, b| keys.row(*a).cmp(&keys.row(*b)));
-            due = order.into_iter().map(|place| due[place]).collect();
-        }
+        // Their slots say nothing about the order of keys, and a restart gives them others.
+        let mut read: Vec<Option<Work>> = self.states.read(&slots)?.into_iter().map(Some).collect();
+        let order = self.key_order(read.iter().flatten())?;
+        calls.work.extend(order.into_iter().filter_map(|place| read[place].take()));
+        let due: Vec<usize> = (0..calls.work.len()).filter(|index| self.is_due(&calls.work[*index], now)).collect();
+        let order = self.key_order(due.iter().map(|index| &calls.work[*index]))?;
+        let due: Vec<usize> = order.into_iter().map(|place| due[place]).collect();
         for index in due {
             // Timers that a call sets again are for a later epoch.
             let (event, clock) = self.due_timers(&calls.work[index], now);
@@ -196,6 +193,17 @@ impl Process {
             }
         }
         Ok(())
+    }
+
+    /// The places of keys in the order of their values.
+    fn key_order<'w>(&self, work: impl Iterator<Item = &'w Work> + Clone) -> Result<Vec<usize>> {
+        let count = work.clone().count();
+        let mut order: Vec<usize> = (0..count).collect();
+        let keys = rows_to_batch(&self.key_schema, work.map(|work| work.key.iter()), count)?;
+        if let Some(keys) = self.sorter.encode_keys(keys.columns())? {
+            order.sort_unstable_by(|a, b| keys.row(*a).cmp(&keys.row(*b)));
+        }
+        Ok(order)
     }
 
     fn due_timers(&self, work: &Work, now: &Moment) -> (Option<EventTime>, Option<EventTime>) {
