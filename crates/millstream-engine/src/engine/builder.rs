@@ -170,7 +170,7 @@ impl EngineBuilder {
         for (name, function) in self.stateful_functions {
             functions.register(&name, function)?;
         }
-        let base = base_state(&epoch_clock, self.adopted.as_ref(), functions)?;
+        let base = base_state(&epoch_clock, self.adopted.as_ref(), functions.clone())?;
         let adopted = match &self.adopted {
             Some(context) => adopted_tables(context).await?,
             None => Vec::new(),
@@ -192,6 +192,7 @@ impl EngineBuilder {
             dead_letters: RwLock::new(DeadLetters::new(durability.as_ref().map(|durability| durability.dir.dead_letters()))),
             clock: self.clock,
             base,
+            stateful_functions: functions,
             epoch_clock,
             pushers: RwLock::default(),
             committed: watch::channel(Committed::default()).0,
