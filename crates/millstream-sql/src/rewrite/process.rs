@@ -1,7 +1,8 @@
 //! PROCESS: a stateful function over a relation, key by key.
 //!
 //! ```sql
-//! FROM PROCESS(running_total, TABLE orders PARTITION BY customer ORDER BY ts, step => 2, initial => TABLE t, state_ttl => INTERVAL '1 hour')
+//! FROM PROCESS(running_total, TABLE orders PARTITION BY customer ORDER BY ts, step => 2,
+//!              initial => TABLE t, state_ttl => INTERVAL '1 hour')
 //! -- becomes
 //! FROM TABLE(__process('running_total', partitioned((SELECT * FROM orders), customer ORDER BY ts), step => 2,
 //!                      initial => (SELECT * FROM t), state_ttl => 3600000000)) AS running_total
