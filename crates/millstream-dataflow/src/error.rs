@@ -151,7 +151,7 @@ impl Classified for DataflowError {
             Self::StateMismatch { .. } => {
                 Some("The query or the engine's state format has changed since the checkpoint; rebuild the query from its inputs.".into())
             }
-            Self::Function { .. } => Some("The function refuses the key's rows or state; the epoch is run again when the query is resumed.".into()),
+            Self::Function { .. } => Some("Nothing of the epoch is kept. It is run again with the same rows after a restart, or when the query is resumed.".into()),
             Self::Expression { .. } | Self::Internal { .. } => None,
         }
     }

@@ -167,6 +167,10 @@ fn connector_message(owner: &str, source: &ConnectorError) -> String {
 
 /// An error of ours that went through DataFusion's planner.
 fn own_error(error: DataFusionError) -> std::result::Result<PlanError, DataFusionError> {
+    // Others keep what is wrapped around them: it has their place.
+    if !matches!(error.find_root(), DataFusionError::External(inner) if inner.is::<PlanError>()) {
+        return Err(error);
+    }
     match error {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => own_error(*inner),
         DataFusionError::External(inner) => inner.downcast::<PlanError>().map(|own| *own).map_err(DataFusionError::External),

@@ -2,7 +2,7 @@
 
 use super::function::{Arguments, Declaration, StatefulFunction};
 use crate::error::{PlanError, Result};
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::logical_expr::{Expr, ExprSchemable, Extension, LogicalPlan, SortExpr, UserDefinedLogicalNodeCore};
@@ -32,10 +32,17 @@ impl fmt::Debug for ProcessCall {
 }
 
 impl ProcessCall {
-    /// A text that is equal for calls that keep and return the same.
+    /// A text that is equal for calls that keep and return the same, and stable across runs.
     pub(crate) fn canonical(&self) -> String {
-        let Self { name, arguments, declaration, .. } = self;
-        format!("{name}({}) {declaration:?}", arguments.describe())
+        // Metadata of fields is no part of it: its order is another in every process.
+        let columns = |schema: &SchemaRef| {
+            let column = |field: &FieldRef| format!("{} {} {}", field.name(), field.data_type(), field.is_nullable());
+            schema.fields().iter().map(column).collect::<Vec<_>>().join(", ")
+        };
+        let Declaration { state, output, event_timer, clock_timer } = &self.declaration;
+        let (state, output) = (columns(state), columns(output));
+        let Self { name, arguments, .. } = self;
+        format!("{name}({}) state ({state}) output ({output}) timers {event_timer} {clock_timer}", arguments.describe())
     }
 
     /// Function and arguments as SQL writes them.
