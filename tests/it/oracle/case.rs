@@ -93,7 +93,7 @@ impl Case {
             instance.rows(&statement).await.map_err(|error| refused(index, 0, format!("{error}\n{statement}")))?;
             running.push(index);
             // Groups that nothing touches for so long do not occur, so the same rows must come out.
-            let statement = format!("CREATE MATERIALIZED VIEW t{index} WITH (state_ttl = '10000 days') AS {}", query.sql);
+            let statement = format!("CREATE MATERIALIZED VIEW lasting{index} WITH (state_ttl = '10000 days') AS {}", query.sql);
             match instance.rows(&statement).await {
                 Ok(_) => lasting.push(index),
                 Err(error) if error.to_string().starts_with("state_ttl") => {}
@@ -132,7 +132,7 @@ impl Case {
                     return Err(refused(index, number, text));
                 }
                 if lasting.contains(&index) {
-                    let view = format!("SELECT * FROM t{index}");
+                    let view = format!("SELECT * FROM lasting{index}");
                     let found = instance.rows(&view).await.map_err(|error| refused(index, number, error.to_string()))?;
                     let found = compare::cells(&found);
                     if !compare::same(&expected, &found) {
