@@ -3,6 +3,7 @@
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use millstream_plan::error::PlanError;
+use millstream_plan::process::FunctionError;
 use millstream_types::{Classified, ErrorKind};
 use thiserror::Error;
 
@@ -30,6 +31,18 @@ pub enum DataflowError {
         operator: String,
         /// What went wrong.
         source: Box<DataFusionError>,
+    },
+    /// A stateful function failed.
+    #[error("stateful function \"{function}\" failed{}: {source}", for_key(.key))]
+    Function {
+        /// The operator.
+        operator: String,
+        /// The function.
+        function: String,
+        /// The key, as `column = value` pairs; empty without PARTITION BY.
+        key: String,
+        /// What the function says.
+        source: FunctionError,
     },
     /// The memory pool has no room for an operator's state.
     #[error("operator \"{operator}\" needs {bytes} bytes of state, which exceeds the memory limit")]
@@ -77,6 +90,7 @@ impl DataflowError {
         match &mut self {
             Self::NegativeWeight { relation: operator, .. }
             | Self::Expression { operator, .. }
+            | Self::Function { operator, .. }
             | Self::Memory { operator, .. }
             | Self::StateMismatch { operator, .. }
             | Self::Internal { operator, .. } => {
@@ -110,7 +124,7 @@ impl From<PlanError> for DataflowError {
 impl Classified for DataflowError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::NegativeWeight { .. } => ErrorKind::Data,
+            Self::NegativeWeight { .. } | Self::Function { .. } => ErrorKind::Data,
             Self::Expression { source, .. } => match source.find_root() {
                 DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => ErrorKind::Data,
                 DataFusionError::ResourcesExhausted(_) | DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) => {
@@ -137,9 +151,14 @@ impl Classified for DataflowError {
             Self::StateMismatch { .. } => {
                 Some("The query or the engine's state format has changed since the checkpoint; rebuild the query from its inputs.".into())
             }
+            Self::Function { .. } => Some("Nothing of the epoch is kept. It is run again with the same rows after a restart, or when the query is resumed.".into()),
             Self::Expression { .. } | Self::Internal { .. } => None,
         }
     }
+}
+
+fn for_key(key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!(" for {key}") }
 }
 
 /// DataFusion appends a back trace and advice for its own developers to some messages.

@@ -16,6 +16,7 @@ mod bucket;
 mod chains;
 mod columns;
 mod dataflow;
+mod deadlines;
 mod divide;
 mod error;
 mod key_index;

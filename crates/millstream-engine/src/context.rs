@@ -14,6 +14,7 @@ use millstream_plan::compile::CheckedArithmetic;
 use millstream_plan::functions::{EpochClock, all_aggregate_functions, all_scalar_functions, all_window_functions};
 use millstream_plan::multisets::Multisets;
 use millstream_plan::optimize::mended_rules;
+use millstream_plan::process::{ProcessPlanner, StatefulFunctions};
 use std::sync::Arc;
 
 /// `TIMESTAMP` is microseconds, everywhere; `TIMESTAMP(0|3|6|9)` are exact.
@@ -70,7 +71,7 @@ pub async fn adopted_tables(context: &SessionContext) -> Result<Vec<Object>> {
 ///
 /// # Errors
 /// When a function cannot be registered.
-pub fn base_state(epoch_clock: &Arc<EpochClock>, adopted: Option<&SessionContext>) -> Result<SessionState> {
+pub fn base_state(epoch_clock: &Arc<EpochClock>, adopted: Option<&SessionContext>, functions: StatefulFunctions) -> Result<SessionState> {
     let mut options = ConfigOptions::default();
     options.sql_parser.parse_float_as_decimal = true;
     options.sql_parser.collect_spans = true;
@@ -82,6 +83,7 @@ pub fn base_state(epoch_clock: &Arc<EpochClock>, adopted: Option<&SessionContext
         .with_config(config)
         .with_default_features()
         .with_type_planner(Arc::new(MicrosecondTimestamps))
+        .with_relation_planners(vec![Arc::new(ProcessPlanner::new(functions))])
         .with_physical_optimizer_rule(Arc::new(CheckedArithmetic))
         .build();
     let rules = mended_rules(state.optimizers());

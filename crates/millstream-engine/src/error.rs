@@ -95,6 +95,10 @@ impl EngineError {
 
     /// DataFusion's error about a query: with its place, where it is the query that is wrong.
     pub(crate) fn in_query(error: DataFusionError, query: &sqlparser::ast::Query) -> Self {
+        let error = match own_error(error) {
+            Ok(own) => return own.into(),
+            Err(error) => error,
+        };
         match SqlError::is_planner_error(&error) {
             true => SqlError::from_planner(&error, Some(query)).into(),
             false => Self::DataFusion(Arc::new(error)),
@@ -163,6 +167,19 @@ impl EngineError {
 fn connector_message(owner: &str, source: &ConnectorError) -> String {
     let message = source.to_string();
     if message.contains(owner) { message } else { format!("{owner}: {message}") }
+}
+
+/// An error of ours that went through DataFusion's planner.
+fn own_error(error: DataFusionError) -> std::result::Result<PlanError, DataFusionError> {
+    // Others keep what is wrapped around them: it has their place.
+    if !matches!(error.find_root(), DataFusionError::External(inner) if inner.is::<PlanError>()) {
+        return Err(error);
+    }
+    match error {
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => own_error(*inner),
+        DataFusionError::External(inner) => inner.downcast::<PlanError>().map(|own| *own).map_err(DataFusionError::External),
+        other => Err(other),
+    }
 }
 
 /// DataFusion's message without its decorations.

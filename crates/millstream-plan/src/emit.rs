@@ -99,6 +99,7 @@ pub(crate) fn is_final(translator: &Translator, node: NodeId, column: usize) -> 
         Op::Aggregate { .. }
         | Op::Input { .. }
         | Op::PreAggregate { .. }
+        | Op::Process { .. }
         | Op::Recompute { .. }
         | Op::SessionWindow { .. }
         | Op::TouchedKeys { .. } => false,

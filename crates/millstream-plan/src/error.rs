@@ -68,6 +68,24 @@ pub enum PlanError {
         /// What to write instead.
         remedy: String,
     },
+    /// A PROCESS that cannot be carried out.
+    #[error("stateful function \"{function}\": {problem}")]
+    Process {
+        /// The function.
+        function: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// `state_ttl` where it would not do what it says.
+    #[error("state_ttl: {problem}")]
+    StateTtl {
+        /// Why not.
+        problem: String,
+        /// What to do about it.
+        remedy: String,
+    },
     /// An assumption about plans that does not hold: a bug.
     #[error("planning: {0}")]
     Internal(String),
@@ -120,6 +138,7 @@ impl Classified for PlanError {
                 Some("Group by a window of a stream whose event-time column has a WATERMARK, and select the window column.".into())
             }
             Self::FallbackRefused { .. } => Some("SET fallback = 'recompute' allows it; EXPLAIN INCREMENTAL shows its cost.".into()),
+            Self::Process { remedy, .. } | Self::StateTtl { remedy, .. } if !remedy.is_empty() => Some(remedy.clone()),
             Self::Unsupported { remedy, .. } | Self::Lookup { remedy, .. } if !remedy.is_empty() => Some(remedy.clone()),
             _ => None,
         }

@@ -11,6 +11,7 @@
 
 use crate::bound::Bound;
 use crate::graph::{Emit, Graph, Keep, Node, NodeId, Op, Ranking, Strategy};
+use crate::process::ProcessResult;
 use arrow::datatypes::IntervalMonthDayNano;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, ScalarValue};
@@ -99,10 +100,23 @@ fn details(node: &Node, inputs: &[&Node]) -> String {
             if aggregates.is_empty() { by } else { format!("{by}: {}", list(aggregates, ", ")) }
         }
         Op::SessionWindow { key, time, gap_micros, aggregates, .. } => {
-            let gap = show_literal(&ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, 0, gap_micros * 1_000))));
+            let gap = show_micros(*gap_micros);
             let by = if key.is_empty() { "all rows".to_string() } else { format!("by {}", list(key, ", ")) };
             let sessions = format!("{by}, sessions of {} with a gap of {gap}", show(time));
             if aggregates.is_empty() { sessions } else { format!("{sessions}: {}", list(aggregates, ", ")) }
+        }
+        Op::Process { call, key, order, result, .. } => {
+            let mut text = call.describe();
+            if !key.is_empty() {
+                let _ = write!(text, " by {}", list(key, ", "));
+            }
+            if !order.is_empty() {
+                let _ = write!(text, " in the order of {}", order.iter().map(show_sort_key).collect::<Vec<_>>().join(", "));
+            }
+            if *result == ProcessResult::State {
+                text.push_str(", its state");
+            }
+            text
         }
         Op::StaticJoin { join_type, on, filter, null_aware, .. } | Op::Join { join_type, on, filter, null_aware, .. } => {
             let mut parts = vec![if *null_aware { "NOT IN".to_string() } else { join_type.to_string() }];
@@ -185,12 +199,28 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
             let values = values(aggregates, *retracting);
             Some(if values.is_empty() { "one row".into() } else { format!("one row{values}, {}", size()) })
         }
+        Op::Aggregate { bucket, state_ttl_micros: Some(micros), .. } => {
+            let expiry = format!("removed when untouched for {} by the epoch clock, which changes the result", show_micros(*micros));
+            Some(match bucket {
+                Some(bucket) => format!("a row per group, {}, and {expiry}", bounded(&bucket.bound, bucket.column)),
+                None => format!("a row per group, {expiry}"),
+            })
+        }
         Op::Aggregate { aggregates, retracting, bucket, .. } => {
             let size = bucket.as_ref().map_or_else(|| size().to_string(), |bucket| bounded(&bucket.bound, bucket.column));
             Some(format!("a row per group{}, {size}", values(aggregates, *retracting)))
         }
         Op::SessionWindow { bucket: Some(bucket), .. } => Some(format!("a row per session, {}", bounded(&bucket.bound, bucket.column))),
         Op::SessionWindow { .. } => Some(format!("a row per session, {}", size())),
+        Op::Process { call, key, state_ttl_micros, .. } => {
+            let columns: Vec<&str> = call.declaration.state().fields().iter().map(|field| field.name().as_str()).collect();
+            let row = format!("a row ({}){}", columns.join(", "), if key.is_empty() { "" } else { " per key" });
+            Some(match state_ttl_micros {
+                Some(micros) => format!("{row}, removed when untouched for {} by the epoch clock", show_micros(*micros)),
+                None if key.is_empty() => row,
+                None => format!("{row}, {}", if is_unbounded(graph, node) { "UNBOUNDED unless the function removes it" } else { size() }),
+            })
+        }
         Op::StaticJoin { .. } => Some("the input at rest".into()),
         Op::Join { lookup: true, .. } => Some("right rows by key, as large as its input".into()),
         Op::Join { keep, shared, .. } => {
@@ -258,10 +288,12 @@ fn joined(kept: &str) -> String {
 /// Whether state grows as long as rows arrive. State over tables and views is as large as they are.
 fn is_unbounded(graph: &Graph, node: &Node) -> bool {
     let grows = match &node.op {
-        Op::Aggregate { group, aggregates, retracting, bucket, .. } => {
-            bucket.is_none() && (!group.is_empty() || !values(aggregates, *retracting).is_empty())
+        Op::Aggregate { group, aggregates, retracting, bucket, state_ttl_micros, .. } => {
+            let grows = !group.is_empty() || !values(aggregates, *retracting).is_empty();
+            grows && bucket.is_none() && state_ttl_micros.is_none()
         }
         Op::SessionWindow { bucket, .. } => bucket.is_none(),
+        Op::Process { key, state_ttl_micros, .. } => !key.is_empty() && state_ttl_micros.is_none(),
         // As large as what rows are looked up in.
         Op::Join { lookup: true, .. } => false,
         Op::Join { .. } => return [0, 1].into_iter().any(|side| side_is_unbounded(graph, node, side)),
@@ -294,6 +326,10 @@ fn growing_inputs<'g>(graph: &'g Graph, nodes: &[NodeId]) -> Vec<&'g Node> {
         let input = graph.node(id);
         if matches!(input.op, Op::Input { .. }) && input.properties.append_only {
             found.push(input);
+        }
+        // What is above it is as large as the groups that are left.
+        if matches!(input.op, Op::Aggregate { state_ttl_micros: Some(_), .. }) {
+            continue;
         }
         open.extend(&input.inputs);
     }
@@ -333,6 +369,9 @@ fn unbounded_sentence(graph: &Graph, node: &Node) -> String {
         }
         Op::TopN { .. } => {
             format!("{} keeps rows of each partition forever.{}", node_label(node), remedies(&node.inputs, partition_remedy))
+        }
+        Op::Process { .. } => {
+            format!("{} keeps a row per key until the function removes it. state_ttl => INTERVAL '..' would bound it.", node_label(node))
         }
         Op::SessionWindow { .. } => {
             format!("{} keeps a row per session forever.{}", node_label(node), remedies(&node.inputs, session_remedy))
@@ -432,6 +471,10 @@ fn show(expr: &Expr) -> String {
         Err(_) => expr.to_string(),
     };
     short(&text.replace("count(1)", "count(*)"))
+}
+
+fn show_micros(micros: i64) -> String {
+    show_literal(&ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, 0, micros.saturating_mul(1_000)))))
 }
 
 fn show_literal(value: &ScalarValue) -> String {

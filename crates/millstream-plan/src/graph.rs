@@ -5,6 +5,7 @@
 //! the `DFSchema` of the node's input, and are compiled once when operators are built.
 
 use crate::bound::Bound;
+use crate::process::{ProcessCall, ProcessResult};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DFSchemaRef;
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, SortExpr};
@@ -208,6 +209,8 @@ pub enum Op {
         emit: Emit,
         /// How state is dropped.
         bucket: Option<Bucket>,
+        /// How long a group stays that nothing touches, by the epoch clock: its row is taken back then. The input is append-only.
+        state_ttl_micros: Option<i64>,
     },
     /// Aggregates the rows of one epoch by themselves: the group columns, then the state columns of each aggregate. Keeps nothing.
     PreAggregate {
@@ -231,6 +234,22 @@ pub enum Op {
         emit: Emit,
         /// How state is dropped: by `window_end`, whose bound is that of the time.
         bucket: Option<Bucket>,
+    },
+    /// PROCESS: a stateful function, key by key. Input 0 is append-only; input 1, if there is one, is [`Op::Constant`]: state to begin
+    /// with, the key columns before the columns of the state. Output: the key columns, then those of the rows or of the state.
+    Process {
+        /// The function, its arguments, its columns.
+        call: ProcessCall,
+        /// What rows are apart by, over the input; none: all rows are of one key.
+        key: Vec<Expr>,
+        /// The order in which a call gets its rows, over the input.
+        order: Vec<SortExpr>,
+        /// The bound that timers in event time wait for.
+        event_time: Option<Arc<Bound>>,
+        /// How long a key stays that nothing touches, by the epoch clock.
+        state_ttl_micros: Option<i64>,
+        /// What comes out. The state of keys is a changelog, rows are append-only.
+        result: ProcessResult,
     },
     /// Join of a changing left input (0) with a right input (1) that is [`Op::Constant`].
     /// Linear: Inner, Left, LeftSemi, LeftAnti, LeftMark; a plan with the constant on the left is mirrored by the planner
@@ -328,6 +347,7 @@ impl Op {
             Op::Aggregate { .. } => "Aggregate",
             Op::PreAggregate { .. } => "PreAggregate",
             Op::SessionWindow { .. } => "SessionWindow",
+            Op::Process { .. } => "Process",
             Op::StaticJoin { .. } => "StaticJoin",
             Op::Join { lookup: false, .. } => "Join",
             Op::Join { lookup: true, .. } => "LookupJoin",

@@ -27,7 +27,9 @@ pub mod multisets;
 mod nodes;
 mod one_row_queries;
 pub mod optimize;
+pub mod process;
 pub mod relation;
+mod state_ttl;
 pub mod translate;
 mod watermark;
 

@@ -18,14 +18,16 @@ use crate::error::{PlanError, Result};
 use crate::explain::{node_label, unbounded_nodes};
 use crate::graph::{Graph, Node, NodeId, Op, Properties, Strategy};
 use crate::nodes::fragment::Fragment;
+use crate::process::ProcessNode;
 use crate::relation::{Relation, RelationKind, Relations};
-use crate::{canonical, emit};
+use crate::{canonical, emit, state_ttl};
 use datafusion::common::DFSchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Distinct, LogicalPlan, TableScan};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
 /// The `EMIT` clause of a query.
@@ -59,6 +61,8 @@ pub struct PlanOptions {
     pub emit: EmitClause,
     /// What is allowed.
     pub fallback: Fallback,
+    /// How long a group stays that nothing touches, by the epoch clock.
+    pub state_ttl: Option<Duration>,
 }
 
 /// A planned query.
@@ -77,6 +81,7 @@ pub struct Planned {
 /// If the query contains what cannot be maintained, or asks for `EMIT ON WINDOW CLOSE` where no watermark reaches the output.
 pub fn plan(plan: &LogicalPlan, relations: &dyn Relations, state: &SessionState, options: &PlanOptions) -> Result<Planned> {
     let mut translator = Translator::new(relations, state);
+    translator.state_ttl_micros = state_ttl::micros(options)?;
     let output = match options.emit {
         EmitClause::OnWindowClose => emit::on_window_close(&mut translator, plan)?,
         EmitClause::None | EmitClause::Changes | EmitClause::Periodic => {
@@ -86,6 +91,9 @@ pub fn plan(plan: &LogicalPlan, relations: &dyn Relations, state: &SessionState,
     };
     let output = translator.with_names(output, plan.schema())?;
     let graph = translator.finish(output);
+    if options.state_ttl.is_some() {
+        state_ttl::check(&graph)?;
+    }
     if options.fallback == Fallback::Error {
         refuse_recompute(&graph)?;
     }
@@ -135,6 +143,8 @@ pub(crate) struct Translator<'a> {
     pub(crate) recursions: Vec<String>,
     /// The current node is part of what a lookup as of the epoch before reads.
     pub(crate) looking_up: bool,
+    /// How long groups stay that nothing touches.
+    pub(crate) state_ttl_micros: Option<i64>,
 }
 
 /// What a new node is, except for what follows from it.
@@ -151,7 +161,8 @@ pub(crate) struct NewNode {
 
 impl<'a> Translator<'a> {
     pub(crate) fn new(relations: &'a dyn Relations, state: &'a SessionState) -> Self {
-        Self { relations, state, nodes: vec![], by_fingerprint: HashMap::new(), recursions: vec![], looking_up: false }
+        let (nodes, by_fingerprint, recursions) = (vec![], HashMap::new(), vec![]);
+        Self { relations, state, nodes, by_fingerprint, recursions, looking_up: false, state_ttl_micros: None }
     }
 
     /// Translates a plan. With a `demand`, rows should come out when the bound of that output column has passed them, as far as the
@@ -181,6 +192,7 @@ impl<'a> Translator<'a> {
             LogicalPlan::Subquery(subquery) => self.translate(&subquery.subquery, demand),
             LogicalPlan::Distinct(Distinct::On(_)) => self.fallback(plan, "DISTINCT ON"),
             LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => self.fallback(plan, "now() changes with the clock"),
+            LogicalPlan::Extension(extension) if extension.node.as_any().is::<ProcessNode>() => self.process(extension).map(Part::Node),
             other => Err(PlanError::Unsupported {
                 what: format!("a {} node", other.display()),
                 remedy: "Continuous queries are SELECTs over streams, tables and views.".into(),
@@ -283,7 +295,7 @@ impl<'a> Translator<'a> {
     }
 
     /// The node with the column names of the query. A shared node may have got others.
-    fn with_names(&mut self, node: NodeId, wanted: &DFSchemaRef) -> Result<NodeId> {
+    pub(crate) fn with_names(&mut self, node: NodeId, wanted: &DFSchemaRef) -> Result<NodeId> {
         let found = self.get(node);
         let same = found.schema.fields().iter().zip(wanted.fields()).all(|(a, b)| a.name() == b.name());
         if same {

@@ -6,7 +6,8 @@
 //! - `EMIT`, `WATERMARK`, `PARTITIONED` and `PRIMARY` are never taken as an alias without `AS`, so that a clause that
 //!   follows a query is not eaten by it;
 //! - a table may carry a version, `FOR SYSTEM_TIME AS OF`;
-//! - `TABLE x` and `x PARTITION BY k` are accepted where an argument stands, as SQL:2016 table functions write them;
+//! - `TABLE x`, `x PARTITION BY k` and `TABLE x PARTITION BY k ORDER BY o` are accepted where an argument stands, as SQL:2016 table
+//!   functions write them;
 //! - `a IS NOT DISTINCT FROM b AND c` binds as the standard says. sqlparser takes `b AND c` as the right operand.
 //!
 //! Everything the generic dialect declares is delegated by hand: a method forgotten here falls back to the
@@ -15,7 +16,8 @@
 use std::any::TypeId;
 
 use sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
+    ObjectNamePart, OrderByExpr,
 };
 use sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 use sqlparser::keywords::Keyword;
@@ -94,11 +96,11 @@ impl Dialect for MillstreamDialect {
         match &parser.peek_nth_token_ref(1).token {
             Token::Word(_) => {
                 parser.advance_token();
-                Some(parser.parse_object_name(false).map(relation_argument))
+                Some(parser.parse_object_name(false).map(relation_argument).and_then(|relation| ordered_argument(parser, relation)))
             }
             Token::LParen => {
                 parser.advance_token();
-                Some(parser.parse_prefix())
+                Some(parser.parse_prefix().and_then(|relation| ordered_argument(parser, relation)))
             }
             _ => None,
         }
@@ -212,7 +214,17 @@ fn relation_argument(name: ObjectName) -> Expr {
     }
 }
 
-/// Parses `PARTITION BY key | (key, ...)` after `relation` into the call `partitioned(relation, key, ...)`.
+/// `TABLE relation ORDER BY ..` without a key.
+fn ordered_argument(parser: &mut Parser, relation: Expr) -> Result<Expr, ParserError> {
+    if !parser.peek_keyword(Keyword::ORDER) {
+        return Ok(relation);
+    }
+    let order = parse_argument_order(parser)?;
+    Ok(partitioned_argument(&relation, vec![], order))
+}
+
+/// Parses `PARTITION BY key | (key, ...) [ORDER BY key | (key, ...)]` after `relation` into the call
+/// `partitioned(relation, key, ... ORDER BY key, ...)`.
 fn parse_partitioned_argument(parser: &mut Parser, relation: &Expr) -> Result<Expr, ParserError> {
     parser.expect_keywords(&[Keyword::PARTITION, Keyword::BY])?;
     let keys = match parser.parse_expr()? {
@@ -220,17 +232,37 @@ fn parse_partitioned_argument(parser: &mut Parser, relation: &Expr) -> Result<Ex
         Expr::Nested(key) => vec![*key],
         key => vec![key],
     };
+    let order = parse_argument_order(parser)?;
+    Ok(partitioned_argument(relation, keys, order))
+}
+
+/// Parses `ORDER BY key | (key, ...)`, if it stands there. Several keys stand in parentheses, since a comma ends the argument.
+fn parse_argument_order(parser: &mut Parser) -> Result<Vec<OrderByExpr>, ParserError> {
+    if !parser.parse_keywords(&[Keyword::ORDER, Keyword::BY]) {
+        return Ok(vec![]);
+    }
+    if !parser.consume_token(&Token::LParen) {
+        return Ok(vec![parser.parse_order_by_expr()?]);
+    }
+    let keys = parser.parse_comma_separated(Parser::parse_order_by_expr)?;
+    parser.expect_token(&Token::RParen)?;
+    Ok(keys)
+}
+
+/// The call `partitioned(relation, key, ... ORDER BY key, ...)`.
+fn partitioned_argument(relation: &Expr, keys: Vec<Expr>, order: Vec<OrderByExpr>) -> Expr {
+    let clauses = if order.is_empty() { vec![] } else { vec![FunctionArgumentClause::OrderBy(order)] };
     let args = std::iter::once(relation.clone()).chain(keys).map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
-    Ok(Expr::Function(Function {
+    Expr::Function(Function {
         name: Ident::new(PARTITIONED_ARGUMENT).into(),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses }),
         filter: None,
         null_treatment: None,
         over: None,
         within_group: vec![],
-    }))
+    })
 }
 
 #[cfg(test)]
@@ -285,6 +317,12 @@ mod tests {
             query("SELECT * FROM SESSION(bids PARTITION BY (a, b), ts, INTERVAL '1 minute')"),
             "SELECT * FROM SESSION(partitioned(bids, a, b), ts, INTERVAL '1 minute')"
         );
+        assert_eq!(
+            query("SELECT * FROM PROCESS(f, TABLE s PARTITION BY a ORDER BY (b DESC, c), n => 1, initial => TABLE t)"),
+            "SELECT * FROM PROCESS(f, partitioned(s, a ORDER BY b DESC, c), n => 1, initial => t)"
+        );
+        assert_eq!(query("SELECT * FROM PROCESS(f, TABLE s ORDER BY b)"), "SELECT * FROM PROCESS(f, partitioned(s ORDER BY b))");
+        assert_eq!(query("SELECT array_agg(a ORDER BY b) FROM t"), "SELECT array_agg(a ORDER BY b) FROM t");
         assert_eq!(query("SELECT sum(a) OVER (PARTITION BY b) FROM t"), "SELECT sum(a) OVER (PARTITION BY b) FROM t");
         // sqlparser prints the alias first, where it does not read it.
         assert_eq!(query("SELECT * FROM t FOR SYSTEM_TIME AS OF PROCTIME() AS x"), "SELECT * FROM t AS x FOR SYSTEM_TIME AS OF PROCTIME()");

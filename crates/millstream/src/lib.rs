@@ -32,9 +32,13 @@
 //! # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(run()).unwrap();
 //! ```
 //!
+//! [`stateful`] is for code that is called key by key, with state: `FROM PROCESS(name, TABLE t PARTITION BY (key))`.
+//!
 //! There is no global state: two engines in one process are independent. To extend the engine, implement
 //! [`source::Source`] or [`sink::DeliveredSink`], or register functions, tables and object stores with a DataFusion session and hand it
 //! to [`Engine::from_session`].
+
+pub mod stateful;
 
 pub use millstream_connectors::sinks::callback::Callback;
 pub use millstream_connectors::{sink, source};
@@ -44,3 +48,8 @@ pub use millstream_engine::{
     Trigger,
 };
 pub use millstream_types::{Clock, Delta, DeltaBatch, Epoch, EventTime, ManualClock, Weights};
+
+/// Compiles and runs the Rust of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/embedding.md")]
+struct Guide;

@@ -83,7 +83,7 @@ impl Case {
             instance.rows(&table.definition()).await.map_err(|error| refused(0, 0, format!("{error} in {}", table.definition())))?;
         }
         let mut live = vec![Live::default(); self.tables.len()];
-        let mut running = Vec::new();
+        let (mut running, mut lasting) = (Vec::new(), Vec::new());
         for (index, query) in self.queries.iter().enumerate() {
             // What DataFusion cannot answer has no answer to compare with.
             if batch_rows(&self.tables, &live, query).await.is_err() {
@@ -92,6 +92,13 @@ impl Case {
             let statement = format!("CREATE MATERIALIZED VIEW v{index} AS {}", query.sql);
             instance.rows(&statement).await.map_err(|error| refused(index, 0, format!("{error}\n{statement}")))?;
             running.push(index);
+            // Groups that nothing touches for so long do not occur, so the same rows must come out.
+            let statement = format!("CREATE MATERIALIZED VIEW lasting{index} WITH (state_ttl = '10000 days') AS {}", query.sql);
+            match instance.rows(&statement).await {
+                Ok(_) => lasting.push(index),
+                Err(error) if error.to_string().starts_with("state_ttl") => {}
+                Err(error) => return Err(refused(index, 0, format!("{error}\n{statement}"))),
+            }
         }
         let mut history: History = vec![Vec::new(); self.queries.len()];
         let mut integral = match running.first() {
@@ -123,6 +130,19 @@ impl Case {
                     let difference = output::difference(&compare::lines(&expected), &compare::lines(&found));
                     let text = format!("the view (+) differs from the batch answer (-) after epoch {number}\n{difference}\n{}", query.sql);
                     return Err(refused(index, number, text));
+                }
+                if lasting.contains(&index) {
+                    let view = format!("SELECT * FROM lasting{index}");
+                    let found = instance.rows(&view).await.map_err(|error| refused(index, number, error.to_string()))?;
+                    let found = compare::cells(&found);
+                    if !compare::same(&expected, &found) {
+                        let difference = output::difference(&compare::lines(&expected), &compare::lines(&found));
+                        let text = format!(
+                            "the view with state_ttl (+) differs from the batch answer (-) after epoch {number}\n{difference}\n{}",
+                            query.sql
+                        );
+                        return Err(refused(index, number, text));
+                    }
                 }
                 if let Some(integral) = integral.as_mut().filter(|integral| integral.view == index) {
                     let problem = integral.difference(&found).map_err(|error| refused(index, number, error.to_string()))?;

@@ -38,6 +38,7 @@ folders! {
     errors,
     join,
     pipeline,
+    process,
     recovery,
     regressions,
     select,

@@ -185,7 +185,7 @@ fn change_lines(change: &Change) -> Vec<String> {
 async fn build(clock: &Arc<ManualClock>, console: &Arc<Mutex<Vec<u8>>>, state_dir: Option<&Path>) -> Result<Engine, EngineError> {
     let clock = Arc::clone(clock) as Arc<dyn millstream::Clock>;
     let mut builder = Engine::builder().clock(clock).manual().console(Arc::clone(console) as Arc<Mutex<dyn std::io::Write + Send>>);
-    builder = builder.environment(|name| (name == "TEST_FOLDER").then(|| "in".to_string()));
+    builder = super::stateful::register(builder).environment(|name| (name == "TEST_FOLDER").then(|| "in".to_string()));
     if let Some(dir) = state_dir {
         builder = builder.state_dir(dir);
     }

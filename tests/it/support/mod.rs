@@ -3,6 +3,7 @@
 pub(crate) mod input;
 pub(crate) mod instance;
 pub(crate) mod output;
+pub(crate) mod stateful;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

@@ -135,23 +135,26 @@ impl Pipeline {
         self.definitions.push(placed);
     }
 
-    /// Marks queries that read the clock, through views too.
+    /// Marks queries whose result follows the clock, through views too.
     fn find_clock_readers(&mut self) {
         let mut readers: BTreeMap<String, String> = BTreeMap::new();
         for placed in &self.definitions {
-            let (name, query) = match &placed.statement {
-                Statement::CreateView(view) => (object_name(&view.name), &view.query),
-                Statement::CreateMaterializedView(view) => (object_name(&view.name), &view.query),
+            let (name, query, options) = match &placed.statement {
+                Statement::CreateView(view) => (object_name(&view.name), &view.query, &[][..]),
+                Statement::CreateMaterializedView(view) => (object_name(&view.name), &view.query, view.options.as_slice()),
                 _ => continue,
             };
             let mentioned = Mentioned::of(query);
-            let function = CLOCK_FUNCTIONS.iter().find(|function| mentioned.functions.contains(**function)).map(ToString::to_string);
+            let function = CLOCK_FUNCTIONS.iter().find(|function| mentioned.functions.contains(**function));
+            let function = function.map(|function| format!("it reads {function}(), which has another value in every epoch"));
+            let expires = options.iter().any(|(option, _)| option.eq_ignore_ascii_case("state_ttl"));
+            let expires = expires.then(|| "state_ttl removes groups by the clock".to_string());
             let read = || mentioned.names.iter().find_map(|name| readers.get(name).cloned());
-            let Some(function) = function.or_else(read) else { continue };
+            let Some(reason) = function.or(expires).or_else(read) else { continue };
             if let Some(checked) = self.checked.iter_mut().find(|checked| checked.name == name) {
-                checked.skipped = Some(format!("it reads {function}(), which has another value in every epoch"));
+                checked.skipped = Some(reason.clone());
             }
-            readers.insert(name, function);
+            readers.insert(name, reason);
         }
     }
 
@@ -354,11 +357,12 @@ mod tests {
             "CREATE STREAM s (a INT, ts TIMESTAMP); CREATE VIEW recent AS SELECT * FROM s WHERE ts > now();
              CREATE MATERIALIZED VIEW a AS SELECT count(*) AS n FROM recent;
              CREATE MATERIALIZED VIEW b AS SELECT count(*) AS now FROM s;
-             CREATE MATERIALIZED VIEW c AS SELECT s.a FROM s JOIN b FOR SYSTEM_TIME AS OF PROCTIME() ON s.a = b.now;",
+             CREATE MATERIALIZED VIEW c AS SELECT s.a FROM s JOIN b FOR SYSTEM_TIME AS OF PROCTIME() ON s.a = b.now;
+             CREATE MATERIALIZED VIEW d WITH (state_ttl = '1 hour') AS SELECT a, count(*) AS n FROM s GROUP BY a;",
         );
         let skipped: Vec<bool> = found.checked.iter().map(|checked| checked.skipped.is_some()).collect();
-        assert_eq!(skipped, [true, false, true]);
-        assert!(found.choose(&["d".into()]).unwrap_err().message.contains("has no view"));
+        assert_eq!(skipped, [true, false, true, true]);
+        assert!(found.choose(&["e".into()]).unwrap_err().message.contains("has no view"));
         found.choose(&["b".into()]).unwrap();
         assert_eq!(found.checked.len(), 1);
     }

@@ -28,6 +28,7 @@ fn counted() -> Op {
         retracting: false,
         emit: Emit::Changes,
         bucket: None,
+        state_ttl_micros: None,
     }
 }
 

@@ -6,6 +6,7 @@ mod fragment;
 mod input;
 mod join;
 mod map;
+mod process;
 mod recompute;
 pub(crate) mod registry;
 mod session_window;

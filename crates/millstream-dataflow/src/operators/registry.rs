@@ -8,6 +8,7 @@ use crate::operators::constant::Constant;
 use crate::operators::input::Input;
 use crate::operators::join::Join;
 use crate::operators::map::Map;
+use crate::operators::process::Process;
 use crate::operators::recompute::Recompute;
 use crate::operators::session_window::SessionWindow;
 use crate::operators::static_join::StaticJoin;
@@ -45,6 +46,7 @@ pub(crate) fn build(node: &Node, context: &BuildContext<'_>) -> Result<Box<dyn O
         Op::Join { .. } => Box::new(Join::new(node, context)?),
         Op::Map { predicates, exprs } => Box::new(Map::new(node, predicates, exprs.as_deref(), context)?),
         Op::PreAggregate { .. } => Box::new(PreAggregate::new(node, context)?),
+        Op::Process { .. } => Box::new(Process::new(node, context)?),
         Op::Recompute { plan } => Box::new(Recompute::new(node, plan, context)?),
         Op::SessionWindow { .. } => Box::new(SessionWindow::new(node, context)?),
         Op::StaticJoin { .. } => Box::new(StaticJoin::new(node, context)?),

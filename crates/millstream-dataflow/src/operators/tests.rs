@@ -25,7 +25,7 @@ fn random_pair(rng: &mut SmallRng) -> Row {
     vec![value(0..8), value(-9..9)]
 }
 
-fn constant(rows: &[Row], schema: &SchemaRef) -> Op {
+pub(super) fn constant(rows: &[Row], schema: &SchemaRef) -> Op {
     let table = MemTable::try_new(Arc::clone(schema), vec![vec![batch(schema, rows)]]).unwrap();
     let plan = LogicalPlanBuilder::scan("c", provider_as_source(Arc::new(table)), None).unwrap().build().unwrap();
     Op::Constant { plan: Arc::new(plan), tables: vec!["c".into()] }
@@ -362,6 +362,7 @@ async fn relations_without_columns_are_counted() {
         retracting: true,
         emit: millstream_plan::graph::Emit::Changes,
         bucket: None,
+        state_ttl_micros: None,
     };
     let top = builder.add(op, &[source], &output, false);
     let mut runner = Runner::new(builder.finish(top));

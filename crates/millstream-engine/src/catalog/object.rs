@@ -263,8 +263,8 @@ pub struct QueryDef {
     pub columns: Vec<String>,
     /// The query, as written.
     pub query: Box<sqlparser::ast::Query>,
-    /// Emit only rows that can no longer change.
-    pub on_close: bool,
+    /// What its statement asks for beside the query.
+    pub form: QueryForm,
     /// Hold changes and emit them at most that often.
     pub period: Option<Duration>,
     /// `backfill` option.
@@ -273,6 +273,15 @@ pub struct QueryDef {
     pub schema: SchemaRef,
     /// The `INSERT INTO` that attached it to its sink, in canonical form.
     pub insert_sql: Option<String>,
+}
+
+/// What a statement asks for beside its query.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueryForm {
+    /// Emit only rows that can no longer change.
+    pub on_close: bool,
+    /// How long a group stays that nothing touches, by the epoch clock.
+    pub state_ttl: Option<Duration>,
 }
 
 /// Which rows from before its creation a query counts.
@@ -295,6 +304,8 @@ pub struct SinkDef {
     pub connector: String,
     /// What it does with changes.
     pub mode: SinkMode,
+    /// How long its queries keep groups that nothing touches.
+    pub state_ttl: Option<Duration>,
     /// Options for the connector.
     pub options: BTreeMap<String, String>,
     /// Columns of a PARTITIONED BY clause.

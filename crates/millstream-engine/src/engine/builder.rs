@@ -12,6 +12,7 @@ use crate::statements::given_options::GivenOptions;
 use crate::stopwatch::SystemClock;
 use datafusion::prelude::SessionContext;
 use millstream_plan::functions::EpochClock;
+use millstream_plan::process::{StatefulFunction, StatefulFunctions};
 use millstream_state::{InstanceInfo, Log, LogOptions, OpenOptions, StateDir};
 use millstream_types::{Clock, EventTime};
 use parking_lot::{Mutex, RwLock};
@@ -35,6 +36,7 @@ pub struct EngineBuilder {
     takeover: bool,
     adopted: Option<SessionContext>,
     console: Option<Arc<Mutex<dyn std::io::Write + Send>>>,
+    stateful_functions: Vec<(String, Arc<dyn StatefulFunction>)>,
 }
 
 impl std::fmt::Debug for EngineBuilder {
@@ -56,6 +58,7 @@ impl Default for EngineBuilder {
             takeover: false,
             adopted: None,
             console: None,
+            stateful_functions: Vec::new(),
         }
     }
 }
@@ -145,6 +148,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Makes a stateful function known to SQL: `FROM PROCESS(name, TABLE t PARTITION BY (key) ..)`. It must be there whenever the engine is
+    /// started on a state directory with queries that call it.
+    #[must_use]
+    pub fn stateful_function(mut self, name: impl Into<String>, function: impl StatefulFunction + 'static) -> Self {
+        self.stateful_functions.push((name.into(), Arc::new(function)));
+        self
+    }
+
     /// Builds the engine; with a state directory, recovers what was committed there.
     ///
     /// # Errors
@@ -155,7 +166,11 @@ impl EngineBuilder {
             settings.set(name, value)?;
         }
         let epoch_clock = EpochClock::new(EventTime(0));
-        let base = base_state(&epoch_clock, self.adopted.as_ref())?;
+        let mut functions = StatefulFunctions::default();
+        for (name, function) in self.stateful_functions {
+            functions.register(&name, function)?;
+        }
+        let base = base_state(&epoch_clock, self.adopted.as_ref(), functions.clone())?;
         let adopted = match &self.adopted {
             Some(context) => adopted_tables(context).await?,
             None => Vec::new(),
@@ -184,6 +199,7 @@ impl EngineBuilder {
             dead_letters: RwLock::new(DeadLetters::new(durability.as_ref().map(|durability| durability.dir.dead_letters()))),
             clock: self.clock,
             base,
+            stateful_functions: functions,
             epoch_clock,
             pushers: RwLock::default(),
             committed: watch::channel(Committed::default()).0,

@@ -14,7 +14,7 @@
 //! the log that name it.
 
 use super::{Pipeline, TableState};
-use crate::catalog::object::{ExternalTableDef, ObjectKind, Refresh, TableDef};
+use crate::catalog::object::{ExternalTableDef, ObjectKind, QueryForm, Refresh, TableDef};
 use crate::catalog::resolve::Resolved;
 use crate::error::{EngineError, Result};
 use arrow::array::RecordBatch;
@@ -224,21 +224,21 @@ impl Pipeline {
                 continue;
             }
             let def = Arc::clone(&query.def);
-            let dataflow = self.planned_dataflow(&def.query, &def.columns, &def.name, def.on_close).await?;
+            let dataflow = self.planned_dataflow(&def.query, &def.columns, &def.name, def.form).await?;
             self.queries[index].take_over(dataflow).await?;
         }
         for index in 0..self.live.len() {
             if self.live[index].at_rest().contains(name) {
                 let (query, on_close) = self.live[index].definition();
-                let dataflow = self.planned_dataflow(&query, &[], "live query", on_close).await?;
+                let dataflow = self.planned_dataflow(&query, &[], "live query", QueryForm { on_close, state_ttl: None }).await?;
                 self.live[index].take_over(dataflow).await?;
             }
         }
         Ok(())
     }
 
-    async fn planned_dataflow(&mut self, query: &Query, columns: &[String], name: &str, on_close: bool) -> Result<Dataflow> {
-        let planned = Box::pin(self.plan_continuous(query, columns, name, on_close)).await?;
+    async fn planned_dataflow(&mut self, query: &Query, columns: &[String], name: &str, form: QueryForm) -> Result<Dataflow> {
+        let planned = Box::pin(self.plan_continuous(query, columns, name, form)).await?;
         Ok(Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state })?)
     }
 

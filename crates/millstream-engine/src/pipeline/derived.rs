@@ -12,7 +12,7 @@ use super::accepted::AcceptedRows;
 use super::query::{epoch_input, renamed};
 use super::record::HistoryEntry;
 use super::{Pipeline, StreamRuntime};
-use crate::catalog::object::StreamShape;
+use crate::catalog::object::{QueryForm, StreamShape};
 use crate::edge::{Accepted, Edge, EdgeEpoch};
 use crate::error::{EngineError, Result};
 use datafusion::execution::SessionState;
@@ -98,7 +98,7 @@ impl Derivation {
 impl Pipeline {
     /// Plans the query of a derived stream.
     pub(super) async fn plan_derived(&mut self, name: &str, query: &Query) -> Result<(DerivedPlan, arrow::datatypes::SchemaRef)> {
-        let planned = self.plan_continuous(query, &[], name, false).await?;
+        let planned = self.plan_continuous(query, &[], name, QueryForm::default()).await?;
         let mut reads = planned.reads.iter();
         let (Some(base), None) = (reads.next().cloned(), reads.next()) else {
             return Err(EngineError::invalid(format!("derived stream \"{name}\" must read exactly one stream"), ""));

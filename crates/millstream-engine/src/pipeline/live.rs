@@ -4,7 +4,7 @@
 use super::Pipeline;
 use super::backfill::{Wanted, looked_up};
 use super::query::{epoch_input, renamed};
-use crate::catalog::object::Backfill;
+use crate::catalog::object::{Backfill, QueryForm};
 use crate::error::Result;
 use crate::subscription::{BUFFER, Change, Subscription};
 use arrow::array::RecordBatch;
@@ -110,7 +110,7 @@ impl Pipeline {
     pub(super) async fn subscribe(&mut self, request: LiveRequest) -> Result<Subscription> {
         let name = format!("live query {}", self.next_live);
         self.next_live += 1;
-        let planned = self.plan_continuous(&request.query, &[], &name, request.on_close).await?;
+        let planned = self.plan_continuous(&request.query, &[], &name, QueryForm { on_close: request.on_close, state_ttl: None }).await?;
         let dataflow = Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state })?;
         let properties = &planned.graph.output_node().properties;
         let (sender, receiver) = mpsc::channel(BUFFER);

@@ -48,6 +48,7 @@ use millstream_connectors::source::Reader;
 use millstream_connectors::sources::history::HistoryOptions;
 use millstream_dataflow::ViewStore;
 use millstream_plan::functions::EpochClock;
+use millstream_plan::process::StatefulFunctions;
 use millstream_state::{Log, StateDir};
 use millstream_types::{Clock, Delta, DeltaBatch, Epoch, EventTime};
 use parking_lot::RwLock;
@@ -78,6 +79,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// The session all queries are planned with.
     pub base: SessionState,
+    /// Functions that PROCESS calls.
+    pub stateful_functions: StatefulFunctions,
     /// The clock reading that `now()` gives in continuous queries.
     pub epoch_clock: Arc<EpochClock>,
     /// Push handles of memory streams.

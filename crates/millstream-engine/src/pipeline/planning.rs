@@ -2,19 +2,22 @@
 
 use super::Pipeline;
 use super::ddl::select_all;
-use crate::catalog::object::{ObjectKind, Refresh};
-use crate::catalog::resolve::{Contents, ContinuousRelations, Placeholder, Resolved, Resolver, rename_columns, stream_relation};
+use crate::catalog::object::{Backfill, ObjectKind, QueryForm, Refresh};
+use crate::catalog::resolve::{
+    Contents, ContinuousRelations, Placeholder, Resolved, Resolver, object_name, rename_columns, stream_relation,
+};
 use crate::error::{EngineError, Result};
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use millstream_plan::explain::explain;
 use millstream_plan::graph::Graph;
-use millstream_plan::optimize::{optimize, session_state_for_continuous};
+use millstream_plan::optimize::{optimize, session_state_for_continuous, with_whole_groups};
 use millstream_plan::relation::{Relation, RelationKind};
 use millstream_plan::{EmitClause, Fallback, PlanOptions};
 use millstream_sql::Statement;
 use millstream_sql::statement::{CreateSink, Emit, SinkSource};
+use millstream_types::Options;
 use sqlparser::ast::Query;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -76,7 +79,7 @@ impl Pipeline {
     }
 
     /// Plans a continuous query; loads the at-rest tables it reads.
-    pub(super) async fn plan_continuous(&mut self, query: &Query, columns: &[String], name: &str, on_close: bool) -> Result<Planned> {
+    pub(super) async fn plan_continuous(&mut self, query: &Query, columns: &[String], name: &str, form: QueryForm) -> Result<Planned> {
         self.pin_tables(query).await?;
         let Resolved { plan, state, reads, files } = self.resolve(query).await?;
         let plan = rename_columns(plan, columns, name)?;
@@ -106,10 +109,14 @@ impl Pipeline {
             }
         }
         let options = PlanOptions {
-            emit: if on_close { EmitClause::OnWindowClose } else { EmitClause::None },
+            emit: if form.on_close { EmitClause::OnWindowClose } else { EmitClause::None },
             fallback: if self.settings.allow_fallback()? { Fallback::Recompute } else { Fallback::Error },
+            state_ttl: form.state_ttl,
         };
-        let state = session_state_for_continuous(&state);
+        let mut state = session_state_for_continuous(&state);
+        if form.state_ttl.is_some() {
+            state = with_whole_groups(&state);
+        }
         let plan = optimize(&plan, &state).map_err(|error| EngineError::in_plan(error, query))?;
         let planned = millstream_plan::plan(&plan, &relations, &state, &options);
         let millstream_plan::Planned { graph, notices } = planned.map_err(|error| EngineError::in_plan(error, query))?;
@@ -151,16 +158,32 @@ impl Pipeline {
 
     /// `EXPLAIN INCREMENTAL` of a query or of a statement that makes one.
     pub(super) async fn explain(&mut self, statement: &Statement) -> Result<String> {
+        let mut state_ttl = None;
         let (query, emit) = match statement {
-            Statement::CreateMaterializedView(create) => (create.query.clone(), create.emit),
-            Statement::CreateSink(CreateSink { source: Some(SinkSource::Query { query, emit }), .. }) => (query.clone(), *emit),
-            Statement::CreateSink(CreateSink { source: Some(SinkSource::From { name, emit }), .. }) => (select_all(name)?, *emit),
+            Statement::CreateMaterializedView(create) => {
+                state_ttl = view_options(&object_name(&create.name), create.options.clone())?.1;
+                (create.query.clone(), create.emit)
+            }
+            Statement::CreateSink(CreateSink { name, source: Some(source), options, .. }) => {
+                let mut options = Options::new(format!("sink \"{}\"", object_name(name)), options.clone());
+                state_ttl = state_ttl_option(&mut options)?;
+                match source {
+                    SinkSource::Query { query, emit } => (query.clone(), *emit),
+                    SinkSource::From { name, emit } => (select_all(name)?, *emit),
+                }
+            }
             Statement::Query(query) => (query.query.clone(), query.emit),
-            Statement::InsertInto(insert) => (insert.source.clone(), insert.emit),
+            Statement::InsertInto(insert) => {
+                state_ttl = self.catalog.get(&object_name(&insert.target)).and_then(|object| match &object.kind {
+                    ObjectKind::Sink(sink) => sink.state_ttl,
+                    _ => None,
+                });
+                (insert.source.clone(), insert.emit)
+            }
             other => return Err(EngineError::invalid(format!("EXPLAIN INCREMENTAL explains queries, not: {other}"), "")),
         };
         let Emission { on_close, .. } = emission(emit, "query")?;
-        let planned = self.plan_continuous(&query, &[], "query", on_close).await?;
+        let planned = self.plan_continuous(&query, &[], "query", QueryForm { on_close, state_ttl }).await?;
         Ok(explain(&planned.graph))
     }
 }
@@ -177,6 +200,27 @@ fn plain_relation(name: &str, kind: RelationKind, schema: &SchemaRef, append_onl
         keys: if key.is_empty() { Vec::new() } else { vec![key.to_vec()] },
         column_bounds: HashMap::new(),
         lookup: false,
+    }
+}
+
+/// The options of a materialized view: which rows from before it counts, and how long untouched groups stay.
+pub(super) fn view_options(name: &str, options: Vec<(String, String)>) -> Result<(Backfill, Option<Duration>)> {
+    let mut options = Options::new(format!("materialized view \"{name}\""), options);
+    let choices = [("all", Backfill::All), ("retained", Backfill::Retained), ("none", Backfill::None)];
+    let backfill = options.choice("backfill", &choices)?.unwrap_or(Backfill::All);
+    let state_ttl = state_ttl_option(&mut options)?;
+    options.finish()?;
+    Ok((backfill, state_ttl))
+}
+
+/// Takes `state_ttl`.
+pub(crate) fn state_ttl_option(options: &mut Options) -> Result<Option<Duration>> {
+    match options.duration("state_ttl")? {
+        Some(Duration::ZERO) => Err(EngineError::invalid(
+            format!("state_ttl of {} is zero", options.owner()),
+            "Give the time for which a group is kept that nothing touches, for example '1 hour'.",
+        )),
+        other => Ok(other),
     }
 }
 

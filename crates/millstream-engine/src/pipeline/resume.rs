@@ -143,7 +143,7 @@ impl Pipeline {
         let (def, Some(failure)) = (query.def.clone(), query.failed.clone()) else {
             return Err(EngineError::Internal("a query that runs is not resumed".into()));
         };
-        let planned = self.plan_continuous(&def.query, &def.columns, &def.name, def.on_close).await?;
+        let planned = self.plan_continuous(&def.query, &def.columns, &def.name, def.form).await?;
         let mut dataflow = Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state.clone() })?;
         if failure.intact
             && let Some(inputs) = self.missed_inputs(index, &failure, initial).await?

@@ -18,6 +18,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use contents::{BatchContents, NamesOnly};
 use datafusion::prelude::DataFrame;
 use futures::Stream;
+use millstream_plan::process::ProcessNode;
 use millstream_sql::statement::{AlterAction, CopySource, Emit, ExplainMode, PipelineAction, QueryStatement, Subscribe, SubscribeSource};
 use millstream_sql::{ScriptError, Statement, parse_script, parse_statement};
 use millstream_types::Epoch;
@@ -248,12 +249,16 @@ impl Session {
         if let Some((catalog, snapshot)) = self.pinned() {
             let contents = BatchContents { shared, snapshot: &snapshot };
             let resolved = Resolver { catalog: &catalog, base: &shared.base, contents: &contents }.plan(query).await?;
+            refuse_process(&resolved)?;
             return Ok((resolved, snapshot.epoch));
         }
         let catalog = shared.catalog.read().clone();
         let figures = query.to_string().contains(crate::catalog::resolve::SYSTEM_SCHEMA);
         let names = match (Resolver { catalog: &catalog, base: &shared.base, contents: &NamesOnly { shared } }).plan(query).await {
-            Ok(resolved) => resolved.reads,
+            Ok(resolved) => {
+                refuse_process(&resolved)?;
+                resolved.reads
+            }
             // A system table has no columns yet; whatever else is wrong shows again below.
             Err(_) if figures => catalog.objects().iter().map(|object| object.name.clone()).collect(),
             Err(error) => return Err(error),
@@ -262,6 +267,7 @@ impl Session {
         let snapshot = self.engine.request(|answer| Command::Snapshot { request, answer }).await?;
         let contents = BatchContents { shared, snapshot: &snapshot };
         let resolved = Resolver { catalog: &catalog, base: &shared.base, contents: &contents }.plan(query).await?;
+        refuse_process(&resolved)?;
         Ok((resolved, snapshot.epoch))
     }
 
@@ -282,6 +288,17 @@ impl Session {
         let resolved = self.plan(query).await?;
         let frame = DataFrame::new(resolved.state, resolved.plan).explain(mode == ExplainMode::Verbose, mode == ExplainMode::Analyze)?;
         Ok(StatementResult { tag: "EXPLAIN".into(), notices: Vec::new(), output: Output::Rows(Rows::new(frame.execute_stream().await?)) })
+    }
+}
+
+/// A stateful function has no batch form: what it returns depends on epochs, which a SELECT does not have.
+fn refuse_process(resolved: &Resolved) -> Result<()> {
+    match ProcessNode::find(&resolved.plan)? {
+        None => Ok(()),
+        Some(function) => Err(EngineError::invalid(
+            format!("PROCESS({function}, ..) has no batch form: what a stateful function returns depends on how rows come"),
+            "CREATE MATERIALIZED VIEW v AS SELECT .. FROM PROCESS(..) and read v, or follow it with EMIT CHANGES.",
+        )),
     }
 }
 

@@ -32,6 +32,7 @@ impl Session {
                 let mut names: Vec<String> = shared.base.scalar_functions().keys().cloned().collect();
                 names.extend(shared.base.aggregate_functions().keys().cloned());
                 names.extend(shared.base.window_functions().keys().cloned());
+                names.extend(shared.stateful_functions.names().map(str::to_string));
                 names.sort();
                 names.dedup();
                 return text_result("SHOW", "function", names);

@@ -4,8 +4,10 @@ use super::given_options::GivenOptions;
 use crate::catalog::object::SinkDef;
 use crate::catalog::resolve::{fold, object_name};
 use crate::error::{EngineError, Result};
+use crate::pipeline::planning::state_ttl_option;
 use millstream_connectors::sink::SinkMode;
 use millstream_sql::statement::CreateSink;
+use millstream_types::Options;
 
 /// The definition a statement describes, without its queries.
 ///
@@ -36,6 +38,8 @@ pub fn define(statement: &CreateSink, given: &GivenOptions) -> Result<SinkDef> {
         None if matches!(connector.as_str(), "console" | "print" | "blackhole" | "callback") => SinkMode::Changelog,
         None => SinkMode::Append,
     };
+    let ttl = options.remove("state_ttl").map(|ttl| ("state_ttl".to_string(), ttl));
+    let state_ttl = state_ttl_option(&mut Options::new(format!("sink \"{name}\""), ttl))?;
     let order_by = statement
         .order_by
         .iter()
@@ -48,6 +52,7 @@ pub fn define(statement: &CreateSink, given: &GivenOptions) -> Result<SinkDef> {
         name,
         connector,
         mode,
+        state_ttl,
         options,
         partition_by: statement.partition_by.iter().map(fold).collect(),
         order_by,

@@ -187,15 +187,33 @@ impl Translator<'_> {
             }
         };
         let per_epoch = bucket.as_ref().is_some_and(|bucket| bucket.bound.is_epoch());
-        let append_only = emit == Emit::OnClose || per_epoch || (aggregates.is_empty() && !retracting && !group.is_empty());
+        let state_ttl_micros = self.state_ttl_micros.filter(|_| emit == Emit::Changes && !per_epoch && !retracting && !group.is_empty());
+        if state_ttl_micros.is_some() {
+            // A row that is taken back later may lie below the other bounds.
+            let kept = bucket.as_ref().map(|bucket| bucket.column);
+            bounds.iter_mut().enumerate().filter(|(index, _)| Some(*index) != kept).for_each(|(_, bound)| *bound = None);
+        }
+        let nondeterminism = match state_ttl_micros {
+            Some(_) => Some("state_ttl removes groups by the epoch clock, so that the result is not that of the query alone".to_string()),
+            None => nondeterminism,
+        };
+        let distinct = aggregates.is_empty() && !retracting && !group.is_empty() && state_ttl_micros.is_none();
+        let append_only = emit == Emit::OnClose || per_epoch || distinct;
         bounds.resize(df_schema.fields().len(), None);
-        let properties = Properties { append_only, bounds, keys: vec![(0..group.len()).collect()], clock_dependent: false, nondeterminism };
+        let properties = Properties {
+            append_only,
+            bounds,
+            keys: vec![(0..group.len()).collect()],
+            clock_dependent: state_ttl_micros.is_some(),
+            nondeterminism,
+        };
         let (schema, rows) = (&below.df_schema, states.as_ref().map_or(&below.df_schema, |states| &states.rows));
         let (group_text, call_text) = (canonical_texts(&group, schema)?, canonical_texts(&aggregates, rows)?);
         let of_states = if states.is_some() { " of states" } else { "" };
-        let text = format!("group {group_text} aggregate {call_text}{of_states} retracting {retracting} emit {emit:?}");
+        let ttl = state_ttl_micros.map(|micros| format!(" ttl {micros}")).unwrap_or_default();
+        let text = format!("group {group_text} aggregate {call_text}{of_states} retracting {retracting} emit {emit:?}{ttl}");
         Ok(self.push(NewNode {
-            op: Op::Aggregate { group, aggregates, states, retracting, emit, bucket },
+            op: Op::Aggregate { group, aggregates, states, retracting, emit, bucket, state_ttl_micros },
             inputs: vec![input],
             df_schema: Arc::clone(df_schema),
             properties,

@@ -9,6 +9,7 @@ mod lookup_join;
 mod map;
 mod ordered;
 mod panes;
+mod process;
 mod scan;
 mod session_window;
 mod top_n;

@@ -888,6 +888,14 @@ async fn check_node(sql: &str, graph: &Graph, node: &Node, state: &SessionState)
             assert_eq!(key.len() + 2 + aggregates.len(), node.schema.fields().len(), "{at}");
             assert!(bucket.as_ref().is_none_or(|bucket| bucket.column == key.len() + 1), "{at}");
         }
+        Op::Process { key, order, .. } => {
+            let keys = compile_all(key, &inputs[0].df_schema, state).unwrap();
+            let found: Vec<_> = keys.iter().map(|expr| expr.data_type(&inputs[0].schema).unwrap()).collect();
+            assert_eq!(found, types(node)[..key.len()], "{at}");
+            for sort in order {
+                compile(&sort.expr, &inputs[0].df_schema, state).unwrap();
+            }
+        }
         Op::StaticJoin { on, filter, filter_schema, .. } | Op::Join { on, filter, filter_schema, .. } => {
             assert_eq!(matches!(node.op, Op::StaticJoin { .. }), matches!(inputs[1].op, Op::Constant { .. }), "{at}");
             for (left, right) in on {

@@ -12,7 +12,7 @@
 //! | `asof_join` | `ASOF JOIN` becomes a join with versions: rows that know the time of the one that follows them |
 //! | `unnest` | `CROSS JOIN UNNEST(t.tags) AS u(tag)` becomes an `unnest` in a derived table |
 //! | `group_window` | `GROUP BY TUMBLE(..)`, `HOP(..)`, `SESSION(..)`, `window(..)` and `session_window(..)` become window columns |
-//! | `window_tvf` | `TUMBLE(..)`, `HOP(..)`, `CUMULATE(..)` and `SESSION(..)` after FROM become derived tables |
+//! | `window_tvf` | `TUMBLE(..)`, `HOP(..)`, `CUMULATE(..)` and `SESSION(..)` after FROM become derived tables, `PROCESS(..)` a call in one form |
 //!
 //! The result uses functions that DataFusion does not have, always with all their arguments:
 //! `tumble_start(ts, size, offset, zone)`, `window_end(start, size, zone)`, the lists, ascending and empty for a NULL time,
@@ -25,6 +25,7 @@ mod epoch_slice;
 mod group_window;
 pub mod hidden_columns;
 mod multisets;
+mod process;
 mod session_window;
 mod table_version;
 mod traps;
@@ -38,8 +39,8 @@ mod tests;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, TableAlias, TableFactor, VisitMut,
-    VisitorMut,
+    Expr, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident, ObjectName, ObjectNamePart, OrderByExpr, Query,
+    TableAlias, TableFactor, VisitMut, VisitorMut,
 };
 
 pub use hidden_columns::{exclude_hidden_from_wildcards, mentions_hidden};
@@ -177,6 +178,17 @@ fn plain_call(expr: &Expr) -> Option<(String, &ObjectName, &[FunctionArg])> {
         return None;
     }
     Some((function_word(&function.name)?, &function.name, &list.args))
+}
+
+/// The ORDER BY of a relation argument.
+fn argument_order(expr: &Expr) -> &[OrderByExpr] {
+    let Expr::Function(function) = expr else { return &[] };
+    let FunctionArguments::List(list) = &function.args else { return &[] };
+    let orders = list.clauses.iter().find_map(|clause| match clause {
+        FunctionArgumentClause::OrderBy(keys) => Some(keys.as_slice()),
+        _ => None,
+    });
+    orders.unwrap_or_default()
 }
 
 /// The expression of an argument without a name.

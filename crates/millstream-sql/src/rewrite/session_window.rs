@@ -21,7 +21,7 @@ use sqlparser::tokenizer::Span;
 
 use super::window::{interval_text, parse_time};
 use super::window_tvf::{Call, relation_factor};
-use super::{derived, plain_call, template, unnamed_argument};
+use super::{argument_order, derived, plain_call, template, unnamed_argument};
 use crate::dialect::PARTITIONED_ARGUMENT;
 use crate::error::{Result, SqlError};
 use crate::literal::{WindowLength, parse_interval};
@@ -163,6 +163,11 @@ impl<'a> Arguments<'a> {
         if let Some((word, _, args)) = plain_call(relation)
             && word == PARTITIONED_ARGUMENT
         {
+            if !argument_order(relation).is_empty() {
+                return Err(SqlError::new("SESSION takes no ORDER BY: sessions are in the order of the time column")
+                    .with_hint(USAGE)
+                    .at(relation.span()));
+            }
             let mut args = args.iter().filter_map(unnamed_argument);
             relation = args.next().ok_or_else(|| SqlError::new("SESSION has no relation").with_hint(USAGE).at(call.span))?;
             if !keys.is_empty() {

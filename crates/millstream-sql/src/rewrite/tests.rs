@@ -215,6 +215,23 @@ fn session() {
 }
 
 #[test]
+fn process() {
+    let of = |relation: &str, more: &str| format!("TABLE(__process('f', partitioned({relation}){more}))");
+    for (sql, call, alias) in [
+        ("PROCESS(F, TABLE s PARTITION BY (k))", of("(SELECT * FROM s), k", ""), "f"),
+        ("PROCESS('f', s)", of("(SELECT * FROM s)", ""), "f"),
+        ("TABLE(process(f, TABLE s PARTITION BY k ORDER BY (b DESC, c))) AS p", of("(SELECT * FROM s), k ORDER BY b DESC, c", ""), "p"),
+        (
+            "PROCESS(f, (SELECT a FROM s) PARTITION BY (a, b), N => 1, INITIAL => TABLE t, STATE_TTL => INTERVAL '2 seconds')",
+            of("(SELECT a FROM s), a, b", ", n => 1, initial => (SELECT * FROM t), state_ttl => 2000000"),
+            "f",
+        ),
+    ] {
+        assert_eq!(rewrite(&format!("SELECT * FROM {sql}")), format!("SELECT * FROM {call} AS {alias}"), "{sql}");
+    }
+}
+
+#[test]
 fn sessions_in_group_by() {
     // What a session is depends on the rows, so WHERE comes before it.
     assert_eq!(

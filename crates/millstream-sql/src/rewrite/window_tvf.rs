@@ -16,7 +16,9 @@ use sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, ObjectName, Query, Span
 use sqlparser::tokenizer::Span;
 
 use super::window::{Window, WindowKind, interval_text, is_longer, parse_offset, parse_time, parse_zone};
-use super::{alias, derived, function_word, last_ident, plain_call, session_window, table, unnamed_argument, visit_result, visit_step};
+use super::{
+    alias, derived, function_word, last_ident, plain_call, process, session_window, table, unnamed_argument, visit_result, visit_step,
+};
 use crate::dialect::PARTITIONED_ARGUMENT;
 use crate::error::{Result, SqlError};
 use crate::literal::{WindowLength, parse_interval};
@@ -86,7 +88,7 @@ fn derived_table(call: &Call<'_>) -> Result<TableFactor> {
         "hop" => WindowKind::Hop,
         "cumulate" => WindowKind::Cumulate,
         "session" => return session_window::derived_table(call),
-        _ => return Err(SqlError::new("PROCESS is not in this build").at(call.span)),
+        _ => return process::factor(call),
     };
     let arguments = Arguments::read(kind, call)?;
     let relation_expr = arguments.required("data", call.span)?;
@@ -116,7 +118,7 @@ pub(super) fn relation_factor(expr: &Expr, function: &str) -> Result<(TableFacto
     }
 }
 
-fn relation_name(expr: &Expr) -> Option<ObjectName> {
+pub(super) fn relation_name(expr: &Expr) -> Option<ObjectName> {
     match expr {
         Expr::Identifier(ident) => Some(ident.clone().into()),
         Expr::CompoundIdentifier(idents) => Some(idents.clone().into()),

@@ -16,11 +16,12 @@
 //! `v-<epoch>/`, then the symbolic link `current` is turned to it; `keep_versions` stay). **Guarantee**: transactional.
 //!
 //! **Rolling**: rows are encoded as they come. Every full row group becomes a *part*, in the background, beside the next epoch; the roll
-//! copies the parts of a file together without decoding them. A file is rolled when it has `roll_size` bytes (of the parts
-//! that were there before the epoch; the newest, which may still be encoded, count by the bytes that the others have per row, so that the
-//! decision neither waits for the encoder nor depends on how fast it is), `roll_rows` rows, or when its first row is `roll_interval` old by the epoch clock; at the end of the input, at a CHECKPOINT, and when more than `max_open_partitions`
-//! partitions have rows, the least recently used first. `roll_interval = '0'` writes the files of every epoch. Rows that wait are part of
-//! checkpoints and of SELECT on the sink. An epoch without rows writes nothing, and no cost depends on how many files there are.
+//! copies the parts of a file together without decoding them. A file is rolled when it has `roll_size` bytes (of the parts that were
+//! there before the epoch; the newest, which may still be encoded, count by the bytes that the others have per row, so that the decision
+//! neither waits for the encoder nor depends on how fast it is), `roll_rows` rows, or when its first row is `roll_interval` old by the
+//! epoch clock; at the end of the input, at a CHECKPOINT, and when more than `max_open_partitions` partitions have rows, the least
+//! recently used first. `roll_interval = '0'` writes the files of every epoch. Rows that wait are part of checkpoints and of SELECT on
+//! the sink. An epoch without rows writes nothing, and no cost depends on how many files there are.
 //!
 //! **Determinism**: the same input, cut into the same epochs, gives the same names and bytes. Recovery obeys the recorded decisions.
 //!

@@ -1,17 +1,23 @@
-//! The groups of an aggregate: which there are, their states, and when they close.
+//! The groups of an aggregate: which there are, their states, and when they close or expire.
 
 use crate::bucket::{BucketColumn, BucketKey, Buckets, Floor};
 use crate::columns::{make_batch, owned};
+use crate::deadlines::Deadlines;
 use crate::error::{DataflowError, Result};
 use crate::key_index::{EncodedKeys, KeyIndex};
 use crate::row_log::RowLog;
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use millstream_types::row_key::RowKeyEncoder;
 use std::sync::Arc;
 
 /// Chunks of state are merged up to this many groups.
 const CHUNK_ROWS: usize = 256 * 1024;
 const CHECKPOINT_ROWS: usize = 64 * 1024;
+/// Name of the column that says in a checkpoint when a group was last touched: microseconds since 1970.
+const TOUCHED: &str = "__touched";
+/// When a slot that has no group was touched.
+const FREE: i64 = i64::MAX;
 
 /// Keys and states by slot.
 pub(crate) struct Groups {
@@ -20,11 +26,35 @@ pub(crate) struct Groups {
     keys: usize,
     /// The group column that closes groups, and the groups by its value.
     pub(crate) bucket: Option<(BucketColumn, Buckets)>,
+    expiry: Option<Expiry>,
+}
+
+/// When groups expire.
+struct Expiry {
+    ttl: i64,
+    /// The clock of the epoch that is running.
+    clock: i64,
+    /// By slot.
+    touched: Vec<i64>,
+    deadlines: Deadlines,
+    /// Orders expired groups.
+    order: RowKeyEncoder,
+}
+
+impl Expiry {
+    fn touch(&mut self, slot: u32, clock: i64) {
+        if self.touched.len() <= slot as usize {
+            self.touched.resize(slot as usize + 1, FREE);
+        }
+        self.touched[slot as usize] = clock;
+        self.deadlines.schedule(slot, clock.saturating_add(self.ttl));
+    }
 }
 
 impl Groups {
     /// No groups yet, with these types of key and state columns.
-    pub(crate) fn new(key_types: &[DataType], state_types: &[DataType], bucket: Option<BucketColumn>) -> Result<Self> {
+    pub(crate) fn new(key_types: &[DataType], state_types: &[DataType], bucket: Option<BucketColumn>, ttl: Option<i64>) -> Result<Self> {
+        let order = || RowKeyEncoder::new(key_types.iter().cloned());
         let field = |(index, data_type): (usize, &DataType)| Field::new(format!("c{index}"), data_type.clone(), true);
         let fields: Vec<Field> = key_types.iter().chain(state_types).enumerate().map(field).collect();
         Ok(Self {
@@ -32,6 +62,10 @@ impl Groups {
             log: RowLog::new(Arc::new(Schema::new(fields)), CHUNK_ROWS),
             keys: key_types.len(),
             bucket: bucket.map(|column| (column, Buckets::default())),
+            expiry: match ttl {
+                Some(ttl) => Some(Expiry { ttl, clock: 0, touched: vec![], deadlines: Deadlines::default(), order: order()? }),
+                None => None,
+            },
         })
     }
 
@@ -42,7 +76,8 @@ impl Groups {
 
     /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.index.bytes() + self.log.bytes() + self.bucket.as_ref().map_or(0, |(_, buckets)| buckets.bytes())
+        let expiry = self.expiry.as_ref().map_or(0, |expiry| 8 * expiry.touched.capacity() + expiry.deadlines.bytes());
+        self.index.bytes() + self.log.bytes() + self.bucket.as_ref().map_or(0, |(_, buckets)| buckets.bytes()) + expiry
     }
 
     /// Up to where groups were dropped.
@@ -99,6 +134,9 @@ impl Groups {
                     slot
                 }
             };
+            if let Some(expiry) = &mut self.expiry {
+                expiry.touch(slot, expiry.clock);
+            }
             places.push(slot);
         }
         let batch = make_batch(self.log.schema(), columns, rows.len())?;
@@ -132,24 +170,74 @@ impl Groups {
         }
         for slot in slots {
             self.index.remove(*slot);
+            if let Some(expiry) = &mut self.expiry {
+                expiry.touched[*slot as usize] = FREE;
+            }
         }
         self.index.shrink();
         self.log.remove(slots)
     }
 
+    /// Whether groups expire.
+    pub(crate) fn expires(&self) -> bool {
+        self.expiry.is_some()
+    }
+
+    /// The clock of the epoch: groups that are written from now on were touched then.
+    pub(crate) fn set_clock(&mut self, clock: i64) {
+        if let Some(expiry) = &mut self.expiry {
+            expiry.clock = clock;
+        }
+    }
+
+    /// Whether some group may have expired.
+    pub(crate) fn any_expired(&self, clock: i64) -> bool {
+        self.expiry.as_ref().is_some_and(|expiry| expiry.deadlines.any_passed(|time| time <= clock))
+    }
+
+    /// The groups that have expired, in the order of their keys. They stay until [`remove`](Self::remove).
+    pub(crate) fn pop_expired(&mut self, clock: i64) -> Result<Vec<u32>> {
+        let Some(Expiry { ttl, touched, deadlines, .. }) = &mut self.expiry else { return Ok(vec![]) };
+        let end_of =
+            |slot: u32| Some(touched[slot as usize]).filter(|touched| *touched != FREE).map(|touched| touched.saturating_add(*ttl));
+        let mut slots = deadlines.pop_passed(|time| time <= clock, end_of);
+        if slots.len() > 1
+            && let Some(expiry) = &self.expiry
+        {
+            slots.sort_unstable();
+            let keys = expiry.order.encode(&self.log.gather(&slots, 0..self.keys)?)?;
+            let mut order: Vec<usize> = (0..slots.len()).collect();
+            order.sort_unstable_by(|a, b| keys.row(*a).cmp(&keys.row(*b)));
+            slots = order.into_iter().map(|place| slots[place]).collect();
+        }
+        Ok(slots)
+    }
+
     /// All rows; with buckets in the order in which they close.
     pub(crate) fn checkpoint(&self) -> Result<Vec<RecordBatch>> {
         let Some((_, buckets)) = &self.bucket else {
-            return Ok(self.log.live()?.into_iter().map(|(batch, _)| batch).collect());
+            return self.log.live()?.into_iter().map(|(batch, slots)| self.with_touched(batch, &slots)).collect();
         };
-        let batch = |slots: &[u32]| owned(&make_batch(self.log.schema(), self.rows(slots)?, slots.len())?);
+        let batch = |slots: &[u32]| self.with_touched(owned(&make_batch(self.log.schema(), self.rows(slots)?, slots.len())?)?, slots);
         buckets.ordered().chunks(CHECKPOINT_ROWS).map(batch).collect()
+    }
+
+    /// The batch with a last column that says when its groups were touched, where they expire.
+    fn with_touched(&self, batch: RecordBatch, slots: &[u32]) -> Result<RecordBatch> {
+        let Some(expiry) = &self.expiry else { return Ok(batch) };
+        let mut fields = self.log.schema().fields().to_vec();
+        fields.push(Arc::new(Field::new(TOUCHED, DataType::Int64, false)));
+        let mut columns = batch.columns().to_vec();
+        columns.push(Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| expiry.touched[*slot as usize]))));
+        make_batch(&Arc::new(Schema::new(fields)), columns, slots.len())
     }
 
     /// Loads rows of a checkpoint.
     pub(crate) fn restore(&mut self, batches: &[RecordBatch]) -> Result<()> {
         for batch in batches {
-            let batch = make_batch(self.log.schema(), batch.columns().to_vec(), batch.num_rows())?;
+            let mut columns = batch.columns().to_vec();
+            let touched = if self.expires() { columns.pop() } else { None };
+            let batch = make_batch(self.log.schema(), columns, batch.num_rows())?;
             let keys = &batch.columns()[..self.keys];
             let encoded = self.index.encode(keys)?;
             let buckets = self.bucket_keys(keys)?;
@@ -158,6 +246,16 @@ impl Groups {
                 return Err(DataflowError::mismatch("a group occurs twice"));
             }
             self.write(batch.columns().to_vec(), &rows, &vec![None; rows.len()], &encoded, buckets.as_deref())?;
+            if let Some(touched) = touched {
+                let touched = touched.as_primitive_opt::<Int64Type>();
+                let touched = touched.ok_or_else(|| DataflowError::mismatch("the times of groups are no integers"))?;
+                let slots: Vec<Option<u32>> = (0..rows.len()).map(|row| self.index.find(&encoded, row)).collect();
+                for (slot, touched) in slots.into_iter().zip(touched.values()) {
+                    if let (Some(expiry), Some(slot)) = (&mut self.expiry, slot) {
+                        expiry.touch(slot, *touched);
+                    }
+                }
+            }
         }
         Ok(())
     }

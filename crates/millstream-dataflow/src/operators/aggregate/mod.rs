@@ -17,8 +17,10 @@
 //! **Changelog** (`Emit::Changes`): the old row of a group goes, the new one comes, if they differ. **Append-only output**
 //! (`Emit::OnClose`): a group's row goes out once, when the bound of the bucket column has passed it, in the order of the buckets.
 //! **State**: per group one row: key columns, then with retractions the row count (`Int64`), then the state columns of each
-//! function; the values of minima and maxima over input with retractions, and those of calls with DISTINCT. **Dropped**: whole buckets below the bound; groups that are final in the epoch that brings them are never
-//! stored.
+//! function; the values of minima and maxima over input with retractions, and those of calls with DISTINCT. **Dropped**: whole buckets below
+//! the bound; groups that are final in the epoch that brings them are never stored. With `state_ttl` also groups that had no row for so
+//! long by the epoch clock: their rows are taken back, in the order of keys, after the changes of the epoch. A group that comes again
+//! begins anew.
 //! Rows that come below the bound of an earlier epoch are counted as dropped. **Errors**: what arguments report; a negative row count.
 
 mod additive;
@@ -101,7 +103,7 @@ struct Updated {
 
 impl Aggregate {
     pub(crate) fn new(node: &Node, context: &BuildContext<'_>) -> Result<Self> {
-        let Op::Aggregate { group, aggregates, states, retracting, emit, bucket } = &node.op else {
+        let Op::Aggregate { group, aggregates, states, retracting, emit, bucket, state_ttl_micros } = &node.op else {
             return Err(DataflowError::internal("expected an aggregate"));
         };
         let input = context.input(node, 0);
@@ -112,7 +114,9 @@ impl Aggregate {
         // Calls with DISTINCT by their argument, and its type.
         let mut distinct_calls: Vec<(String, DataType, Vec<usize>)> = Vec::new();
         for (place, expr) in aggregates.iter().enumerate() {
-            let argument = if states.is_some() { None } else { distinct::argument(expr, rows)? };
+            // Groups that expire take their values along: those are part of the state of a group then.
+            let within = states.is_some() || state_ttl_micros.is_some();
+            let argument = if within { None } else { distinct::argument(expr, rows)? };
             let plain = argument.is_some().then(|| distinct::plain(expr)).flatten();
             if let Some((text, data_type)) = argument {
                 match distinct_calls.iter_mut().find(|(other, _, _)| *other == text) {
@@ -143,6 +147,9 @@ impl Aggregate {
             None if *emit == Emit::OnClose => return Err(DataflowError::internal("groups can only close by a bucket column")),
             None => None,
         };
+        if state_ttl_micros.is_some() && (*retracting || *emit == Emit::OnClose) {
+            return Err(DataflowError::internal("only groups over append-only input expire, and only while they are open"));
+        }
         if states.is_some() && *retracting {
             return Err(DataflowError::internal("partial states cannot take rows back"));
         }
@@ -158,7 +165,7 @@ impl Aggregate {
                 .into_iter()
                 .map(|(_, data_type, places)| DistinctValues::new(places, &key_types, &data_type, bucket.is_some()))
                 .collect::<Result<_>>()?,
-            groups: Groups::new(&key_types, &state_types, bucket)?,
+            groups: Groups::new(&key_types, &state_types, bucket, *state_ttl_micros)?,
             extremes,
             touched_keys: 0,
             dropped_rows: 0,
@@ -488,6 +495,21 @@ impl Aggregate {
         }
         self.extremes.iter_mut().flatten().try_for_each(|extremes| closed.iter().try_for_each(|keys| extremes.forget(keys)))
     }
+
+    /// Takes the rows of expired groups back and drops the groups.
+    fn expire(&mut self, clock: i64) -> Result<Option<DeltaBatch>> {
+        let slots = self.groups.pop_expired(clock)?;
+        if slots.is_empty() {
+            return Ok(None);
+        }
+        let rows = self.groups.rows(&slots)?;
+        let (keys, states) = rows.split_at(self.group.len());
+        let all: Vec<u32> = (0..slots.len() as u32).collect();
+        let batch = self.output(keys, &self.values(states, slots.len())?, &all)?;
+        let buckets = self.groups.bucket_keys(keys)?;
+        self.groups.remove(&slots, buckets.as_deref())?;
+        Ok(Some(DeltaBatch::weighted(batch, Int64Array::from_value(-1, slots.len()))))
+    }
 }
 
 /// The name in checkpoints of the values of a call.
@@ -549,6 +571,9 @@ impl Operator for Aggregate {
         if context.first && self.interner.is_unit() {
             return Ok(true);
         }
+        if self.groups.any_expired(context.bounds.clock.0) {
+            return Ok(true);
+        }
         match &self.groups.bucket {
             Some((column, _)) if self.groups.len() > 0 => Ok(self.groups.any_passed(&column.read(context.bounds)?)),
             _ => Ok(false),
@@ -564,7 +589,11 @@ impl Operator for Aggregate {
         if touched.parts.is_empty() && self.interner.is_unit() && !context.first {
             return Ok(vec![]);
         }
-        self.apply(&touched, floor)
+        let clock = context.bounds.clock.0;
+        self.groups.set_clock(clock);
+        let mut delta = self.apply(&touched, floor)?;
+        delta.extend(self.expire(clock)?);
+        Ok(delta)
     }
 
     fn checkpoint(&mut self) -> Result<Option<Saved>> {
@@ -593,7 +622,7 @@ impl Operator for Aggregate {
         }
         let batches = saved.group("groups");
         for batch in batches {
-            check_columns(self.groups.schema(), batch, 0)?;
+            check_columns(self.groups.schema(), batch, usize::from(self.groups.expires()))?;
         }
         self.groups.restore(batches)?;
         for (index, extremes) in self.extremes.iter_mut().enumerate() {

@@ -45,6 +45,7 @@ fn graph(case: &Case) -> Graph {
         retracting: !case.append_only,
         emit: case.emit,
         bucket: case.bucket.map(|column| Bucket { column, bound: watermark_bound() }),
+        state_ttl_micros: None,
     };
     let output = builder.add(op, &[input], &case.output, case.emit == Emit::OnClose);
     builder.finish(output)
@@ -220,6 +221,7 @@ async fn arrays_keep_the_order_of_arrival() {
         retracting: false,
         emit: Emit::Changes,
         bucket: None,
+        state_ttl_micros: None,
     };
     let top = builder.add(op, &[source], &output, false);
     let mut runner = Runner::new(builder.finish(top));
@@ -242,7 +244,15 @@ async fn ordered_aggregates_merge_by_their_order() {
     let output = schema(&[("k", DataType::Int64), ("first", DataType::Int64), ("last", DataType::Int64), ("all", list)]);
     let mut builder = GraphBuilder::default();
     let source = builder.input("t", &input, true);
-    let op = Op::Aggregate { group: vec![col("k")], aggregates, states: None, retracting: false, emit: Emit::Changes, bucket: None };
+    let op = Op::Aggregate {
+        group: vec![col("k")],
+        aggregates,
+        states: None,
+        retracting: false,
+        emit: Emit::Changes,
+        bucket: None,
+        state_ttl_micros: None,
+    };
     let top = builder.add(op, &[source], &output, false);
     let mut flow = Dataflow::new(builder.finish(top), DataflowContext { state: state() }).unwrap();
     let mut rng = rng(2);
@@ -369,6 +379,7 @@ async fn epoch_groups_keep_no_state() {
         retracting: false,
         emit: Emit::OnClose,
         bucket: Some(Bucket { column: 0, bound: Arc::new(Bound::Epoch { stream: "t".into() }) }),
+        state_ttl_micros: None,
     };
     let top = builder.add(op, &[source], &output, true);
     let mut runner = Runner::new(builder.finish(top));
@@ -408,7 +419,15 @@ async fn special_floats_can_be_taken_back() {
     let source = builder.input("t", &input, false);
     let aggregates = vec![sum().call(vec![col("x")])];
     let top = builder.add(
-        Op::Aggregate { group: vec![], aggregates, states: None, retracting: true, emit: Emit::Changes, bucket: None },
+        Op::Aggregate {
+            group: vec![],
+            aggregates,
+            states: None,
+            retracting: true,
+            emit: Emit::Changes,
+            bucket: None,
+            state_ttl_micros: None,
+        },
         &[source],
         &output,
         false,
@@ -472,4 +491,59 @@ async fn state_of_another_query_is_refused() {
     let expected =
         "saved state of operator \"Aggregate #1\" does not fit: its columns are (Int64, Int64), the query needs (Utf8View, Int64)";
     assert_eq!(error.to_string(), expected);
+}
+
+/// The clock of an epoch is its number, so `TTL` is a number of epochs.
+#[tokio::test]
+async fn groups_expire_when_untouched() {
+    const TTL: i64 = 4;
+    let output = schema(&[("k", DataType::Int64), ("ts", TIMESTAMP), ("rows", DataType::Int64), ("max", DataType::Int64)]);
+    for bucket in [None, Some(Bucket { column: 1, bound: watermark_bound() })] {
+        let mut builder = GraphBuilder::default();
+        let source = builder.input("t", &input_schema(), true);
+        let op = Op::Aggregate {
+            group: vec![col("k"), col("ts")],
+            aggregates: vec![count(lit(1)), max(col("v"))],
+            states: None,
+            retracting: false,
+            emit: Emit::Changes,
+            bucket: bucket.clone(),
+            state_ttl_micros: Some(TTL),
+        };
+        let top = builder.add(op, &[source], &output, false);
+        let mut runner = Runner::new(builder.finish(top));
+        let mut rng = rng(5);
+        // By group: when it was touched, its rows since it is there; those that the watermark has closed stay in the result.
+        let mut groups: BTreeMap<Row, (i64, Vec<Row>)> = BTreeMap::new();
+        let (mut result, mut closed, mut watermark) = (Bag::new(), Bag::new(), 0);
+        let row = |key: &Row, rows: &[Row]| {
+            let values = values(rows, 2);
+            key.iter().copied().chain([Some(rows.len() as i64), values.iter().max().copied()]).collect::<Row>()
+        };
+        for epoch in 1..200 {
+            let make = |rng: &mut SmallRng| {
+                vec![Some(rng.random_range(0..3)), None, Some(rng.random_range(0..9)), None, Some(watermark + rng.random_range(0..4))]
+            };
+            let delta = if rng.random_bool(0.5) { random_delta(&mut rng, &input_schema(), &Bag::new(), false, make) } else { vec![] };
+            for (row, _) in listed(&delta) {
+                let group = groups.entry(vec![row[0], row[4]]).or_default();
+                group.0 = epoch;
+                group.1.push(row);
+            }
+            watermark += rng.random_range(0..2);
+            add(&mut result, &runner.step(&[("t", delta)], watermark).await.unwrap());
+            groups.retain(|key, (touched, rows)| {
+                let closes = bucket.is_some() && key[1] < Some(watermark);
+                if closes {
+                    closed.insert(row(key, rows), 1);
+                }
+                !closes && *touched + TTL > epoch
+            });
+            let mut expected = closed.clone();
+            expected.extend(bag(groups.iter().map(|(key, (_, rows))| row(key, rows))));
+            assert_eq!(result, expected, "epoch {epoch}");
+            assert_eq!(runner.flow.operator_stats()[1].state_rows, groups.len());
+        }
+        assert!(!groups.is_empty() || !closed.is_empty());
+    }
 }

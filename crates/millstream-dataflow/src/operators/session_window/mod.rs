@@ -22,13 +22,13 @@
 //! that are so when they come are never stored. Rows below the bound of an earlier epoch are counted as dropped.
 //! **Errors**: what arguments report; a session whose end is out of range.
 
-mod deadlines;
 mod intervals;
 #[cfg(test)]
 mod tests;
 
 use crate::bucket::{BucketColumn, BucketKey, Floor};
 use crate::columns::{evaluate, make_batch, owned, take_columns};
+use crate::deadlines::Deadlines;
 use crate::error::{DataflowError, Result};
 use crate::key_index::{EncodedKeys, KeyIndex};
 use crate::operator::{Operator, Saved, StateStats, StepContext};
@@ -43,7 +43,6 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondT
 use async_trait::async_trait;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::PhysicalExpr;
-use deadlines::Deadlines;
 use intervals::{Interval, Intervals, NULL_TIME};
 use millstream_plan::compile::{compile, compile_all};
 use millstream_plan::functions::session_window::end_of;

@@ -5,7 +5,7 @@ use super::super::planning::{Emission, Planned, emission};
 use super::super::query::Target;
 use super::super::sinks::SinkState;
 use super::select_all;
-use crate::catalog::object::{Backfill, Object, ObjectKind, QueryDef, SinkDef};
+use crate::catalog::object::{Backfill, Object, ObjectKind, QueryDef, QueryForm, SinkDef};
 use crate::catalog::resolve::{fold, object_name};
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
@@ -92,7 +92,8 @@ impl Pipeline {
         notices: &mut Vec<Notice>,
     ) -> Result<Arc<QueryDef>> {
         let Emission { on_close, period } = emission(emit, &name)?;
-        let planned = self.plan_continuous(&query, &sink.columns, &name, on_close).await?;
+        let form = QueryForm { on_close, state_ttl: sink.state_ttl };
+        let planned = self.plan_continuous(&query, &sink.columns, &name, form).await?;
         let properties = &planned.graph.output_node().properties;
         if sink.mode == SinkMode::Append && !properties.append_only {
             return Err(append_refusal(sink, &planned, sink_sql));
@@ -131,7 +132,7 @@ impl Pipeline {
             name,
             columns: sink.columns.clone(),
             query,
-            on_close,
+            form,
             period,
             backfill: Backfill::All,
             schema: Arc::clone(&planned.schema),

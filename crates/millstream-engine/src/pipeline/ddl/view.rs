@@ -1,15 +1,15 @@
 //! `CREATE VIEW`, a name for a query, and `CREATE MATERIALIZED VIEW`, a result that is kept up to date.
 
 use super::super::Pipeline;
-use super::super::planning::{Emission, emission};
+use super::super::planning::{Emission, emission, view_options};
 use super::super::query::Target;
-use crate::catalog::object::{Backfill, Object, ObjectKind, QueryDef, ViewDef};
+use crate::catalog::object::{Object, ObjectKind, QueryDef, QueryForm, ViewDef};
 use crate::catalog::resolve::{fold, object_name, rename_columns};
 use crate::error::Result;
 use crate::notice::Notice;
 use millstream_dataflow::ViewStore;
 use millstream_sql::statement::{CreateMaterializedView, CreateView};
-use millstream_types::{Delta, Options};
+use millstream_types::Delta;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -44,13 +44,14 @@ impl Pipeline {
         }
         let columns: Vec<String> = create.columns.iter().map(fold).collect();
         let Emission { on_close, period } = emission(create.emit, &name)?;
-        let backfill = backfill_option(&name, create.options.clone())?;
-        let planned = self.plan_continuous(&create.query, &columns, &name, on_close).await?;
+        let (backfill, state_ttl) = view_options(&name, create.options.clone())?;
+        let form = QueryForm { on_close, state_ttl };
+        let planned = self.plan_continuous(&create.query, &columns, &name, form).await?;
         let def = Arc::new(QueryDef {
             name: name.clone(),
             columns,
             query: create.query.clone(),
-            on_close,
+            form,
             period,
             backfill,
             schema: Arc::clone(&planned.schema),
@@ -62,12 +63,4 @@ impl Pipeline {
         self.catalog.put(Object { name, sql, kind: ObjectKind::MaterializedView(def) });
         Ok(notices)
     }
-}
-
-fn backfill_option(name: &str, options: Vec<(String, String)>) -> Result<Backfill> {
-    let mut options = Options::new(format!("materialized view \"{name}\""), options);
-    let choices = [("all", Backfill::All), ("retained", Backfill::Retained), ("none", Backfill::None)];
-    let backfill = options.choice("backfill", &choices)?.unwrap_or(Backfill::All);
-    options.finish()?;
-    Ok(backfill)
 }

@@ -1,15 +1,17 @@
-//! When sessions close: slots by their end, looked at when the bound comes near.
+//! When slots of state are due: by their end, looked at when a bound or the clock comes near.
 //!
-//! A session's end moves whenever a row comes, and only ever later. So a slot stays where it was put; when its turn comes, it is put to
-//! where its end is by then. Ends share a bucket with those of the same second, so that buckets are few.
+//! The end of a session moves whenever a row comes, mostly later; so does the time-out of a group or key. So a slot stays where it was
+//! put; when its turn comes, it is put to where its end is by then. Only an end that moves back is put there at once. Ends share a
+//! bucket with those of the same second, so that buckets are few.
 
 use std::collections::BTreeMap;
 
 const BUCKET_MICROS: i64 = 1_000_000;
 const NOT_QUEUED: i64 = i64::MIN;
 
+/// The queue.
 #[derive(Debug, Default)]
-pub(super) struct Deadlines {
+pub(crate) struct Deadlines {
     buckets: BTreeMap<i64, Vec<u32>>,
     /// By slot: the bucket in which it waits.
     queued: Vec<i64>,
@@ -17,7 +19,7 @@ pub(super) struct Deadlines {
 
 impl Deadlines {
     /// Makes sure that a slot is looked at when `end` passes.
-    pub(super) fn schedule(&mut self, slot: u32, end: i64) {
+    pub(crate) fn schedule(&mut self, slot: u32, end: i64) {
         let bucket = end.div_euclid(BUCKET_MICROS);
         if self.queued.len() <= slot as usize {
             self.queued.resize(slot as usize + 1, NOT_QUEUED);
@@ -31,12 +33,12 @@ impl Deadlines {
     }
 
     /// Whether there may be something to close, where `passed` says whether a time has passed.
-    pub(super) fn any_passed(&self, passed: impl Fn(i64) -> bool) -> bool {
+    pub(crate) fn any_passed(&self, passed: impl Fn(i64) -> bool) -> bool {
         self.buckets.keys().next().is_some_and(|bucket| passed(bucket.saturating_mul(BUCKET_MICROS)))
     }
 
     /// The slots whose end has passed. `end_of` gives the end of a slot, `None` if it is free.
-    pub(super) fn pop_passed(&mut self, passed: impl Fn(i64) -> bool, end_of: impl Fn(u32) -> Option<i64>) -> Vec<u32> {
+    pub(crate) fn pop_passed(&mut self, passed: impl Fn(i64) -> bool, end_of: impl Fn(u32) -> Option<i64>) -> Vec<u32> {
         let mut closed = vec![];
         let mut open = vec![];
         while let Some(entry) = self.buckets.first_entry() {
@@ -64,7 +66,7 @@ impl Deadlines {
     }
 
     /// Memory in bytes, not counting the tree's own nodes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         // Every slot waits in one bucket as a rule.
         self.queued.capacity() * (size_of::<i64>() + 2 * size_of::<u32>()) + self.buckets.len() * (8 + size_of::<Vec<u32>>())
     }
