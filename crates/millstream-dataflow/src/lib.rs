@@ -22,6 +22,7 @@ mod error;
 mod key_index;
 mod operator;
 mod operators;
+mod ordered;
 mod row_log;
 #[cfg(test)]
 mod test_util;

@@ -602,10 +602,15 @@ impl<'a> Grammar<'a> {
             ("except all", "EXCEPT ALL"),
         ]);
         let mut query = self.two_of_one_type(depth, kind, keyword);
-        if query.kind == kind
-            && let Some(distinct) = keyword.strip_suffix(" ALL")
-            && let Some((left, right)) = query.batch_sql.split_once(&format!(" {keyword} "))
-        {
+        let Some(distinct) = keyword.strip_suffix(" ALL").filter(|_| query.kind == kind) else { return query };
+        let middle = format!(" {keyword} ");
+        if matches!(query.columns[0].kind, Type::Float | Type::Quotient) {
+            // DataFusion tells 0.0 and -0.0 apart in some of the operators that count, and in others not.
+            query.kind = if distinct == "EXCEPT" { "except" } else { "intersect" };
+            for text in [&mut query.sql, &mut query.batch_sql] {
+                *text = text.replace(&middle, &format!(" {distinct} "));
+            }
+        } else if let Some((left, right)) = query.batch_sql.split_once(&middle) {
             // DataFusion counts wrong: equal rows are told apart by a number, then all are different.
             let x = &query.columns[0].name;
             let side = |text: &str| format!("SELECT {x}, row_number() OVER (PARTITION BY {x}) AS nth FROM ({text}) AS n");

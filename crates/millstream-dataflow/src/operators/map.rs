@@ -93,10 +93,10 @@ impl Program {
     }
 }
 
-/// Whether an expression calls a function on text or matches a pattern.
+/// Whether an expression calls a function that reads or makes text, or matches a pattern.
 fn works_on_text(expr: &Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> bool {
     let is_text = |expr: &Arc<dyn PhysicalExpr>| expr.data_type(schema).is_ok_and(|data_type| data_type.is_string());
-    let itself = expr.is::<LikeExpr>() || expr.is::<ScalarFunctionExpr>() && expr.children().into_iter().any(is_text);
+    let itself = expr.is::<LikeExpr>() || expr.is::<ScalarFunctionExpr>() && (is_text(expr) || expr.children().into_iter().any(is_text));
     itself || expr.children().into_iter().any(|child| works_on_text(child, schema))
 }
 

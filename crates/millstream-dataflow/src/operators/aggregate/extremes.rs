@@ -1,38 +1,42 @@
 //! `min` and `max` over input with retractions: the values of every group, in order, each with how often it is there.
 //!
 //! ```text
-//!   entry = encoded group ++ encoded value      the first entry with a group's encoding has its minimum, or its maximum: `max`
-//!                                               encodes values in descending order
+//!   group ─▶ slot ─▶ its values in order: the first is the extreme (`max` encodes values in descending order)
 //! ```
 //! A change costs a search for each of its rows. NULLs are no values. The extreme of a group is also its state column in the groups' log,
 //! so that what a group's row was before is there without a search.
 
 use super::Part;
 use super::call::Call;
-use crate::columns::describe_row;
+use crate::columns::{describe_row, take_columns};
 use crate::error::{DataflowError, Result};
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
+use crate::key_index::KeyIndex;
+use crate::ordered::{Changed, Entry, Ordered};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{SortOptions, cast, take};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::sync::Arc;
 
-/// What an entry takes beside its bytes: itself, its share of the tree's nodes, and the head of its allocation.
-const ENTRY_BYTES: usize = 2 * size_of::<(Box<[u8]>, i64)>() + 16;
+/// What an entry takes beside its bytes: itself, and the head of its allocation.
+const ENTRY_BYTES: usize = size_of::<(Entry, i64)>() + 16;
 const CHECKPOINT_ROWS: usize = 64 * 1024;
 
 /// The values of one call.
 pub(crate) struct Extremes {
-    /// Encodes the group columns; `None` without any.
-    groups: Option<RowConverter>,
-    values: RowConverter,
-    /// Encodes both in one.
-    whole: RowConverter,
-    entries: BTreeMap<Box<[u8]>, i64>,
+    index: KeyIndex,
+    encoder: RowConverter,
+    /// By the slot of the group.
+    values: Vec<Ordered>,
+    entries: usize,
     entry_bytes: usize,
     schema: SchemaRef,
+}
+
+/// The rows of a part that have a value.
+struct Encoded {
+    rows: Rows,
+    counts: BooleanArray,
 }
 
 impl Extremes {
@@ -48,17 +52,14 @@ impl Extremes {
             return Err(DataflowError::internal(format!("the state of {} is not its value", call.function())));
         };
         let options = SortOptions { descending: call.function() == "max", nulls_first: false };
-        let value = SortField::new_with_options(value_type.clone(), options);
-        let keys: Vec<SortField> = key_types.iter().cloned().map(SortField::new).collect();
-        let whole = keys.iter().cloned().chain([value.clone()]).collect();
         let field = |(index, data_type): (usize, &DataType)| Field::new(format!("c{index}"), data_type.clone(), true);
         let mut fields: Vec<Field> = key_types.iter().chain([value_type]).enumerate().map(field).collect();
         fields.push(Field::new("__weight", DataType::Int64, false));
         Ok(Self {
-            groups: if keys.is_empty() { None } else { Some(RowConverter::new(keys)?) },
-            values: RowConverter::new(vec![value])?,
-            whole: RowConverter::new(whole)?,
-            entries: BTreeMap::new(),
+            index: KeyIndex::new(key_types)?,
+            encoder: RowConverter::new(vec![SortField::new_with_options(value_type.clone(), options)])?,
+            values: vec![],
+            entries: 0,
             entry_bytes: 0,
             schema: Arc::new(Schema::new(fields)),
         })
@@ -66,108 +67,131 @@ impl Extremes {
 
     /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.entry_bytes + self.entries.len() * ENTRY_BYTES
+        let slots = self.values.capacity() * size_of::<Ordered>();
+        self.index.bytes() + slots + self.entry_bytes + self.entries * ENTRY_BYTES
     }
 
     /// Adds the rows of a change, whose groups have these keys, and gives the extreme of each group; NULL for one without values.
     pub(crate) fn update(&mut self, call: &Call, keys: &[ArrayRef], count: usize, parts: &[Part]) -> Result<ArrayRef> {
-        let groups = self.encoded(keys)?;
-        let value_type = &call.state_types[0];
-        let mut negative: BTreeSet<Box<[u8]>> = BTreeSet::new();
-        let mut entry = Vec::new();
-        for part in parts {
-            let arguments = call.arguments(&part.batch)?;
-            let [values] = arguments.values.as_slice() else {
-                return Err(DataflowError::internal(format!("{} has one argument", call.function())));
-            };
-            let values = if values.data_type() == value_type { Arc::clone(values) } else { cast(values, value_type)? };
-            let rows = self.values.convert_columns(std::slice::from_ref(&values))?;
-            let counts = |row: usize| arguments.filter.as_ref().is_none_or(|filter| filter.is_valid(row) && filter.value(row));
-            for row in (0..rows.num_rows()).filter(|row| values.is_valid(*row) && counts(*row)) {
-                entry.clear();
-                entry.extend_from_slice(prefix(groups.as_ref(), part.groups[row]));
-                entry.extend_from_slice(rows.row(row).as_ref());
-                if self.add(&entry, part.weights.value(row))? < 0 {
-                    negative.insert(entry.as_slice().into());
-                } else {
-                    negative.remove(entry.as_slice());
+        let slots = self.slots(keys, count)?;
+        let encoded = parts.iter().map(|part| self.encode(call, &part.batch)).collect::<Result<Vec<_>>>()?;
+        // What comes first, so that no weight is negative only because of the order of rows.
+        for comes in [true, false] {
+            for (part, Encoded { rows, counts }) in parts.iter().zip(&encoded) {
+                for row in (0..rows.num_rows()).filter(|row| counts.value(*row)) {
+                    let weight = part.weights.value(row);
+                    let group = part.groups[row];
+                    if (weight > 0) == comes
+                        && let Err(weight) = self.change(slots[group], rows.row(row).as_ref(), weight)?
+                    {
+                        let mut columns = take_columns(keys, &UInt32Array::from(vec![group as u32]))?;
+                        columns.extend(self.encoder.convert_rows([rows.row(row)])?);
+                        let row = describe_row(&self.schema, &columns, 0);
+                        return Err(DataflowError::NegativeWeight { relation: String::new(), row, weight });
+                    }
                 }
             }
         }
-        if let Some(entry) = negative.first() {
-            let weight = self.entries.get(entry).copied().unwrap_or_default();
-            let columns = self.whole.convert_rows([self.whole.parser().parse(entry)])?;
-            let row = describe_row(&self.schema, &columns, 0);
-            return Err(DataflowError::NegativeWeight { relation: String::new(), row, weight });
-        }
-        self.extremes(groups.as_ref(), count)
+        let extremes = self.extremes(&slots)?;
+        slots.into_iter().for_each(|slot| self.forget_empty(slot));
+        Ok(extremes)
     }
 
-    /// Adds to the weight of an entry and gives the new one.
-    fn add(&mut self, entry: &[u8], weight: i64) -> Result<i64> {
-        let Some(old) = self.entries.get_mut(entry) else {
-            self.entries.insert(entry.into(), weight);
-            self.entry_bytes += entry.len();
-            return Ok(weight);
+    fn encode(&self, call: &Call, batch: &RecordBatch) -> Result<Encoded> {
+        let arguments = call.arguments(batch)?;
+        let [values] = arguments.values.as_slice() else {
+            return Err(DataflowError::internal(format!("{} has one argument", call.function())));
         };
-        *old = old.checked_add(weight).ok_or_else(|| DataflowError::internal("the multiplicity of a value exceeds 64 bits"))?;
-        let new = *old;
-        if new == 0 {
-            self.entries.remove(entry);
-            self.entry_bytes -= entry.len();
-        }
-        Ok(new)
+        let value_type = &call.state_types[0];
+        let values = if values.data_type() == value_type { Arc::clone(values) } else { cast(values, value_type)? };
+        let filter = arguments.filter.as_ref();
+        let counts = |row: usize| values.is_valid(row) && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
+        let counts = BooleanArray::from_iter((0..values.len()).map(|row| Some(counts(row))));
+        Ok(Encoded { rows: self.encoder.convert_columns(std::slice::from_ref(&values))?, counts })
     }
 
-    fn extremes(&self, groups: Option<&Rows>, count: usize) -> Result<ArrayRef> {
-        let parser = self.values.parser();
-        let mut found = Vec::with_capacity(count);
-        let mut places: Vec<Option<u32>> = Vec::with_capacity(count);
-        for group in 0..count {
-            let prefix = prefix(groups, group);
-            let value = self.of_group(prefix).next().map(|entry| parser.parse(&entry[prefix.len()..]));
-            places.push(value.map(|value| {
-                found.push(value);
+    /// The slots of groups, new ones where they are not known.
+    fn slots(&mut self, keys: &[ArrayRef], count: usize) -> Result<Vec<u32>> {
+        let encoded = self.index.encode(keys)?;
+        let slots: Vec<u32> =
+            (0..count).map(|group| self.index.find(&encoded, group).unwrap_or_else(|| self.index.insert(&encoded, group))).collect();
+        let length = slots.iter().max().map_or(0, |last| *last as usize + 1);
+        if self.values.len() < length {
+            self.values.resize_with(length, Ordered::default);
+        }
+        Ok(slots)
+    }
+
+    /// Adds to the weight of a value. One that would be negative is the inner error.
+    fn change(&mut self, slot: u32, value: &[u8], weight: i64) -> Result<std::result::Result<(), i64>> {
+        Ok(self.values[slot as usize].change(value, 0, weight)?.map(|changed| match changed {
+            Changed::Added => {
+                self.entries += 1;
+                self.entry_bytes += value.len();
+            }
+            Changed::Removed => {
+                self.entries -= 1;
+                self.entry_bytes -= value.len();
+            }
+            Changed::Kept => {}
+        }))
+    }
+
+    fn extremes(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let parser = self.encoder.parser();
+        let mut found = Vec::with_capacity(slots.len());
+        let mut places: Vec<Option<u32>> = Vec::with_capacity(slots.len());
+        for slot in slots {
+            places.push(self.values[*slot as usize].first().map(|entry| {
+                found.push(parser.parse(entry.row()));
                 (found.len() - 1) as u32
             }));
         }
-        let values = self.values.convert_rows(found)?;
+        let values = self.encoder.convert_rows(found)?;
         Ok(take(&values[0], &UInt32Array::from(places), None)?)
     }
 
-    /// Entries of a group, in order.
-    fn of_group<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        self.entries.range::<[u8], _>(from).map(|(entry, _)| entry.as_ref()).take_while(move |entry| entry.starts_with(prefix))
+    fn forget_empty(&mut self, slot: u32) {
+        if self.values[slot as usize].len() == 0 {
+            self.index.remove(slot);
+        }
     }
 
     /// Forgets whole groups.
     pub(crate) fn forget(&mut self, keys: &[ArrayRef]) -> Result<()> {
-        let Some(groups) = self.encoded(keys)? else { return Ok(()) };
-        for row in &groups {
-            let entries: Vec<Box<[u8]>> = self.of_group(row.as_ref()).map(Box::from).collect();
-            for entry in entries {
-                self.entries.remove(&entry);
-                self.entry_bytes -= entry.len();
-            }
+        let Some(count) = keys.first().map(|column| column.len()) else { return Ok(()) };
+        let encoded = self.index.encode(keys)?;
+        for slot in (0..count).filter_map(|group| self.index.find(&encoded, group)).collect::<Vec<_>>() {
+            let values = std::mem::take(&mut self.values[slot as usize]);
+            self.entries -= values.len();
+            self.entry_bytes -= values.iter().map(|(entry, _)| entry.row().len()).sum::<usize>();
+            self.index.remove(slot);
         }
+        self.index.shrink();
         Ok(())
     }
 
-    fn encoded(&self, keys: &[ArrayRef]) -> Result<Option<Rows>> {
-        self.groups.as_ref().map(|groups| groups.convert_columns(keys)).transpose().map_err(DataflowError::from)
-    }
-
-    /// The entries as batches: group columns, value, weight.
+    /// The values as batches: group columns, value, weight.
     pub(crate) fn checkpoint(&self) -> Result<Vec<RecordBatch>> {
-        let parser = self.whole.parser();
-        let entries: Vec<(&[u8], i64)> = self.entries.iter().map(|(entry, weight)| (entry.as_ref(), *weight)).collect();
-        let batches = entries.chunks(CHECKPOINT_ROWS).map(|chunk| {
-            let mut columns = self.whole.convert_rows(chunk.iter().map(|(entry, _)| parser.parse(entry)))?;
-            columns.push(Arc::new(Int64Array::from_iter_values(chunk.iter().map(|(_, weight)| *weight))));
-            Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
-        });
-        batches.collect()
+        let parser = self.encoder.parser();
+        let of_slot = |(slot, values): (usize, &Ordered)| -> Vec<(u32, Entry, i64)> {
+            values.iter().map(|(entry, weight)| (slot as u32, entry.clone(), weight)).collect()
+        };
+        let mut batches = Vec::new();
+        let mut rows: Vec<(u32, Entry, i64)> = Vec::new();
+        let mut slots = self.values.iter().enumerate().peekable();
+        while let Some(slot) = slots.next() {
+            rows.extend(of_slot(slot));
+            if rows.len() < CHECKPOINT_ROWS && slots.peek().is_some() || rows.is_empty() {
+                continue;
+            }
+            let mut columns = self.index.decode(&rows.iter().map(|(slot, _, _)| *slot).collect::<Vec<_>>())?;
+            columns.extend(self.encoder.convert_rows(rows.iter().map(|(_, entry, _)| parser.parse(entry.row())))?);
+            columns.push(Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, _, weight)| *weight))));
+            batches.push(RecordBatch::try_new(Arc::clone(&self.schema), columns)?);
+            rows.clear();
+        }
+        Ok(batches)
     }
 
     /// The columns of [`checkpoint`](Self::checkpoint).
@@ -178,18 +202,16 @@ impl Extremes {
     /// Loads the batches of a checkpoint.
     pub(crate) fn restore(&mut self, batches: &[RecordBatch]) -> Result<()> {
         for batch in batches {
-            let (weights, columns) =
-                batch.columns().split_last().ok_or_else(|| DataflowError::mismatch("the values of min or max have no columns"))?;
-            let rows = self.whole.convert_columns(columns)?;
-            for (row, weight) in rows.iter().zip(weights.as_primitive::<Int64Type>().values()) {
-                self.add(row.as_ref(), *weight)?;
+            let (keys, rest) = batch.columns().split_at(batch.num_columns() - 2);
+            let slots = self.slots(keys, batch.num_rows())?;
+            let rows = self.encoder.convert_columns(&rest[..1])?;
+            let weights = rest[1].as_primitive::<Int64Type>();
+            for (row, slot) in slots.into_iter().enumerate() {
+                if self.change(slot, rows.row(row).as_ref(), weights.value(row))?.is_err() {
+                    return Err(DataflowError::mismatch("a value has a negative weight"));
+                }
             }
         }
         Ok(())
     }
-}
-
-/// The encoding of a group; nothing where there is just one.
-fn prefix(groups: Option<&Rows>, group: usize) -> &[u8] {
-    groups.map_or(&[], |groups| groups.row(group).data())
 }

@@ -17,7 +17,6 @@
 //! others are refused by their sort keys before they are encoded. **Dropped**: partitions below the bound of their bucket column. Rows
 //! that come below the bound of an earlier epoch are counted as dropped. **Errors**: what sort keys report; a row that becomes negative.
 
-mod ordered;
 mod places;
 #[cfg(test)]
 mod tests;
@@ -29,6 +28,7 @@ use crate::key_index::{EncodedKeys, KeyIndex};
 use crate::operator::{Operator, Saved, StateStats, StepContext};
 use crate::operators::aggregate::interner::{Interner, Numbered};
 use crate::operators::registry::BuildContext;
+use crate::ordered::{Changed, Entry, Ordered};
 use crate::zset::{with_weights, without_weights};
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::SortOptions;
@@ -40,7 +40,6 @@ use millstream_plan::compile::{compile, compile_all};
 use millstream_plan::graph::{Node, Op};
 use millstream_types::delta::{Delta, DeltaBatch, consolidate};
 use millstream_types::row_key::{canonical_floats, types_of};
-use ordered::{Changed, Entry, Ordered};
 use places::{Places, Shown, difference};
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Which rows of a partition are shown, and with which number.
 
-use super::ordered::{Entry, Ordered};
+use crate::ordered::{Entry, Ordered};
 use millstream_plan::graph::Ranking;
 use std::cmp::Ordering;
 

@@ -1,7 +1,7 @@
-//! The rows of one partition in their order, each with how often it is there.
+//! The rows of one partition, or the values of one group, in their order, each with how often it is there.
 //!
 //! An entry is the encoding of the sort keys followed by that of the whole row, so its bytes order like the rows, ties by all columns. A
-//! few entries are a sorted vector, more a tree.
+//! value is an entry without sort keys. A few entries are a sorted vector, more a tree.
 
 use crate::error::{DataflowError, Result};
 use std::borrow::Borrow;
@@ -14,20 +14,20 @@ const SMALL_MAX: usize = 64;
 
 /// A row's place in the order and the row.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) bytes: Arc<[u8]>,
+pub(crate) struct Entry {
+    pub(crate) bytes: Arc<[u8]>,
     /// How many of the bytes are sort keys.
-    pub(super) key_len: u32,
+    pub(crate) key_len: u32,
 }
 
 impl Entry {
     /// The sort keys: equal for ties.
-    pub(super) fn key(&self) -> &[u8] {
+    pub(crate) fn key(&self) -> &[u8] {
         &self.bytes[..self.key_len as usize]
     }
 
     /// The row.
-    pub(super) fn row(&self) -> &[u8] {
+    pub(crate) fn row(&self) -> &[u8] {
         &self.bytes[self.key_len as usize..]
     }
 }
@@ -61,7 +61,7 @@ impl Ord for Entry {
 
 /// What a change of a row's weight did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Changed {
+pub(crate) enum Changed {
     Added,
     Removed,
     Kept,
@@ -69,7 +69,7 @@ pub(super) enum Changed {
 
 /// The entries with their weights.
 #[derive(Debug)]
-pub(super) enum Ordered {
+pub(crate) enum Ordered {
     Small(Vec<(Entry, i64)>),
     Large(BTreeMap<Entry, i64>),
 }
@@ -82,7 +82,7 @@ impl Default for Ordered {
 
 impl Ordered {
     /// Number of entries.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Ordered::Small(entries) => entries.len(),
             Ordered::Large(entries) => entries.len(),
@@ -90,15 +90,23 @@ impl Ordered {
     }
 
     /// The entries in ascending order.
-    pub(super) fn iter(&self) -> Box<dyn Iterator<Item = (&Entry, i64)> + '_> {
+    pub(crate) fn iter(&self) -> Box<dyn Iterator<Item = (&Entry, i64)> + '_> {
         match self {
             Ordered::Small(entries) => Box::new(entries.iter().map(|(entry, weight)| (entry, *weight))),
             Ordered::Large(entries) => Box::new(entries.iter().map(|(entry, weight)| (entry, *weight))),
         }
     }
 
+    /// The smallest entry.
+    pub(crate) fn first(&self) -> Option<&Entry> {
+        match self {
+            Ordered::Small(entries) => entries.first().map(|(entry, _)| entry),
+            Ordered::Large(entries) => entries.first_key_value().map(|(entry, _)| entry),
+        }
+    }
+
     /// The greatest entry.
-    pub(super) fn last(&self) -> Option<&Entry> {
+    pub(crate) fn last(&self) -> Option<&Entry> {
         match self {
             Ordered::Small(entries) => entries.last().map(|(entry, _)| entry),
             Ordered::Large(entries) => entries.last_key_value().map(|(entry, _)| entry),
@@ -106,7 +114,7 @@ impl Ordered {
     }
 
     /// Adds to the weight of a row. A weight that would be negative is the inner error, and nothing changes.
-    pub(super) fn change(&mut self, bytes: &[u8], key_len: u32, weight: i64) -> Result<std::result::Result<Changed, i64>> {
+    pub(crate) fn change(&mut self, bytes: &[u8], key_len: u32, weight: i64) -> Result<std::result::Result<Changed, i64>> {
         let found = match self {
             Ordered::Small(entries) => entries.binary_search_by(|(entry, _)| entry.bytes.as_ref().cmp(bytes)),
             // The place does not matter in a tree.
@@ -201,6 +209,7 @@ mod tests {
             assert_eq!(ordered.len(), model.len());
             let entries: Vec<(Vec<u8>, i64)> = ordered.iter().map(|(entry, weight)| (entry.bytes.to_vec(), weight)).collect();
             assert_eq!(entries, model.clone().into_iter().collect::<Vec<_>>());
+            assert_eq!(ordered.first().map(|entry| entry.bytes.to_vec()), model.keys().next().cloned());
             assert_eq!(
                 ordered.last().map(|entry| (entry.key().to_vec(), entry.row().to_vec())),
                 model.keys().last().map(|b| (b[..1].to_vec(), b[1..].to_vec()))
