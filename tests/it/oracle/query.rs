@@ -129,7 +129,7 @@ impl<'a> Grammar<'a> {
             return self.scan();
         }
         let below = depth - 1;
-        match self.rng.random_range(0..34) {
+        match self.rng.random_range(0..35) {
             0..2 => self.filter(below),
             2..4 => self.project(below),
             4..8 => self.aggregate(below),
@@ -153,6 +153,7 @@ impl<'a> Grammar<'a> {
             29 => self.distinct_on(),
             30 => self.session(below),
             31..33 => self.asof_join(below),
+            33 => self.set_operation(below),
             _ => self.join(below),
         }
     }

@@ -12,15 +12,15 @@
 //! **In**: any schema. **Out**: the group columns, then one column per aggregate.
 //! **Append-only input**: any aggregate whose partial states merge; the input may hold partial states already (`pre_aggregate.rs`).
 //! **DISTINCT**: `count`, `sum` and `avg` see only the rows at which a value comes or goes (`distinct.rs`).
-//! **Input with retractions**: count, sum and average (see `additive.rs`), minimum and maximum (`extremes.rs`); a group has a hidden row count, vanishes at zero and may not go below. A global aggregate (no group columns) has one
-//! row from the first epoch on, which never vanishes. DISTINCT is an aggregate without functions.
+//! **Input with retractions**: count, sum and average (see `additive.rs`), minimum and maximum (`extremes.rs`); a group has a hidden row
+//! count, vanishes at zero and may not go below. A global aggregate (no group columns) has one row from the first epoch on, which never
+//! vanishes. DISTINCT is an aggregate without functions.
 //! **Changelog** (`Emit::Changes`): the old row of a group goes, the new one comes, if they differ. **Append-only output**
 //! (`Emit::OnClose`): a group's row goes out once, when the bound of the bucket column has passed it, in the order of the buckets.
-//! **State**: per group one row: key columns, then with retractions the row count (`Int64`), then the state columns of each
-//! function; the values of minima and maxima over input with retractions, and those of calls with DISTINCT. **Dropped**: whole buckets below
-//! the bound; groups that are final in the epoch that brings them are never stored. With `state_ttl` also groups that had no row for so
-//! long by the epoch clock: their rows are taken back, in the order of keys, after the changes of the epoch. A group that comes again
-//! begins anew.
+//! **State**: per group one row: key columns, then with retractions the row count (`Int64`), then the state columns of each function; the
+//! values of minima and maxima over input with retractions, and those of calls with DISTINCT. **Dropped**: whole buckets below the bound;
+//! groups that are final in the epoch that brings them are never stored. With `state_ttl` also groups that had no row for so long by the
+//! epoch clock: their rows are taken back, in the order of keys, after the changes of the epoch. A group that comes again begins anew.
 //! Rows that come below the bound of an earlier epoch are counted as dropped. **Errors**: what arguments report; a negative row count.
 
 mod additive;
