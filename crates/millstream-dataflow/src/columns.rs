@@ -1,5 +1,6 @@
 //! Small helpers over columns and batches that several operators share.
 
+use crate::divide;
 use crate::error::{DataflowError, Result};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{cast, concat_batches, take};
@@ -24,7 +25,10 @@ pub(crate) fn make_batch(schema: &SchemaRef, mut columns: Vec<ArrayRef>, rows: u
 
 /// The values of `expr` for the rows of `batch`.
 pub(crate) fn evaluate(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRef> {
-    Ok(expr.evaluate(batch)?.into_array(batch.num_rows())?)
+    match divide::pieces(expr, batch) {
+        0 | 1 => Ok(expr.evaluate(batch)?.into_array(batch.num_rows())?),
+        pieces => divide::evaluate(expr, batch, pieces),
+    }
 }
 
 /// Rows `indices` of each column.
