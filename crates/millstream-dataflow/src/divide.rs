@@ -13,7 +13,7 @@ use datafusion::physical_plan::PhysicalExpr;
 use std::sync::{Arc, OnceLock};
 
 /// A thread is not worth its start for fewer rows.
-const PIECE_ROWS: usize = 16_384;
+const PIECE_ROWS: usize = 8_192;
 
 /// Into how many pieces `batch` should be divided for `expr`.
 pub(crate) fn pieces(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> usize {
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn only_large_batches_and_text_are_divided() {
         let (large, small) = (batch(100_000), batch(1_000));
-        let many = std::thread::available_parallelism().map_or(1, usize::from).min(6);
+        let many = std::thread::available_parallelism().map_or(1, usize::from).min(12);
         assert_eq!(pieces(&compiled(upper(col("name")), &large), &large), many);
         assert_eq!(pieces(&compiled(upper(col("name")), &small), &small), 1);
         assert_eq!(pieces(&compiled(col("v") + lit(1_i64), &large), &large), 1);
