@@ -207,7 +207,8 @@ impl Integral {
 
     /// Takes what has come, and compares it with the content of the view.
     fn difference(&mut self, view: &[Cells]) -> Result<Option<String>, EngineError> {
-        while let Some(Some(change)) = self.subscription.next().now_or_never() {
+        // Without tokio's budget, which makes a channel look empty to a task that has received much without a pause.
+        while let Some(Some(change)) = tokio::task::unconstrained(self.subscription.next()).now_or_never() {
             let change = change?;
             for (index, row) in compare::cells(std::slice::from_ref(&change.batch)).into_iter().enumerate() {
                 let line = compare::lines(&[row]).remove(0);
