@@ -18,7 +18,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// Measures how long something takes, for monitoring only: no decision depends on it.
+/// Measures how long something takes, for monitoring and to space checkpoints: no result depends on it.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(Instant);
 

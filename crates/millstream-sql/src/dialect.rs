@@ -253,8 +253,13 @@ fn parse_argument_order(parser: &mut Parser) -> Result<Vec<OrderByExpr>, ParserE
 fn partitioned_argument(relation: &Expr, keys: Vec<Expr>, order: Vec<OrderByExpr>) -> Expr {
     let clauses = if order.is_empty() { vec![] } else { vec![FunctionArgumentClause::OrderBy(order)] };
     let args = std::iter::once(relation.clone()).chain(keys).map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
+    function_call(PARTITIONED_ARGUMENT, args, clauses)
+}
+
+/// A call of a function by its plain name.
+pub(crate) fn function_call(name: &str, args: Vec<FunctionArg>, clauses: Vec<FunctionArgumentClause>) -> Expr {
     Expr::Function(Function {
-        name: Ident::new(PARTITIONED_ARGUMENT).into(),
+        name: Ident::new(name).into(),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses }),

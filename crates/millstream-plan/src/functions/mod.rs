@@ -22,6 +22,7 @@ pub use clock::EpochClock;
 use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::{AggregateUDF, Expr, ExprSchemable, ScalarUDF, WindowUDF};
 use std::sync::Arc;
@@ -95,16 +96,22 @@ pub fn extreme_aggregate(expr: &Expr, schema: &DFSchema) -> bool {
         && call.params.args.first().and_then(|argument| argument.get_type(schema).ok()).is_some_and(ordered)
 }
 
-/// Whether an aggregate call with DISTINCT is the same call over the values that are there, so that rows can be taken back from it at
-/// the cost of the rows alone. `schema` is the schema of the aggregate's input.
-pub fn distinct_aggregate(expr: &Expr, schema: &DFSchema) -> bool {
-    let Expr::AggregateFunction(call) = expr else { return false };
-    let apart = |data_type: &DataType| !data_type.is_nested() && !data_type.is_floating();
-    let [argument] = call.params.args.as_slice() else { return false };
+/// The same aggregate call without DISTINCT, if it gives the same over the values that are there, each once: `count`, `sum` and `avg` of
+/// values that are told apart as DataFusion does it. `schema` is the schema of the aggregate's input.
+pub fn without_distinct(expr: &Expr, schema: &DFSchema) -> Option<AggregateFunction> {
+    let Expr::AggregateFunction(call) = expr else { return None };
+    let [argument] = call.params.args.as_slice() else { return None };
+    let told_apart = |data_type: DataType| !data_type.is_nested() && !data_type.is_floating();
+    let known = call.params.distinct && call.params.order_by.is_empty() && matches!(call.func.name(), "count" | "sum" | "avg");
+    if !known || !argument.get_type(schema).is_ok_and(told_apart) {
+        return None;
+    }
     let mut plain = call.clone();
     plain.params.distinct = false;
-    call.params.distinct
-        && matches!(call.func.name(), "count" | "sum" | "avg")
-        && argument.get_type(schema).is_ok_and(|data_type| apart(&data_type))
-        && additive_aggregate(&Expr::AggregateFunction(plain), schema)
+    Some(plain)
+}
+
+/// Whether rows can be taken back from an aggregate call with DISTINCT at the cost of the rows alone.
+pub fn distinct_aggregate(expr: &Expr, schema: &DFSchema) -> bool {
+    without_distinct(expr, schema).is_some_and(|plain| additive_aggregate(&Expr::AggregateFunction(plain), schema))
 }

@@ -78,10 +78,7 @@ impl Translator<'_> {
     fn static_join(&mut self, join: &Join, join_type: JoinType, on: Vec<(&Expr, &Expr)>, sides: &Sides, mirrored: bool) -> Result<NodeId> {
         let conditions = self.conditions(join, on, sides)?;
         let text = format!("{join_type} {}", conditions.text(self, sides)?);
-        let df_schema = match mirrored {
-            false => Arc::clone(&join.schema),
-            true => Arc::new(build_join_schema(sides.left_plan.schema(), sides.right_plan.schema(), &join_type)?),
-        };
+        let df_schema = sides.joined(join, join_type, mirrored)?;
         let left = self.get(sides.left);
         let mut bounds = left.properties.bounds.clone();
         bounds.resize(df_schema.fields().len(), None);
@@ -334,6 +331,16 @@ pub(super) struct Sides<'p> {
     pub(super) right: NodeId,
     pub(super) left_plan: &'p LogicalPlan,
     pub(super) right_plan: &'p LogicalPlan,
+}
+
+impl Sides<'_> {
+    /// The columns of a join of these sides; of one that is `mirrored` they are not those of the join as it was planned.
+    pub(super) fn joined(&self, join: &Join, join_type: JoinType, mirrored: bool) -> Result<DFSchemaRef> {
+        Ok(match mirrored {
+            false => Arc::clone(&join.schema),
+            true => Arc::new(build_join_schema(self.left_plan.schema(), self.right_plan.schema(), &join_type)?),
+        })
+    }
 }
 
 /// The conditions of a join over the columns of its inputs' nodes.

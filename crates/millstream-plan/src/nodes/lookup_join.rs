@@ -19,9 +19,7 @@ use crate::relation::RelationKind;
 use crate::translate::{NewNode, Part, Translator};
 use datafusion::common::JoinType;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::logical_expr::logical_plan::builder::build_join_schema;
 use datafusion::logical_expr::{Join, LogicalPlan};
-use std::sync::Arc;
 
 impl Translator<'_> {
     /// The relation in which a plan looks rows up, if that is all it reads beside tables at rest.
@@ -101,10 +99,7 @@ impl Translator<'_> {
     fn lookup_node(&mut self, join: &Join, sides: &Sides, conditions: Conditions, relation: &str, mirrored: bool) -> Result<NodeId> {
         let join_type = join.join_type;
         let text = format!("{join_type} {}", conditions.text(self, sides)?);
-        let df_schema = match mirrored {
-            false => Arc::clone(&join.schema),
-            true => Arc::new(build_join_schema(sides.left_plan.schema(), sides.right_plan.schema(), &join_type)?),
-        };
+        let df_schema = sides.joined(join, join_type, mirrored)?;
         let (left, right) = (self.get(sides.left), self.get(sides.right));
         let mut bounds = left.properties.bounds.clone();
         bounds.resize(df_schema.fields().len(), None);

@@ -11,14 +11,11 @@
 //! `state_ttl` in microseconds. The columns are qualified by the function's name unless there is an alias. Function names may also
 //! stand in single quotes.
 
-use sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArgumentClause, FunctionArgumentList, FunctionArguments,
-    Ident, Spanned, TableFactor, Value,
-};
+use sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArgumentClause, Ident, Spanned, TableFactor, Value};
 
 use super::window_tvf::{Call, relation_factor, relation_name};
 use super::{alias, argument_order, plain_call, table, template, unnamed_argument};
-use crate::dialect::PARTITIONED_ARGUMENT;
+use crate::dialect::{PARTITIONED_ARGUMENT, function_call};
 use crate::error::{Result, SqlError};
 use crate::literal::parse_duration;
 
@@ -123,17 +120,4 @@ fn micros(expr: &Expr) -> Result<Expr> {
 
 fn named(name: &str, value: Expr) -> FunctionArg {
     FunctionArg::Named { name: Ident::new(name), arg: FunctionArgExpr::Expr(value), operator: FunctionArgOperator::RightArrow }
-}
-
-fn function_call(name: &str, args: Vec<FunctionArg>, clauses: Vec<FunctionArgumentClause>) -> Expr {
-    Expr::Function(Function {
-        name: Ident::new(name).into(),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: vec![],
-    })
 }

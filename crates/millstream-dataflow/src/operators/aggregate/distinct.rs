@@ -15,37 +15,9 @@ use crate::error::{DataflowError, Result};
 use crate::key_index::KeyIndex;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use datafusion::common::DFSchema;
-use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Expr, ExprSchemable};
 use std::sync::Arc;
 
 const CHECKPOINT_ROWS: usize = 64 * 1024;
-
-/// The same call without DISTINCT, if it is one of these.
-pub(crate) fn plain(expr: &Expr) -> Option<Expr> {
-    match expr.clone() {
-        Expr::Alias(alias) => plain(&alias.expr),
-        Expr::AggregateFunction(AggregateFunction { func, mut params })
-            if params.distinct
-                && params.order_by.is_empty()
-                && params.args.len() == 1
-                && matches!(func.name(), "count" | "sum" | "avg") =>
-        {
-            params.distinct = false;
-            Some(Expr::AggregateFunction(AggregateFunction { func, params }))
-        }
-        _ => None,
-    }
-}
-
-/// The text and type of the argument, if a call is one of these and its values are told apart as DataFusion does it.
-pub(crate) fn argument(expr: &Expr, schema: &DFSchema) -> Result<Option<(String, DataType)>> {
-    let Some(Expr::AggregateFunction(call)) = plain(expr) else { return Ok(None) };
-    let data_type = call.params.args[0].get_type(schema)?;
-    let tells_apart = !data_type.is_nested() && !data_type.is_floating();
-    Ok(tells_apart.then(|| (call.params.args[0].to_string(), data_type)))
-}
 
 /// The values of calls with one argument.
 pub(crate) struct DistinctValues {

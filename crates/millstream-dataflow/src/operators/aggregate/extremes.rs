@@ -40,12 +40,6 @@ struct Encoded {
 }
 
 impl Extremes {
-    /// Whether a call is one of these.
-    pub(crate) fn is_extreme(call: &Call) -> bool {
-        matches!(call.function(), "min" | "max")
-            && matches!(call.state_types.as_slice(), [value] if !value.is_nested() && !value.is_floating())
-    }
-
     /// No values yet.
     pub(crate) fn new(call: &Call, key_types: &[DataType]) -> Result<Self> {
         let [value_type] = call.state_types.as_slice() else {

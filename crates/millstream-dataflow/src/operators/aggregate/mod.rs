@@ -45,12 +45,14 @@ use arrow::compute::kernels::cmp::distinct;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use async_trait::async_trait;
 use call::{Arguments, Call, NewRows};
+use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::physical_plan::PhysicalExpr;
 use distinct::{Crossings, DistinctValues};
 use extremes::Extremes;
 use groups::Groups;
 use interner::{Interner, Numbered};
 use millstream_plan::compile::compile_all;
+use millstream_plan::functions::{extreme_aggregate, without_distinct};
 use millstream_plan::graph::{Emit, Node, Op};
 use millstream_types::delta::{Delta, DeltaBatch, Weights};
 use millstream_types::row_key::{RowKeyEncoder, canonical_floats};
@@ -111,26 +113,27 @@ impl Aggregate {
         let key_types: Vec<DataType> = group.iter().map(|expr| expr.data_type(&input.schema)).collect::<datafusion::common::Result<_>>()?;
         let rows = states.as_ref().map_or(&input.df_schema, |states| &states.rows);
         let mut calls = Vec::with_capacity(aggregates.len());
-        // Calls with DISTINCT by their argument, and its type.
-        let mut distinct_calls: Vec<(String, DataType, Vec<usize>)> = Vec::new();
+        // Which calls have DISTINCT, by their argument.
+        let mut distinct_calls: Vec<(Expr, Vec<usize>)> = Vec::new();
+        // Groups that expire take their values along: those are part of the state of a group then.
+        let values_apart = states.is_none() && state_ttl_micros.is_none();
         for (place, expr) in aggregates.iter().enumerate() {
-            // Groups that expire take their values along: those are part of the state of a group then.
-            let within = states.is_some() || state_ttl_micros.is_some();
-            let argument = if within { None } else { distinct::argument(expr, rows)? };
-            let plain = argument.is_some().then(|| distinct::plain(expr)).flatten();
-            if let Some((text, data_type)) = argument {
-                match distinct_calls.iter_mut().find(|(other, _, _)| *other == text) {
-                    Some((_, _, places)) => places.push(place),
-                    None => distinct_calls.push((text, data_type, vec![place])),
-                }
+            let Some(plain) = without_distinct(expr, rows).filter(|_| values_apart) else {
+                calls.push(Call::new(expr, rows, rows.inner(), context.state)?);
+                continue;
+            };
+            let argument = &plain.params.args[0];
+            match distinct_calls.iter_mut().find(|(other, _)| other == argument) {
+                Some((_, places)) => places.push(place),
+                None => distinct_calls.push((argument.clone(), vec![place])),
             }
-            calls.push(Call::new(plain.as_ref().unwrap_or(expr), rows, rows.inner(), context.state)?);
+            calls.push(Call::new(&Expr::AggregateFunction(plain), rows, rows.inner(), context.state)?);
         }
         let mut state_types = Vec::new();
         let mut extremes = Vec::new();
         if *retracting {
-            for call in &calls {
-                let is_extreme = Extremes::is_extreme(call);
+            for (call, expr) in calls.iter().zip(aggregates) {
+                let is_extreme = extreme_aggregate(expr, rows);
                 if !is_extreme {
                     additive::check(call)?;
                 }
@@ -163,7 +166,7 @@ impl Aggregate {
             states_first: states.as_ref().map(|states| states.first),
             distinct: distinct_calls
                 .into_iter()
-                .map(|(_, data_type, places)| DistinctValues::new(places, &key_types, &data_type, bucket.is_some()))
+                .map(|(argument, places)| DistinctValues::new(places, &key_types, &argument.get_type(rows)?, bucket.is_some()))
                 .collect::<Result<_>>()?,
             groups: Groups::new(&key_types, &state_types, bucket, *state_ttl_micros)?,
             extremes,
