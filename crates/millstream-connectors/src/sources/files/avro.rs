@@ -188,7 +188,7 @@ pub(crate) fn schema(storage: &Storage, file: &FoundFile) -> Result<SchemaRef> {
 /// Reads a slice and hands out its batches.
 pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, emit: &mut Emit<'_>) -> Result<()> {
     let storage = &shared.config.location.storage;
-    let file = FoundFile { path: slice.path.clone(), size: slice.size, modified: slice.modified, etag: slice.etag.clone() };
+    let file = slice.file();
     let layout = layout(storage, &file)?;
     let total: u64 = layout.groups.iter().map(|group| group.rows).sum();
     let wanted = slice.start_row..slice.end_row.unwrap_or(total).min(total);

@@ -129,7 +129,10 @@ fn groups(shared: &Shared, file: &FoundFile) -> Result<Vec<Group>, NotParquet> {
     let storage = &shared.config.location.storage;
     match shared.config.format.format {
         Format::Parquet => {
-            let metadata = parquet::load(storage, file)?;
+            let metadata = match shared.footer(file) {
+                Some(metadata) => metadata,
+                None => parquet::load(storage, file)?,
+            };
             let groups = parquet::groups(&metadata);
             shared.keep_footer(file, metadata);
             Ok(groups)
@@ -141,23 +144,17 @@ fn groups(shared: &Shared, file: &FoundFile) -> Result<Vec<Group>, NotParquet> {
 }
 
 fn slice_of(candidate: &Candidate, now: &FoundFile) -> FileSlice {
-    let resume = candidate.resume.as_ref();
-    FileSlice {
-        sequence: resume.map_or(0, |resume| resume.sequence),
-        path: now.path.clone(),
-        size: now.size,
-        modified: now.modified,
-        etag: now.etag.clone(),
-        check: 0,
-        checked: 0,
-        start_row: resume.map_or(0, |resume| resume.row),
-        end_row: None,
-        row_base: resume.map_or(0, |resume| resume.row_base),
-        byte_start: resume.map_or(0, |resume| resume.offset),
-        byte_end: None,
-        line: resume.map_or(1, |resume| resume.line),
-        next_line: None,
-        last: true,
+    let whole = FileSlice { line: 1, ..FileSlice::whole(now) };
+    match &candidate.resume {
+        None => whole,
+        Some(resume) => FileSlice {
+            sequence: resume.sequence,
+            start_row: resume.row,
+            row_base: resume.row_base,
+            byte_start: resume.offset,
+            line: resume.line,
+            ..whole
+        },
     }
 }
 

@@ -194,8 +194,8 @@ struct Lane {
 }
 
 impl Lane {
-    /// Divides columns among as many threads as are worth their start, about evenly by compressed size. At least one lane.
-    fn divide(group: &RowGroupMetaData, metadata: &ArrowReaderMetadata, stored: &[usize]) -> Vec<Lane> {
+    /// Divides columns among as many of the threads as are worth their start, about evenly by compressed size. At least one lane.
+    fn divide(group: &RowGroupMetaData, metadata: &ArrowReaderMetadata, stored: &[usize], threads: usize) -> Vec<Lane> {
         let mut sizes: Vec<(u64, usize)> = stored.iter().map(|column| (0, *column)).collect();
         for (leaf, column) in group.columns().iter().enumerate() {
             let root = metadata.parquet_schema().get_column_root_idx(leaf);
@@ -204,7 +204,6 @@ impl Lane {
             }
         }
         let total: u64 = sizes.iter().map(|(bytes, _)| bytes).sum();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let worthwhile = usize::try_from(total / LANE_BYTES).unwrap_or(usize::MAX);
         let count = threads.min(worthwhile).min(stored.len()).max(1);
         let mut lanes: Vec<Lane> = std::iter::repeat_with(Lane::default).take(count).collect();
@@ -262,14 +261,17 @@ fn decode(readers: Vec<ParquetRecordBatchReader>, mut take: impl FnMut(Vec<Store
     })
 }
 
-/// Reads a slice and hands out its batches.
-pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, emit: &mut Emit<'_>) -> Result<()> {
+/// Reads a slice on up to so many threads and hands out its batches.
+pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, threads: usize, emit: &mut Emit<'_>) -> Result<()> {
     let storage = &shared.config.location.storage;
-    let file = FoundFile { path: slice.path.clone(), size: slice.size, modified: slice.modified, etag: slice.etag.clone() };
-    let metadata = match shared.footer(slice) {
+    let file = slice.file();
+    let metadata = match shared.footer(&file) {
         Some(metadata) => metadata,
         None => match load(storage, &file) {
-            Ok(metadata) => metadata,
+            Ok(metadata) => {
+                shared.keep_footer(&file, Arc::clone(&metadata));
+                metadata
+            }
             Err(NotParquet::Incomplete(problem)) => {
                 return Err(ConnectorError::Corrupt { place: quoted(&slice.path), problem: problem.into() });
             }
@@ -308,7 +310,7 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, em
             }
             let bytes_per_row = group.compressed_size().max(0) as u64 / rows.max(1);
             let failed = |error: ParquetError| parquet_error(&slice.path, error);
-            let lanes = Lane::divide(group, &reader_metadata, &columnar.stored);
+            let lanes = Lane::divide(group, &reader_metadata, &columnar.stored, threads);
             let readers = lanes.iter().map(|lane| {
                 ParquetRecordBatchReaderBuilder::new_with_metadata(blob.clone(), reader_metadata.clone())
                     .with_row_groups(vec![index])

@@ -1,5 +1,6 @@
 //! Reads planned or logged ranges on a blocking thread; two batches wait while the engine works on another.
 
+use super::ahead::Ahead;
 use super::config::{FilesConfig, OnChange, OnMissing};
 use super::slice::{FileSlice, RangeDetail};
 use super::storage::{FoundFile, quoted};
@@ -34,11 +35,13 @@ pub(crate) struct Shared {
     /// Metadata columns: key and field.
     pub metadata: Vec<(String, Field)>,
     footers: Mutex<HashMap<String, (FoundFile, Arc<ParquetMetaData>)>>,
+    /// The file that the next epoch will probably begin with.
+    upcoming: Mutex<Option<FoundFile>>,
 }
 
 impl Shared {
     pub(crate) fn new(config: FilesConfig, schema: SchemaRef, metadata: Vec<(String, Field)>) -> Self {
-        Self { config, schema, metadata, footers: Mutex::new(HashMap::new()) }
+        Self { config, schema, metadata, footers: Mutex::new(HashMap::new()), upcoming: Mutex::new(None) }
     }
 
     /// Keeps a footer for the reader.
@@ -51,9 +54,14 @@ impl Shared {
     }
 
     /// The footer of a file, if it was kept and the file is the same.
-    pub(crate) fn footer(&self, slice: &FileSlice) -> Option<Arc<ParquetMetaData>> {
+    pub(crate) fn footer(&self, file: &FoundFile) -> Option<Arc<ParquetMetaData>> {
         let footers = self.footers.lock();
-        footers.get(&slice.path).filter(|(file, _)| slice.same_version(file)).map(|(_, metadata)| Arc::clone(metadata))
+        footers.get(&file.path).filter(|(kept, _)| file.same_version(kept)).map(|(_, metadata)| Arc::clone(metadata))
+    }
+
+    /// Tells which file comes after those that are planned.
+    pub(crate) fn expect(&self, file: Option<FoundFile>) {
+        *self.upcoming.lock() = file;
     }
 
     /// Forgets the footer of a file that is read to its end.
@@ -63,25 +71,40 @@ impl Shared {
 }
 
 /// The reader of a `files` stream.
-#[derive(Debug, Clone)]
-pub(crate) struct FilesReader(pub Arc<Shared>);
+#[derive(Debug)]
+pub(crate) struct FilesReader {
+    shared: Arc<Shared>,
+    /// The file after the one that was asked for last. Not in `Shared`, which the thread that decodes it holds: when the reader goes,
+    /// nobody waits for that file, and the thread ends.
+    ahead: Arc<Mutex<Option<Ahead>>>,
+}
+
+impl FilesReader {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, ahead: Arc::default() }
+    }
+}
 
 #[async_trait]
 impl Reader for FilesReader {
     async fn read(&self, range: PartitionRange, request: ReadRequest) -> Result<BoxStream<'static, Result<SourceBatch>>> {
         let detail = RangeDetail::of(&range)?;
-        let shared = Arc::clone(&self.0);
+        let (shared, ahead) = (Arc::clone(&self.shared), Arc::clone(&self.ahead));
         let (sender, receiver) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
         let current = Arc::new(Mutex::new(String::new()));
         let reading = Arc::clone(&current);
         let task = tokio::task::spawn_blocking(move || {
             let mut emit = |batch| sender.blocking_send(batch).is_ok();
-            for slice in &detail.files {
+            for (index, slice) in detail.files.iter().enumerate() {
                 reading.lock().clone_from(&slice.path);
                 if sender.is_closed() {
                     return;
                 }
-                if let Err(error) = read_slice(&shared, slice, &request, &mut emit) {
+                let next = match detail.files.get(index + 1) {
+                    Some(next) => Some(next.file()),
+                    None => shared.upcoming.lock().clone(),
+                };
+                if let Err(error) = read_slice(&shared, slice, &request, (&ahead, next), &mut emit) {
                     emit(Err(error));
                     return;
                 }
@@ -109,7 +132,13 @@ impl Reader for FilesReader {
     }
 }
 
-fn read_slice(shared: &Shared, slice: &FileSlice, request: &ReadRequest, emit: &mut Emit<'_>) -> Result<()> {
+fn read_slice(
+    shared: &Arc<Shared>,
+    slice: &FileSlice,
+    request: &ReadRequest,
+    (ahead, next): (&Mutex<Option<Ahead>>, Option<FoundFile>),
+    emit: &mut Emit<'_>,
+) -> Result<()> {
     let storage = &shared.config.location.storage;
     if slice.end_row == Some(slice.start_row) {
         return Ok(());
@@ -127,7 +156,21 @@ fn read_slice(shared: &Shared, slice: &FileSlice, request: &ReadRequest, emit: &
     check_unchanged(&shared.config, slice, &now)?;
     match shared.config.format.format {
         Format::Parquet => {
-            parquet::read(shared, slice, request, emit)?;
+            let decoded = {
+                let mut ahead = ahead.lock();
+                let decoded = ahead.take_if(|ahead| ahead.is_of(slice));
+                *ahead = next.filter(|_| storage.is_local()).and_then(|next| Ahead::start(shared, next, request));
+                decoded
+            };
+            let left = match decoded {
+                Some(decoded) => decoded.hand_out(slice, request, emit),
+                None => Some(slice.start_row),
+            };
+            let Some(start_row) = left else { return Ok(()) };
+            if slice.end_row != Some(start_row) {
+                let threads = std::thread::available_parallelism().map_or(1, usize::from);
+                parquet::read(shared, &FileSlice { start_row, ..slice.clone() }, request, threads, emit)?;
+            }
             if slice.last {
                 shared.drop_footer(&slice.path);
             }

@@ -48,6 +48,32 @@ pub(crate) struct FileSlice {
 }
 
 impl FileSlice {
+    /// All rows of a file whose layout is not looked at, before it has a sequence.
+    pub(crate) fn whole(file: &FoundFile) -> Self {
+        Self {
+            sequence: 0,
+            path: file.path.clone(),
+            size: file.size,
+            modified: file.modified,
+            etag: file.etag.clone(),
+            check: 0,
+            checked: 0,
+            start_row: 0,
+            end_row: None,
+            row_base: 0,
+            byte_start: 0,
+            byte_end: None,
+            line: 0,
+            next_line: None,
+            last: true,
+        }
+    }
+
+    /// The version of the file that was planned.
+    pub(crate) fn file(&self) -> FoundFile {
+        FoundFile { path: self.path.clone(), size: self.size, modified: self.modified, etag: self.etag.clone() }
+    }
+
     /// Whether `now` still is the version that was planned.
     pub(crate) fn same_version(&self, now: &FoundFile) -> bool {
         self.size == now.size && self.modified == now.modified && self.etag == now.etag

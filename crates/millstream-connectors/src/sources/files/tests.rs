@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::ConnectorError;
-use crate::source::{DEFAULT_EPOCH_BYTES, EpochLimits, ReadRequest};
-use ::arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, StringViewArray, TimestampNanosecondArray};
+use crate::source::{DEFAULT_EPOCH_BYTES, EpochLimits, ExpectedTimes, ReadRequest, Reader};
+use ::arrow::array::{
+    ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, StringViewArray, TimestampMicrosecondArray, TimestampNanosecondArray,
+};
 use ::arrow::datatypes::{Field, Schema, SchemaRef};
 use ::arrow::util::display::{ArrayFormatter, FormatOptions as Display};
 use ::parquet::arrow::ArrowWriter;
@@ -118,7 +120,11 @@ fn timestamp() -> DataType {
 }
 
 async fn read_with(source: &dyn Source, range: &PartitionRange, request: ReadRequest) -> Result<Vec<String>> {
-    let batches: Vec<_> = source.reader().read(range.clone(), request).await?.try_collect().await?;
+    read_from(source.reader().as_ref(), range, request).await
+}
+
+async fn read_from(reader: &dyn Reader, range: &PartitionRange, request: ReadRequest) -> Result<Vec<String>> {
+    let batches: Vec<_> = reader.read(range.clone(), request).await?.try_collect().await?;
     let mut rows = Vec::new();
     for batch in batches {
         let mut offsets = batch.rows.clone().unwrap_or_else(|| (batch.first_row..).take(batch.batch.num_rows()).collect()).into_iter();
@@ -572,6 +578,45 @@ async fn reads_parquet() {
     let error = read_with(source.as_ref(), &whole, small()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("a.parquet\" is not the file that was planned"), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_decoded_ahead_is_what_was_planned() {
+    let place = Place::new();
+    let schema = columns(&[("n", DataType::Int64), ("ts", timestamp())]);
+    let times = |range: std::ops::Range<i64>| {
+        let micros = TimestampMicrosecondArray::from_iter_values(range.clone().map(|second| second * 1_000_000));
+        RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(Int64Array::from_iter_values(range)), Arc::new(micros)]).unwrap()
+    };
+    for (file, from) in [("a", 0), ("b", 10), ("c", 20), ("d", 30), ("e", 40)] {
+        place.write(&format!("in/{file}.parquet"), from as u64, parquet_bytes(&times(from..from + 10), 4));
+    }
+    let mut source = place.open("in", &schema, &[("format", "parquet"), ("max_files_per_epoch", "1")]).await;
+    let reader = source.reader();
+    // Event times are left out where they lie behind `first`.
+    let after = |first: i64| {
+        let expected = ExpectedTimes { column: 1, first: EventTime(first * 1_000_000), last: EventTime::MAX };
+        ReadRequest { projection: Some(vec![0, 1]), batch_size: 3, event_times: Some(expected) }
+    };
+    let of_n = |sequence: u64, range: std::ops::Range<i64>| range.map(|n| format!("{sequence}:{} {n}", n % 10)).collect::<Vec<_>>();
+    let range = place.plan(&mut source).await.unwrap();
+    assert_eq!(read_from(reader.as_ref(), &range, after(0)).await.unwrap(), of_n(0, 0..10));
+    let range = place.plan(&mut source).await.unwrap();
+    assert_eq!(read_from(reader.as_ref(), &range, after(10)).await.unwrap(), of_n(1, 10..20));
+    // The watermark has passed the second row group since the file was decoded: the rest is read with the event times.
+    let range = place.plan(&mut source).await.unwrap();
+    let rows = read_from(reader.as_ref(), &range, after(25)).await.unwrap();
+    assert_eq!(rows.len(), 10);
+    assert_eq!((rows[0].as_str(), rows[9].as_str()), ("2:0 20 1970-01-01T00:00:20", "2:9 29"));
+    // Other columns are asked for than before.
+    let range = place.plan(&mut source).await.unwrap();
+    let request = ReadRequest { projection: Some(vec![1]), batch_size: 3, event_times: None };
+    assert_eq!(read_from(reader.as_ref(), &range, request.clone()).await.unwrap()[9], "3:9 1970-01-01T00:00:39");
+    // The file was written again after it was listed, and decoded as it was.
+    place.write("in/e.parquet", 77, parquet_bytes(&times(50..60), 4));
+    place.advance(10);
+    let range = place.plan(&mut source).await.unwrap();
+    assert_eq!(read_from(reader.as_ref(), &range, request).await.unwrap()[9], "4:9 1970-01-01T00:00:59");
 }
 
 #[tokio::test]

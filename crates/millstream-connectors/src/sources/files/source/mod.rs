@@ -461,6 +461,8 @@ impl Source for FilesSource {
         }
         let mut detail = RangeDetail { files: Vec::new(), first_start: None };
         self.take_outcomes(limits, &mut detail).await?;
+        let next = self.candidates(limits.draining, 1).pop();
+        self.shared.expect(next.filter(|next| next.resume.is_none() && next.grown.is_none()).map(|next| next.file));
         if !detail.files.is_empty() {
             detail.first_start = self.first_start.take();
         }
@@ -468,7 +470,7 @@ impl Source for FilesSource {
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
-        Arc::new(FilesReader(Arc::clone(&self.shared)))
+        Arc::new(FilesReader::new(Arc::clone(&self.shared)))
     }
 
     async fn acknowledge(&mut self, ranges: &[PartitionRange]) -> Result<()> {
