@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const AFTER_HELP: &str = "\
-Without a command: the shell, or the statements of -c, -f or standard input.
+Without a command: the shell on a terminal, else the statements of -c, -f or standard input.
 
-Settings come from, each overriding the one before: defaults, the configuration file (--config, else ./millstream.toml,
-else ~/.config/millstream/config.toml), the environment (MILLSTREAM__SECTION__KEY), flags, and SET in SQL.
+Settings come from, each overriding the one before: defaults; the configuration file (--config,
+else ./millstream.toml, else ~/.config/millstream/config.toml); the environment
+(MILLSTREAM__SECTION__KEY); flags; SET in SQL. Only SET is stored in the state directory,
+everything else holds for this start.
 
-Exit codes: 0 done, 1 a query or the pipeline failed, 2 wrong usage or configuration, 3 a script failed part-way,
-130 interrupted, 143 terminated.";
+Exit codes: 0 done, 1 a query or the pipeline failed, 2 wrong usage or configuration, 3 a script
+failed part-way, 130 interrupted, 143 terminated. A service that is stopped ends with 0.";
 
 /// SQL over micro-batches: streams in, answers kept up to date, results in rolling files.
 #[derive(Debug, Parser)]
@@ -69,10 +71,10 @@ pub(crate) struct ScriptArgs {
     /// Execute this file, then exit; `-` is standard input.
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Keep state in this directory; in memory without it.
+    /// Keep state in this directory; in memory without it. The clock of a pipeline that is there already starts.
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
-    /// Take over the state directory from an instance that still runs there.
+    /// Take over the state directory from an instance that still runs there, which then fails at its next commit.
     #[arg(long, requires = "state_dir")]
     pub(crate) takeover: bool,
     /// Set a variable that statements use as `:name` or `:'name'`.
@@ -85,9 +87,9 @@ pub(crate) struct ScriptArgs {
 pub(crate) enum Command {
     /// Run a pipeline file until it is stopped or its streams end; starting it again continues where it stopped.
     Run(RunArgs),
-    /// Run a pipeline file over history.
+    /// Run a pipeline file over history. Its sinks write where the file says, unless `--set` points them elsewhere.
     Replay(ReplayArgs),
-    /// Parse and plan a file and show how each query is kept up to date; no data is touched.
+    /// Parse and plan a file and show how each query is kept up to date; no rows are read, but the places of files must exist.
     Check(CheckArgs),
     /// Run the queries of pipeline files incrementally and as one batch over the same bounded input, and compare.
     Verify(VerifyArgs),
@@ -112,22 +114,23 @@ pub(crate) struct PipelineArgs {
     /// The pipeline file.
     #[arg(value_name = "FILE.sql")]
     pub(crate) file: PathBuf,
-    /// Keep state in this directory; `.millstream/<file stem>` beside the file without it.
+    /// Keep state in this directory. Without it: `.millstream/<file stem>` beside the file, `.millstream/<file stem>.replay` of a replay,
+    /// and nowhere with `--order log`.
     #[arg(long, value_name = "DIR", conflicts_with = "in_memory")]
     pub(crate) state_dir: Option<PathBuf>,
     /// Keep nothing: a stop loses all state.
     #[arg(long)]
     pub(crate) in_memory: bool,
-    /// Take over the state directory from an instance that still runs there.
+    /// Take over the state directory from an instance that still runs there, which then fails at its next commit.
     #[arg(long, conflicts_with = "in_memory")]
     pub(crate) takeover: bool,
     /// Set a variable that statements use as `:name` or `:'name'`.
     #[arg(short = 'v', long = "variable", value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub(crate) variables: Vec<(String, String)>,
-    /// Set an option of a stream or sink in place of what the file says.
+    /// Set an option of a stream or sink in place of what the file says, for this start.
     #[arg(long = "set", value_name = "STREAM.OPTION=VALUE", value_parser = object_option)]
     pub(crate) set: Vec<(String, String, String)>,
-    /// Write counts, times and sizes of the run to this file (JSON).
+    /// Write counts, times and sizes of the run to this file (JSON) at its end, also when it fails.
     #[arg(long, value_name = "FILE.json")]
     pub(crate) report: Option<PathBuf>,
     /// Show progress on standard error: a bar on a terminal, else a line every few seconds.
@@ -144,7 +147,8 @@ pub(crate) struct RunArgs {
     /// The pipeline.
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
-    /// When epochs start: an interval such as `100ms`, `available` (what is there now, then stop) or `once` (the same as one epoch).
+    /// When epochs start: an interval such as `100ms`, `available` (what is there now, then stop) or `once` (the same as one epoch). For
+    /// this start only; `SET trigger` in SQL overrules it.
     #[arg(long, value_name = "INTERVAL | available | once")]
     pub(crate) trigger: Option<String>,
 }

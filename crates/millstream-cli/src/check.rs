@@ -19,7 +19,7 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use millstream_engine::{EngineError, Session};
 use millstream_sql::Statement;
-use millstream_sql::statement::Emit;
+use millstream_sql::statement::{Emit, Explain, ExplainMode};
 
 /// Checks a pipeline file. All statements are looked at, also after a wrong one, so that one run shows all mistakes.
 ///
@@ -87,6 +87,11 @@ pub(crate) async fn check(args: CheckArgs, global: &GlobalArgs, settings: &Setti
     Ok(DONE)
 }
 
+/// `EXPLAIN statement`; its places are those of the statement.
+fn explain(mode: ExplainMode, statement: &Statement) -> Statement {
+    Statement::Explain(Explain { mode, statement: Box::new(statement.clone()) })
+}
+
 /// Names of the sinks of a script that write to a path.
 fn sinks_with_path(script: &str) -> Vec<String> {
     let sinks = millstream_sql::parse_script(script).map_while(Result::ok).filter_map(|parsed| match parsed.statement {
@@ -109,14 +114,14 @@ async fn statement(session: &Session, statement: &Statement) -> Result<(Option<S
         _ => false,
     };
     let plan = if continuous {
-        Some(first_column(&session.execute(&format!("EXPLAIN INCREMENTAL {statement}")).await?.collect().await?))
+        Some(first_column(&session.execute_parsed(explain(ExplainMode::Incremental, statement)).await?.collect().await?))
     } else {
         None
     };
     match statement {
         // Reads and writes of rows are planned only.
         Statement::Query(query) if query.emit == Emit::None => {
-            session.execute(&format!("EXPLAIN {statement}")).await?;
+            session.execute_parsed(explain(ExplainMode::Logical, statement)).await?;
             Ok((None, Vec::new()))
         }
         Statement::Copy(_) | Statement::Query(_) | Statement::Subscribe(_) | Statement::Explain(_) => Ok((plan, Vec::new())),

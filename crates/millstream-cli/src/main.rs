@@ -41,6 +41,7 @@ mod version;
 use args::{Benchmark, Cli, Command, LogFormat, ScriptArgs};
 use clap::{CommandFactory, Parser};
 use failure::{DONE, Failure};
+use millstream_engine::Trigger;
 use present::Presenter;
 use script::Script;
 use settings::Settings;
@@ -51,14 +52,26 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// Stack of every thread that may parse, plan or drop a statement: a generated one with thousands of operators is a tree as deep. Only what
+/// is used of it takes memory.
+const STACK_BYTES: usize = 256 << 20;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    match std::thread::Builder::new().name("main".into()).stack_size(STACK_BYTES).spawn(move || program(cli)) {
+        Ok(program) => program.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        Err(error) => ExitCode::from(failure::report(&error.into())),
+    }
+}
+
+fn program(cli: Cli) -> ExitCode {
     // Two at least: a statement that computes without a pause must not keep signals from being seen.
     let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return ExitCode::from(failure::report(&error.into())),
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).thread_stack_size(STACK_BYTES).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return ExitCode::from(failure::report(&error.into())),
+        };
     let code = match runtime.block_on(dispatch(cli)) {
         Ok(code) => code,
         Err(error) => failure::report(&error),
@@ -109,6 +122,11 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     }
 }
 
+/// Whether an object of this kind is kept up to date.
+fn is_query(kind: &str) -> bool {
+    matches!(kind, "materialized view" | "sink")
+}
+
 /// Without a command: the shell on a terminal, else a script.
 async fn statements(args: ScriptArgs, global: &args::GlobalArgs, settings: &Settings) -> anyhow::Result<u8> {
     let script = if let Some(file) = &args.file {
@@ -125,6 +143,10 @@ async fn statements(args: ScriptArgs, global: &args::GlobalArgs, settings: &Sett
         builder = builder.state_dir(dir);
     }
     let engine = engine_setup::build(builder).await?;
+    if matches!(script::trigger(&engine), Some(Trigger::Interval(_))) && engine.catalog().iter().any(|entry| is_query(entry.kind)) {
+        // What an earlier run has defined goes on.
+        engine.start().await?;
+    }
     let variables = args.variables.into_iter().collect();
     match script {
         None => shell::run(engine, Presenter::new(settings, global.format, global.quiet, true), settings, variables).await,

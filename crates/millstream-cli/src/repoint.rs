@@ -5,28 +5,9 @@
 
 use crate::failure::Failure;
 use crate::script::Script;
+use millstream_engine::statements::stream_options::ENGINE_OPTIONS;
 use millstream_sql::Statement;
 use millstream_types::suggest::nearest;
-
-/// Options that do not belong to the connector.
-const KEPT: [&str; 16] = [
-    "idle_timeout",
-    "max_bad_rows",
-    "max_bytes_per_epoch",
-    "max_files_per_epoch",
-    "max_future",
-    "max_rows_per_epoch",
-    "max_rows_per_second",
-    "mode",
-    "on_error",
-    "on_future",
-    "on_late",
-    "op_column",
-    "retention",
-    "retention_bytes",
-    "retention_time",
-    "verify",
-];
 
 /// An option from outside: object, option, value.
 pub(crate) type SetOption = (String, String, String);
@@ -50,7 +31,8 @@ pub(crate) fn repointed(script: &Script, set: &[SetOption]) -> Result<String, Fa
         };
         if set.iter().any(|(object, option, _)| *object == name && option == "connector") {
             let Some(options) = statement.options_mut() else { continue };
-            options.retain(|(option, _)| KEPT.contains(&option.as_str()));
+            // What does not belong to the connector stays.
+            options.retain(|(option, _)| option == "mode" || ENGINE_OPTIONS.contains(&option.as_str()));
             for (_, option, value) in set.iter().filter(|(object, _, _)| *object == name) {
                 options.retain(|(existing, _)| existing != option);
                 options.push((option.clone(), value.clone()));

@@ -1,12 +1,13 @@
 //! `millstream run`: a pipeline file until its streams end, it is stopped or it fails.
 //!
-//! The first SIGINT or SIGTERM finishes the running epoch, writes what is buffered, makes a checkpoint and ends with 0: a
-//! clean stop of a service. A second one ends the process at once; the next start recovers.
+//! The first SIGINT or SIGTERM finishes the running epoch, writes what is buffered, makes a checkpoint and ends: with 0 a service, for which
+//! that is a clean stop, with 130 or 143 work that has an end and has not reached it. A second one ends the process at once; the next start
+//! recovers.
 
 use crate::args::{GlobalArgs, RunArgs};
 use crate::engine_setup;
 use crate::failure::{DONE, Failure};
-use crate::interrupt::Interrupts;
+use crate::interrupt::{Interrupt, Interrupts};
 use crate::message;
 use crate::numbers;
 use crate::pipeline_file;
@@ -42,7 +43,7 @@ pub(crate) async fn run(args: RunArgs, global: &GlobalArgs, settings: &Settings)
     let shows_progress = args.pipeline.progress || drains && !args.pipeline.no_progress && !global.quiet;
     let total_bytes = if drains { progress::input_bytes(&engine.catalog(), &args.pipeline.set) } else { None };
     let work = drive(&engine, trigger);
-    let outcome = with_progress(&engine, shows_progress, total_bytes, work, &mut interrupts).await;
+    let outcome = with_progress(&engine, shows_progress, total_bytes, work, &mut interrupts, !drains).await;
     finish(&engine, outcome, file, &mut presenter, args.pipeline.report.as_deref(), &mut interrupts).await
 }
 
@@ -52,8 +53,10 @@ pub(crate) enum Outcome {
     Done,
     /// Someone stopped the pipeline with a statement.
     Stopped,
-    /// A signal came.
-    Interrupted,
+    /// A signal came, before the work that has an end was done.
+    Interrupted(Interrupt),
+    /// A signal came to a service, which has no other end.
+    Ended,
     /// The pipeline failed.
     Failed(EngineError),
 }
@@ -77,6 +80,7 @@ pub(crate) async fn with_progress(
     total_bytes: Option<u64>,
     work: impl Future<Output = Result<(), EngineError>>,
     interrupts: &mut Interrupts,
+    is_service: bool,
 ) -> Outcome {
     let follow = async {
         if shows_progress {
@@ -90,7 +94,7 @@ pub(crate) async fn with_progress(
             Err(EngineError::Stopped(None)) => Outcome::Stopped,
             Err(error) => Outcome::Failed(error),
         },
-        _ = interrupts.next() => Outcome::Interrupted,
+        interrupt = interrupts.next() => if is_service { Outcome::Ended } else { Outcome::Interrupted(interrupt) },
         () = follow => Outcome::Done,
     }
 }
@@ -107,6 +111,7 @@ pub(crate) async fn finish(
     report: Option<&std::path::Path>,
     interrupts: &mut Interrupts,
 ) -> anyhow::Result<u8> {
+    let code = if let Outcome::Interrupted(interrupt) = &outcome { interrupt.code() } else { DONE };
     let ended = async {
         match outcome {
             Outcome::Failed(error) => {
@@ -117,15 +122,17 @@ pub(crate) async fn finish(
                 return Err(Failure::failed(engine_setup::with_hint(&error)).into());
             }
             Outcome::Done => pipeline_file::run_queries(engine, file, presenter).await?,
-            Outcome::Interrupted if presenter.talkative => message::line("stopping: the running epoch is finished (again: at once)"),
-            Outcome::Interrupted | Outcome::Stopped => {}
+            Outcome::Interrupted(_) | Outcome::Ended if presenter.talkative => {
+                message::line("stopping: the running epoch is finished (again: at once)");
+            }
+            Outcome::Interrupted(_) | Outcome::Ended | Outcome::Stopped => {}
         }
         script::stop(engine).await?;
         if let Some(path) = report {
             pipeline_file::write_report(engine, path).await?;
         }
         summary(engine, presenter).await;
-        anyhow::Ok(DONE)
+        anyhow::Ok(code)
     };
     tokio::select! {
         ended = ended => ended,

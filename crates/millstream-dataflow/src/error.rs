@@ -25,10 +25,12 @@ pub enum DataflowError {
         weight: i64,
     },
     /// An expression or a plan failed on the rows of this epoch.
-    #[error("operator \"{operator}\" failed: {}", first_line(.source))]
+    #[error("operator \"{operator}\" failed{}: {}", on_row(.row), first_line(.source))]
     Expression {
         /// The operator.
         operator: String,
+        /// `column = value` pairs of the first row it failed on, where that is known.
+        row: Option<String>,
         /// What went wrong.
         source: Box<DataFusionError>,
     },
@@ -105,7 +107,7 @@ impl DataflowError {
 
 impl From<DataFusionError> for DataflowError {
     fn from(source: DataFusionError) -> Self {
-        Self::Expression { operator: String::new(), source: Box::new(source) }
+        Self::Expression { operator: String::new(), row: None, source: Box::new(source) }
     }
 }
 
@@ -157,12 +159,20 @@ impl Classified for DataflowError {
     }
 }
 
+fn on_row(row: &Option<String>) -> String {
+    row.as_ref().map_or_else(String::new, |row| format!(" on the row ({row})"))
+}
+
 fn for_key(key: &str) -> String {
     if key.is_empty() { String::new() } else { format!(" for {key}") }
 }
 
 /// DataFusion appends a back trace and advice for its own developers to some messages.
 fn first_line(error: &DataFusionError) -> String {
-    let message = error.strip_backtrace();
+    let message = match error.find_root() {
+        // Whose error it is tells a user nothing.
+        DataFusionError::ArrowError(error, _) => error.to_string(),
+        _ => error.strip_backtrace(),
+    };
     message.lines().next().unwrap_or_default().trim_end_matches('.').to_string()
 }

@@ -10,6 +10,7 @@ use crate::error::{DataflowError, Result};
 use crate::zset::ZSet;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use millstream_types::delta::DeltaBatch;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ use std::sync::Arc;
 pub struct ViewStore {
     name: String,
     rows: ZSet,
+    /// What it has taken from a memory pool.
+    memory: Option<MemoryReservation>,
 }
 
 impl ViewStore {
@@ -30,7 +33,20 @@ impl ViewStore {
         let name = name.into();
         let key = key.filter(|key| !key.is_empty());
         let rows = ZSet::new(schema, append_only, key).map_err(|error| error.at(&name))?;
-        Ok(Self { name, rows })
+        Ok(Self { name, rows, memory: None })
+    }
+
+    /// Takes the memory of the rows from this pool.
+    #[must_use]
+    pub fn charged_to(mut self, pool: &Arc<dyn MemoryPool>) -> Self {
+        self.memory = Some(MemoryConsumer::new(&self.name).register(pool));
+        self
+    }
+
+    fn charge(&self) -> Result<()> {
+        let Some(memory) = &self.memory else { return Ok(()) };
+        let bytes = self.bytes();
+        memory.try_resize(bytes).map_err(|source| DataflowError::Memory { operator: self.name.clone(), bytes, source: Box::new(source) })
     }
 
     /// Columns of the view.
@@ -41,9 +57,11 @@ impl ViewStore {
     /// Adds the change of an epoch.
     ///
     /// # Errors
-    /// [`DataflowError::NegativeWeight`] when a row is taken back that is not there; the view is then undefined.
+    /// [`DataflowError::NegativeWeight`] when a row is taken back that is not there, [`DataflowError::Memory`] when the pool has no room; the
+    /// view is then undefined.
     pub fn apply(&mut self, delta: &[DeltaBatch]) -> Result<()> {
-        self.rows.apply(delta).map_err(|error| error.at(&self.name))
+        self.rows.apply(delta).map_err(|error| error.at(&self.name))?;
+        self.charge()
     }
 
     /// The rows, each as often as it is in the view, in a deterministic order: by insertion. Readers may keep it as long as they like.
@@ -75,12 +93,13 @@ impl ViewStore {
     /// Loads a [`checkpoint`](Self::checkpoint) into a view without rows.
     ///
     /// # Errors
-    /// [`DataflowError::StateMismatch`] when the batches are of another view.
+    /// [`DataflowError::StateMismatch`] when the batches are of another view, [`DataflowError::Memory`] when the pool has no room.
     pub fn restore(&mut self, batches: &[RecordBatch]) -> Result<()> {
         if self.rows.rows() > 0 {
             return Err(DataflowError::internal("a view with rows is not restored").at(&self.name));
         }
-        self.rows.restore(batches).map_err(|error| error.at(&self.name))
+        self.rows.restore(batches).map_err(|error| error.at(&self.name))?;
+        self.charge()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a statement gives back.
 
 use crate::error::{EngineError, Result};
+use crate::guard::guarded_stream;
 use crate::notice::Notice;
 use crate::subscription::Subscription;
 use arrow::array::RecordBatch;
@@ -86,11 +87,11 @@ impl Rows {
     /// # Errors
     /// When the query fails while it runs.
     pub async fn collect(self) -> Result<Vec<RecordBatch>> {
-        Ok(self.0.try_collect().await?)
+        self.into_stream().try_collect().await
     }
 
     /// The rows as they come.
     pub fn into_stream(self) -> impl Stream<Item = Result<RecordBatch>> + Send {
-        self.0.map(|batch| batch.map_err(EngineError::from))
+        guarded_stream("the query", self.0.map(|batch| batch.map_err(EngineError::from)))
     }
 }

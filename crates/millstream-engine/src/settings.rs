@@ -1,6 +1,8 @@
 //! `SET name = value`: the options of a pipeline and of a session, each with its default and its documentation.
 
 use crate::error::{EngineError, Result};
+use crate::memory::parse_limit;
+use millstream_plan::FloatSum;
 use millstream_types::options::{parse_bytes, parse_duration};
 use millstream_types::suggest::nearest;
 use std::collections::BTreeMap;
@@ -102,7 +104,17 @@ const SETTINGS: &[(&str, &str, &str)] = &[
         "1 GB",
         "How much of the refused rows is kept in the state directory; the oldest go first and are counted. In memory: 10,000 rows.",
     ),
+    (
+        "float_sum",
+        "fast",
+        "How sum and avg of floats take rows back: 'fast' subtracts them, which leaves rounding errors behind; 'exact' adds up the group's rows again. Set before the first query.",
+    ),
     ("fallback", "recompute", "'error' refuses queries with an operator that can only be recomputed as a whole; 'recompute' runs them."),
+    (
+        "memory_limit",
+        "60%",
+        "How much memory operators, views and tables take at most: a size, or a share of that of the machine or its control group. A query that needs more fails and says which operator. A quarter of it may go to statements that read.",
+    ),
     (
         "on_query_failure",
         "stop",
@@ -132,6 +144,9 @@ const HARMLESS: &[&str] = &[
 /// The options in force. Checked when set.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
+    /// From outside: flags, environment, configuration, the embedding program. Never stored.
+    given: BTreeMap<&'static str, String>,
+    /// By SET, which overrules what is given: part of the catalog.
     values: BTreeMap<&'static str, String>,
 }
 
@@ -163,7 +178,18 @@ impl Settings {
         checked
     }
 
-    /// Back to the default.
+    /// Takes over an option from outside.
+    ///
+    /// # Errors
+    /// As [`Settings::set`].
+    pub fn give(&mut self, name: &str, value: &str) -> Result<()> {
+        let by_set = std::mem::take(&mut self.values);
+        let checked = self.set(name, value);
+        let given = std::mem::replace(&mut self.values, by_set);
+        checked.map(|()| self.given.extend(given))
+    }
+
+    /// Back to what was given from outside, or to the default.
     ///
     /// # Errors
     /// When the option is unknown.
@@ -173,8 +199,7 @@ impl Settings {
             return Ok(());
         }
         match SETTINGS.iter().find(|(known, _, _)| known.eq_ignore_ascii_case(name)) {
-            Some((known, default, _)) => {
-                self.set(known, default)?;
+            Some((known, ..)) => {
                 self.values.remove(known);
                 Ok(())
             }
@@ -192,14 +217,14 @@ impl Settings {
         SETTINGS.iter().map(|(name, default, doc)| SettingInfo { name, value: self.text(name).to_string(), default, doc }).collect()
     }
 
-    /// Options that differ from their defaults.
+    /// Options that SET has changed.
     pub fn changed(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.values.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
     fn text(&self, name: &str) -> &str {
         let default = SETTINGS.iter().find(|(known, _, _)| *known == name).map_or("", |(_, default, _)| *default);
-        self.values.get(name).map_or(default, String::as_str)
+        self.values.get(name).or_else(|| self.given.get(name)).map_or(default, String::as_str)
     }
 
     fn check(&self) -> Result<()> {
@@ -211,6 +236,8 @@ impl Settings {
         self.on_query_failure()?;
         self.unbounded_state()?;
         self.allow_fallback()?;
+        self.float_sum()?;
+        self.memory_limit()?;
         Ok(())
     }
 
@@ -294,6 +321,22 @@ impl Settings {
         self.choice("unbounded_state", &choices)
     }
 
+    /// How float totals take rows back.
+    ///
+    /// # Errors
+    /// As [`Settings::trigger`].
+    pub fn float_sum(&self) -> Result<FloatSum> {
+        self.choice("float_sum", &[("fast", FloatSum::Fast), ("exact", FloatSum::Exact)])
+    }
+
+    /// Bytes that state and snapshots may take.
+    ///
+    /// # Errors
+    /// As [`Settings::trigger`].
+    pub fn memory_limit(&self) -> Result<usize> {
+        parse_limit(self.text("memory_limit"))
+    }
+
     /// Whether operators may be recomputed as a whole.
     ///
     /// # Errors
@@ -316,5 +359,17 @@ mod tests {
         settings.set("trigger", "2 seconds").unwrap();
         assert_eq!(settings.trigger().unwrap(), Trigger::Interval(Duration::from_secs(2)));
         settings.set("search_path", "public").unwrap();
+    }
+
+    #[test]
+    fn set_overrules_what_is_given_and_only_that_is_kept() {
+        let mut settings = Settings::default();
+        settings.give("trigger", "available").unwrap();
+        assert!(settings.give("trigger", "soon").is_err());
+        assert_eq!((settings.trigger().unwrap(), settings.changed().count()), (Trigger::Available, 0));
+        settings.set("trigger", "1s").unwrap();
+        assert_eq!(settings.changed().collect::<Vec<_>>(), [("trigger", "1s")]);
+        settings.reset("trigger").unwrap();
+        assert_eq!(settings.trigger().unwrap(), Trigger::Available);
     }
 }

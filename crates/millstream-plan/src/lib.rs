@@ -34,7 +34,7 @@ pub mod translate;
 mod watermark;
 
 pub use error::PlanError;
-pub use translate::{EmitClause, Fallback, PlanOptions, Planned, plan};
+pub use translate::{EmitClause, Fallback, FloatSum, PlanOptions, Planned, plan};
 
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,7 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
@@ -56,7 +57,7 @@ pub fn with_whole_groups(state: &SessionState) -> SessionState {
     SessionStateBuilder::new_from_existing(state.clone()).with_optimizer_rules(rules).build()
 }
 
-/// DataFusion's optimizer rules for a batch session, less what makes valid queries fail.
+/// DataFusion's optimizer rules for a batch session, less what makes valid queries fail, and with constants computed as everything else is.
 pub fn mended_rules(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mend = |rule: &Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
         match rule.name() {
@@ -64,7 +65,7 @@ pub fn mended_rules(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> Vec<Arc<d
             _ => Arc::clone(rule),
         }
     };
-    rules.iter().map(mend).collect()
+    std::iter::once(Arc::new(CheckedConstants) as _).chain(rules.iter().map(mend)).collect()
 }
 
 /// Analyzes and optimizes a plan for continuous execution.
@@ -145,7 +146,12 @@ impl OptimizerRule for CheckedConstants {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> datafusion::common::Result<Transformed<LogicalPlan>> {
-        plan.map_expressions(|expr| expr.transform_up(fold))
+        // A column keeps its heading.
+        let names = NamePreserver::new(&plan);
+        plan.map_expressions(|expr| {
+            let name = names.save(&expr);
+            Ok(expr.transform_up(fold)?.update_data(|expr| name.restore(expr)))
+        })
     }
 }
 

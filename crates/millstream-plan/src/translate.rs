@@ -54,6 +54,16 @@ pub enum Fallback {
     Error,
 }
 
+/// How `sum` and `avg` of floats take rows back: `SET float_sum`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FloatSum {
+    /// Subtract them from the total, which keeps what rounding has left.
+    #[default]
+    Fast,
+    /// Add up the rows of the group again.
+    Exact,
+}
+
 /// How a query is to be planned.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlanOptions {
@@ -63,6 +73,8 @@ pub struct PlanOptions {
     pub fallback: Fallback,
     /// How long a group stays that nothing touches, by the epoch clock.
     pub state_ttl: Option<Duration>,
+    /// How float totals take rows back.
+    pub float_sum: FloatSum,
 }
 
 /// A planned query.
@@ -82,6 +94,7 @@ pub struct Planned {
 pub fn plan(plan: &LogicalPlan, relations: &dyn Relations, state: &SessionState, options: &PlanOptions) -> Result<Planned> {
     let mut translator = Translator::new(relations, state);
     translator.state_ttl_micros = state_ttl::micros(options)?;
+    translator.float_sum = options.float_sum;
     let output = match options.emit {
         EmitClause::OnWindowClose => emit::on_window_close(&mut translator, plan)?,
         EmitClause::None | EmitClause::Changes | EmitClause::Periodic => {
@@ -145,6 +158,8 @@ pub(crate) struct Translator<'a> {
     pub(crate) looking_up: bool,
     /// How long groups stay that nothing touches.
     pub(crate) state_ttl_micros: Option<i64>,
+    /// How float totals take rows back.
+    pub(crate) float_sum: FloatSum,
 }
 
 /// What a new node is, except for what follows from it.
@@ -162,7 +177,7 @@ pub(crate) struct NewNode {
 impl<'a> Translator<'a> {
     pub(crate) fn new(relations: &'a dyn Relations, state: &'a SessionState) -> Self {
         let (nodes, by_fingerprint, recursions) = (vec![], HashMap::new(), vec![]);
-        Self { relations, state, nodes, by_fingerprint, recursions, looking_up: false, state_ttl_micros: None }
+        Self { relations, state, nodes, by_fingerprint, recursions, looking_up: false, state_ttl_micros: None, float_sum: FloatSum::Fast }
     }
 
     /// Translates a plan. With a `demand`, rows should come out when the bound of that output column has passed them, as far as the

@@ -3,6 +3,7 @@
 //! ```text
 //!   <state-dir>/
 //!     FORMAT                 format versions; a newer one is refused
+//!     ID                     what the pipeline is called in the files of its sinks
 //!     lock                   flock: held while an instance is live
 //!     writer/<n>             fencing: created put-if-absent at start, the highest n owns the directory
 //!     log/<writer>-<seq>     checksummed frames: commit records                           (Log)

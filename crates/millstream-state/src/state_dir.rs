@@ -63,6 +63,7 @@ const DIRECTORIES: [&str; 6] = ["writer", "log", "checkpoint", "tables", "parts"
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
+    id: String,
     writer: u64,
     instance: InstanceInfo,
     _lock: Flock<File>,
@@ -79,6 +80,7 @@ impl StateDir {
         durable_put::create_dir(&path)?;
         check_format(&path)?;
         let lock = lock(&path, &options)?;
+        let id = identity(&path, &options.instance)?;
         for name in DIRECTORIES {
             let directory = path.join(name);
             durable_put::create_dir(&directory)?;
@@ -90,12 +92,18 @@ impl StateDir {
         seal::seal_predecessors(&path.join("log"), writer)?;
         failpoint::hit("state.open.after_seal")?;
         tracing::debug!(writer, path = %path.display(), "state directory opened");
-        Ok(StateDir { path, writer, instance: options.instance, _lock: lock })
+        Ok(StateDir { path, id, writer, instance: options.instance, _lock: lock })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Eight hexadecimal digits made up when the directory was created. It keeps them wherever it is moved; another directory in its place
+    /// has others.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// The number of this writer, part of the names of whatever it writes.
@@ -174,6 +182,25 @@ fn check_format(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the directory is called in the files of its sinks.
+fn identity(path: &Path, instance: &InstanceInfo) -> Result<String> {
+    let file = path.join("ID");
+    if !file.exists() {
+        let mut seed = path.canonicalize().unwrap_or_else(|_| path.to_path_buf()).to_string_lossy().into_owned();
+        // A directory that was made before there was this file is known by its place.
+        if !path.join("log").exists() {
+            seed.push_str(&format!(" {} {} {}", instance.host, instance.pid, instance.started));
+        }
+        put_new(&file, format!("{:08x}\n", xxhash_rust::xxh3::xxh3_64(seed.as_bytes()) as u32).as_bytes())?;
+    }
+    let text = std::fs::read_to_string(&file).map_err(StateError::io("reading", &file))?;
+    let id = text.trim();
+    if id.len() != 8 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(StateError::corrupt(&file, None, format!("holds \"{id}\", not eight hexadecimal digits")));
+    }
+    Ok(id.to_string())
 }
 
 /// A directory without FORMAT may hold only what an interrupted first start leaves.
@@ -287,6 +314,19 @@ mod tests {
             StateDir::open(&path, options(9, false)).unwrap_err(),
             StateError::Live { holder: Some(holder), .. } if holder.pid == 8
         ));
+    }
+
+    #[test]
+    fn a_directory_keeps_its_identity_when_it_moves() {
+        let place = tempfile::tempdir().unwrap();
+        let (first, moved) = (place.path().join("first"), place.path().join("moved"));
+        let id = StateDir::open(&first, options(1, false)).unwrap().id().to_string();
+        std::fs::rename(&first, &moved).unwrap();
+        assert_eq!(StateDir::open(&moved, options(2, false)).unwrap().id(), id);
+        // Another one in its place is another one.
+        assert_ne!(StateDir::open(&first, options(3, false)).unwrap().id(), id);
+        std::fs::write(moved.join("ID"), "nonsense\n").unwrap();
+        assert!(matches!(StateDir::open(&moved, options(4, false)), Err(StateError::Corrupt { .. })));
     }
 
     #[test]

@@ -10,12 +10,14 @@ use std::fmt;
 pub(super) struct Coverage {
     pairs: BTreeMap<(&'static str, &'static str), usize>,
     cases: usize,
+    queries: usize,
 }
 
 impl Coverage {
     /// Counts the constructs of a case.
     pub(super) fn count(&mut self, case: &Case) {
         self.cases += 1;
+        self.queries += case.queries.len();
         for query in &case.queries {
             self.count_query(query);
         }
@@ -40,7 +42,7 @@ impl Coverage {
 
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} cases; constructs and what stood below them:", self.cases)?;
+        writeln!(f, "{} cases with {} queries; constructs and what stood below them:", self.cases, self.queries)?;
         for kind in KINDS {
             let below: Vec<String> =
                 self.pairs.iter().filter(|((upper, _), _)| upper == kind).map(|((_, below), count)| format!("{below} {count}")).collect();

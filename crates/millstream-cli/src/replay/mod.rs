@@ -40,6 +40,14 @@ pub(crate) async fn replay(mut args: ReplayArgs, global: &GlobalArgs, settings: 
     if let (Some(_), Some(ReplayOrder::EventTime | ReplayOrder::Arrival)) = (&args.log_of, args.order) {
         return Err(Failure::usage("--log-of goes with --order log only").into());
     }
+    if let (Some(from), Some(to)) = (args.from, args.to)
+        && from >= to
+    {
+        return Err(Failure::usage(format!(
+            "--from {from} is not before --to {to}\nhint: --to is the first event time that does not count."
+        ))
+        .into());
+    }
     if args.log_of.is_some() {
         return replay_log(args, global, settings).await;
     }
@@ -72,7 +80,7 @@ pub(crate) async fn replay(mut args: ReplayArgs, global: &GlobalArgs, settings: 
         ReplayOrder::Arrival | ReplayOrder::Log => progress::input_bytes(&engine.catalog(), &args.pipeline.set),
     };
     let work = drive(&engine, &clock, order, Pace::new(args.speed));
-    let outcome = with_progress(&engine, shows_progress, total_bytes, work, &mut interrupts).await;
+    let outcome = with_progress(&engine, shows_progress, total_bytes, work, &mut interrupts, false).await;
     let finished = finish(&engine, outcome, file, &mut presenter, args.pipeline.report.as_deref(), &mut interrupts).await;
     spool.remove_temporary();
     finished
@@ -102,7 +110,7 @@ async fn replay_log(mut args: ReplayArgs, global: &GlobalArgs, settings: &Settin
         Ok(())
     };
     let shows_progress = !args.pipeline.no_progress && !global.quiet;
-    let outcome = with_progress(&engine, shows_progress, None, work, &mut interrupts).await;
+    let outcome = with_progress(&engine, shows_progress, None, work, &mut interrupts, false).await;
     finish(&engine, outcome, file, &mut presenter, args.pipeline.report.as_deref(), &mut interrupts).await
 }
 

@@ -222,6 +222,7 @@ pub(crate) const OPTIONS: &[&str] = &[
     "settle",
     "start_from",
     "timestamp_format",
+    "validate",
     "verify",
 ];
 

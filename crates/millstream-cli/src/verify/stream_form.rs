@@ -19,6 +19,7 @@ use crate::repoint::SetOption;
 use arrow::datatypes::{DataType, Field, Schema};
 use millstream_connectors::registry;
 use millstream_engine::catalog::resolve::{fold, object_name};
+use millstream_engine::statements::stream_options::ENGINE_OPTIONS;
 use millstream_sql::Statement;
 use millstream_sql::statement::{ColumnDef, ColumnKind, CreateStream};
 use sqlparser::ast::{Expr, Ident};
@@ -29,22 +30,6 @@ pub(super) const OP_COLUMN: &str = "__op";
 
 /// Options that say what the engine does with rows, and so belong to the stream that is fed.
 const FED: [&str; 5] = ["idle_timeout", "on_error", "on_late", "op_column", "verify"];
-/// Options that do not matter while a source is read as a whole.
-const NOT_READ: [&str; 12] = [
-    "idle_timeout",
-    "max_bad_rows",
-    "max_bytes_per_epoch",
-    "max_files_per_epoch",
-    "max_future",
-    "max_rows_per_epoch",
-    "max_rows_per_second",
-    "on_future",
-    "on_late",
-    "op_column",
-    "retention",
-    "verify",
-];
-
 /// Puts what `--set` says into the definition. A replaced connector has its own options already.
 pub(super) fn replace_options(stream: &mut CreateStream, set: &[SetOption]) {
     let name = stream.name.to_string();
@@ -79,7 +64,8 @@ pub(super) fn read(stream: &CreateStream) -> CreateStream {
             read.columns.push(column(&Field::new(op, DataType::Utf8View, true)));
         }
     }
-    read.options.retain(|(option, _)| !NOT_READ.contains(&option.as_str()));
+    // While a source is read as a whole only what becomes of bad rows matters.
+    read.options.retain(|(option, _)| option == "on_error" || !ENGINE_OPTIONS.contains(&option.as_str()));
     if connector(stream) == registry::DEFAULT_SOURCE {
         read.options.push(("retention".into(), "all".into()));
     }

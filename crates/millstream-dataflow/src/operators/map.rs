@@ -8,8 +8,8 @@
 //!
 //! **In**: any schema. **Out**: the expressions, or the input columns. **Changelog**: weights pass. **State**: none.
 
-use crate::columns::{Narrowed, evaluate, make_batch};
-use crate::error::Result;
+use crate::columns::{Narrowed, describe_row, evaluate, make_batch};
+use crate::error::{DataflowError, Result};
 use crate::operator::{Operator, StepContext};
 use crate::operators::registry::BuildContext;
 use arrow::array::{Array, BooleanArray, RecordBatch};
@@ -54,6 +54,26 @@ impl Map {
         Ok((mask.true_count() < mask.len()).then_some(mask))
     }
 
+    /// The error with the first row on which the expressions fail.
+    fn at_row(&self, part: &DeltaBatch, error: DataflowError) -> DataflowError {
+        let rows_of = |from: usize, rows: usize| DeltaBatch::insertions(part.batch.slice(from, rows));
+        let (mut from, mut rows) = (0, part.num_rows());
+        while rows > 1 {
+            let half = rows / 2;
+            match self.map(&rows_of(from, half)) {
+                Err(_) => rows = half,
+                Ok(_) => (from, rows) = (from + half, rows - half),
+            }
+        }
+        match self.map(&rows_of(from, rows)) {
+            Err(DataflowError::Expression { operator, source, .. }) => {
+                let row = describe_row(part.batch.schema_ref(), part.batch.columns(), from);
+                DataflowError::Expression { operator, row: Some(row), source }
+            }
+            _ => error,
+        }
+    }
+
     fn map(&self, part: &DeltaBatch) -> Result<Option<DeltaBatch>> {
         let mask = self.mask(&part.batch)?;
         let narrow = match &self.projection {
@@ -78,6 +98,7 @@ impl Map {
 #[async_trait]
 impl Operator for Map {
     async fn step(&mut self, inputs: &[&[DeltaBatch]], _: &StepContext<'_>) -> Result<Delta> {
-        inputs[0].iter().filter_map(|part| self.map(part).transpose()).collect()
+        let mapped = |part| self.map(part).map_err(|error| self.at_row(part, error));
+        inputs[0].iter().filter_map(|part| mapped(part).transpose()).collect()
     }
 }

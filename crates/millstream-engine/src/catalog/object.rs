@@ -120,6 +120,8 @@ pub enum RowPolicy {
 pub struct StreamOptions {
     /// Rows that cannot be decoded.
     pub on_error: RowPolicy,
+    /// Columns that no query reads are decoded and judged as well.
+    pub validate_all: bool,
     /// Bad rows that stop the pipeline, per epoch: a fixed number, or 1 % but at least 100.
     pub max_bad_rows: Option<u64>,
     /// Rows below the watermark.

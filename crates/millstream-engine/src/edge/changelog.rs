@@ -3,25 +3,27 @@
 //! Op values: `+ +I +U c r u` insert or update, `- -U -D d` take away. A keyed stream keeps key → last row to turn an upsert
 //! into -old +new; a bag stream with `verify` keeps row → weight, so that a `-` without its row is a bad row. A change is late
 //! when its before- or after-image is below the watermark; it is dropped and counted as a whole.
+//!
+//! The ingest columns of a row are set once, when it comes, so they are kept with it: a row leaves with those it came with. Of equal rows
+//! of a bag the oldest leaves first; without `verify` nothing is known of them, and a row leaves with those of its `-`.
 
 use super::RowOffsets;
-use crate::catalog::object::{StreamDef, StreamShape};
+use crate::catalog::object::{EPOCH_COLUMN, EPOCH_TIME_COLUMN, StreamDef, StreamShape, ingest_fields};
 use crate::error::{EngineError, Result};
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
 use millstream_connectors::source::BadRow;
-use millstream_types::delta::consolidate;
 use millstream_types::row_key::{RowKeyEncoder, types_of};
-use millstream_types::{Delta, DeltaBatch, EventTime};
-use std::collections::HashMap;
+use millstream_types::{Delta, DeltaBatch, Epoch, EventTime};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// What a keyed or bag stream keeps, for a checkpoint.
 #[derive(Debug, Clone)]
 pub struct ChangelogState {
-    /// Keyed: the last row per key. Bag: rows, with their weights in the last column `__weight`.
+    /// Keyed: the last row per key. Bag: rows. With when they came, and their weights in the last column `__weight`.
     pub rows: RecordBatch,
 }
 
@@ -65,19 +67,58 @@ pub(crate) struct Changelog {
     rows: RowConverter,
 }
 
-/// The bytes of a row and how often it is there.
-type WeightedRow = (Box<[u8]>, i64);
+/// The epoch in which a row came, and its clock: the values of the ingest columns.
+pub(crate) type Arrival = (Epoch, EventTime);
+
+/// The bytes of a row, and when it came how often, oldest first.
+#[derive(Debug)]
+struct BagRow {
+    bytes: Box<[u8]>,
+    arrivals: VecDeque<(Arrival, i64)>,
+}
 
 #[derive(Debug)]
 enum Kind {
     Keyed { columns: Vec<usize>, encoder: RowKeyEncoder, last: HashMap<Box<[u8]>, StoredRow> },
-    Bag { encoder: RowKeyEncoder, weights: Option<HashMap<Box<[u8]>, WeightedRow>> },
+    Bag { encoder: RowKeyEncoder, rows: Option<HashMap<Box<[u8]>, BagRow>> },
 }
 
 #[derive(Debug, Clone)]
 struct StoredRow {
     bytes: Box<[u8]>,
     time: Option<i64>,
+    arrival: Arrival,
+}
+
+impl BagRow {
+    /// The row came so often.
+    fn add(&mut self, arrival: Arrival, weight: i64) {
+        match self.arrivals.back_mut().filter(|(last, _)| *last == arrival) {
+            Some((_, count)) => *count += weight,
+            None => self.arrivals.push_back((arrival, weight)),
+        }
+    }
+
+    /// The oldest one leaves: when it had come.
+    fn remove(&mut self) -> Option<Arrival> {
+        let (arrival, count) = self.arrivals.front_mut()?;
+        let arrival = *arrival;
+        *count -= 1;
+        if *count == 0 {
+            self.arrivals.pop_front();
+        }
+        Some(arrival)
+    }
+
+    /// One that had come then leaves.
+    fn remove_arrival(&mut self, arrival: Arrival) {
+        if let Some(place) = self.arrivals.iter().position(|(other, _)| *other == arrival) {
+            self.arrivals[place].1 -= 1;
+            if self.arrivals[place].1 == 0 {
+                self.arrivals.remove(place);
+            }
+        }
+    }
 }
 
 impl Changelog {
@@ -93,7 +134,7 @@ impl Changelog {
             }
             StreamShape::Bag { op_column, verify } => {
                 let encoder = RowKeyEncoder::new(types_of(schema.fields()))?;
-                (Kind::Bag { encoder, weights: verify.then(HashMap::new) }, Some(op_column.clone()))
+                (Kind::Bag { encoder, rows: verify.then(HashMap::new) }, Some(op_column.clone()))
             }
         };
         let rows = RowConverter::new(types_of(schema.fields()).into_iter().map(SortField::new).collect())?;
@@ -101,8 +142,8 @@ impl Changelog {
         Ok(Some(Self { stream: def.name.clone(), schema, op_column, event_time, kind, rows }))
     }
 
-    /// Applies changes in the order they came.
-    pub(crate) fn apply(&mut self, batch: RecordBatch, offsets: &RowOffsets, watermark: EventTime) -> Result<Outcome> {
+    /// Applies changes in the order they came. The rows of the delta have the ingest columns last.
+    pub(crate) fn apply(&mut self, batch: RecordBatch, offsets: &RowOffsets, watermark: EventTime, now: Arrival) -> Result<Outcome> {
         let count = batch.num_rows();
         let ops = match &self.op_column {
             None => None,
@@ -131,8 +172,8 @@ impl Changelog {
             None => None,
         };
         let mut outcome = Outcome::default();
-        // Rows of the delta: (index into `stored` or into the batch, weight), in order.
-        let mut taken: Vec<(Taken, i64)> = Vec::with_capacity(count);
+        // Rows of the delta in order: where each is found, its weight and when it came.
+        let mut taken: Vec<(Taken, i64, Arrival)> = Vec::with_capacity(count);
         let stream = self.stream.clone();
         let bad = |row: usize, reason: String| offsets.bad_row(row, reason, &full, &stream);
         let encoded_rows = self.rows.convert_columns(&columns)?;
@@ -190,35 +231,42 @@ impl Changelog {
                         }
                         (Change::Delete, Some(stored)) => {
                             last.remove(key);
-                            taken.push((Taken::Stored(stored.bytes), -1));
+                            taken.push((Taken::Stored(stored.bytes), -1, stored.arrival));
                         }
                         (Change::Insert, before) => {
                             if let Some(stored) = before {
-                                taken.push((Taken::Stored(stored.bytes), -1));
+                                taken.push((Taken::Stored(stored.bytes), -1, stored.arrival));
                             }
-                            last.insert(key.into(), StoredRow { bytes: encoded_rows.row(row).data().into(), time });
-                            taken.push((Taken::Batch(row as u32), 1));
+                            last.insert(key.into(), StoredRow { bytes: encoded_rows.row(row).data().into(), time, arrival: now });
+                            taken.push((Taken::Batch(row as u32), 1, now));
                         }
                     }
                 }
-                Kind::Bag { weights, .. } => {
+                Kind::Bag { rows, .. } => {
                     if time.is_some_and(|time| time < watermark.0) {
                         outcome.late.push(bad(row, format!("the row is below the watermark {watermark}")));
                         continue;
                     }
                     let weight = if change == Change::Insert { 1 } else { -1 };
-                    if let Some(weights) = weights {
-                        if weight < 0 && !weights.contains_key(key) {
-                            outcome.bad.push(bad(row, "takes away a row that does not exist".into()));
-                            continue;
+                    let mut arrival = now;
+                    match rows {
+                        Some(rows) if change == Change::Insert => {
+                            let new = || BagRow { bytes: encoded_rows.row(row).data().into(), arrivals: VecDeque::with_capacity(1) };
+                            rows.entry(key.into()).or_insert_with(new).add(now, 1);
                         }
-                        let entry = weights.entry(key.into()).or_insert_with(|| (encoded_rows.row(row).data().into(), 0));
-                        entry.1 += weight;
-                        if entry.1 == 0 {
-                            weights.remove(key);
+                        Some(rows) => {
+                            let Some(oldest) = rows.get_mut(key).and_then(BagRow::remove) else {
+                                outcome.bad.push(bad(row, "takes away a row that does not exist".into()));
+                                continue;
+                            };
+                            arrival = oldest;
+                            if rows.get(key).is_some_and(|row| row.arrivals.is_empty()) {
+                                rows.remove(key);
+                            }
                         }
+                        None => {}
                     }
-                    taken.push((Taken::Batch(row as u32), weight));
+                    taken.push((Taken::Batch(row as u32), weight, arrival));
                 }
             }
             outcome.used += 1;
@@ -230,17 +278,17 @@ impl Changelog {
         Ok(outcome)
     }
 
-    fn delta(&self, batch: &RecordBatch, taken: Vec<(Taken, i64)>) -> Result<Delta> {
+    fn delta(&self, batch: &RecordBatch, taken: Vec<(Taken, i64, Arrival)>) -> Result<Delta> {
         if taken.is_empty() {
             return Ok(Vec::new());
         }
         let stored: Vec<&[u8]> =
-            taken.iter().filter_map(|(taken, _)| if let Taken::Stored(bytes) = taken { Some(bytes.as_ref()) } else { None }).collect();
+            taken.iter().filter_map(|(taken, ..)| if let Taken::Stored(bytes) = taken { Some(bytes.as_ref()) } else { None }).collect();
         let stored_batch = self.decode(&batch.schema(), &stored)?;
         let joined = arrow::compute::concat_batches(&batch.schema(), [&stored_batch, batch])?;
         let mut next_stored = 0u32;
         let mut indices = Vec::with_capacity(taken.len());
-        for (taken, _) in &taken {
+        for (taken, ..) in &taken {
             indices.push(match taken {
                 Taken::Stored(_) => {
                     next_stored += 1;
@@ -250,9 +298,20 @@ impl Changelog {
             });
         }
         let rows = take_record_batch(&joined, &UInt32Array::from(indices))?;
-        let rows = RecordBatch::try_new(Arc::clone(&self.schema), rows.columns().to_vec())?;
-        let weights = Int64Array::from_iter_values(taken.iter().map(|(_, weight)| *weight));
-        Ok(consolidate(&self.schema, &[DeltaBatch::weighted(rows, weights)])?)
+        let mut fields: Vec<FieldRef> = self.schema.fields().iter().cloned().collect();
+        let mut columns = rows.columns().to_vec();
+        for field in ingest_fields() {
+            let of = |(_, _, (epoch, clock)): &(Taken, i64, Arrival)| if field.name() == EPOCH_COLUMN { epoch.0 as i64 } else { clock.0 };
+            let values = taken.iter().map(of);
+            columns.push(match field.name().as_str() {
+                EPOCH_COLUMN => Arc::new(Int64Array::from_iter_values(values)),
+                _ => Arc::new(TimestampMicrosecondArray::from_iter_values(values)),
+            });
+            fields.push(Arc::new(field));
+        }
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+        let weights = Int64Array::from_iter_values(taken.iter().map(|(_, weight, _)| *weight));
+        Ok(vec![DeltaBatch::weighted(rows, weights)])
     }
 
     fn decode(&self, schema: &SchemaRef, rows: &[&[u8]]) -> Result<RecordBatch> {
@@ -276,7 +335,9 @@ impl Changelog {
                     .map(|field| part.batch.column_by_name(field.name()).cloned())
                     .collect::<Option<_>>()
                     .ok_or_else(|| EngineError::Corrupt(format!("logged rows of stream \"{}\" have other columns", self.stream)))?;
-                let rows = self.rows.convert_columns(&columns)?;
+                let encoded = self.rows.convert_columns(&columns)?;
+                let arrivals = arrivals_of(&part.batch)
+                    .ok_or_else(|| EngineError::Corrupt(format!("logged rows of stream \"{}\" have no ingest columns", self.stream)))?;
                 let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns.clone())?;
                 let times = match &self.event_time {
                     Some(column) => Some(super::lateness::event_times(&batch, column)?),
@@ -290,20 +351,26 @@ impl Changelog {
                 };
                 for row in (0..part.num_rows()).filter(|&row| (part.weights.value(row) < 0) == negative) {
                     let (key, weight) = (keys.row(row).data(), part.weights.value(row));
+                    let bytes = || encoded.row(row).data().into();
                     match &mut self.kind {
                         Kind::Keyed { last, .. } if negative => drop(last.remove(key)),
                         Kind::Keyed { last, .. } => {
                             let time = times.as_ref().and_then(|times| times.is_valid(row).then(|| times.value(row)));
-                            last.insert(key.into(), StoredRow { bytes: rows.row(row).data().into(), time });
+                            last.insert(key.into(), StoredRow { bytes: bytes(), time, arrival: arrivals[row] });
                         }
-                        Kind::Bag { weights: Some(weights), .. } => {
-                            let entry = weights.entry(key.into()).or_insert_with(|| (rows.row(row).data().into(), 0));
-                            entry.1 += weight;
-                            if entry.1 == 0 {
-                                weights.remove(key);
+                        Kind::Bag { rows: Some(rows), .. } if negative => {
+                            if let Some(stored) = rows.get_mut(key) {
+                                (0..-weight).for_each(|_| stored.remove_arrival(arrivals[row]));
+                                if stored.arrivals.is_empty() {
+                                    rows.remove(key);
+                                }
                             }
                         }
-                        Kind::Bag { weights: None, .. } => {}
+                        Kind::Bag { rows: Some(rows), .. } => {
+                            let new = || BagRow { bytes: bytes(), arrivals: VecDeque::with_capacity(1) };
+                            rows.entry(key.into()).or_insert_with(new).add(arrivals[row], weight);
+                        }
+                        Kind::Bag { rows: None, .. } => {}
                     }
                 }
             }
@@ -313,30 +380,38 @@ impl Changelog {
 
     /// Everything kept, in key order.
     pub(crate) fn state(&self) -> ChangelogState {
-        let (rows, weights): (Vec<&[u8]>, Vec<i64>) = match &self.kind {
-            Kind::Keyed { last, .. } => {
-                let mut entries: Vec<_> = last.iter().collect();
-                entries.sort_by_key(|(key, _)| *key);
-                entries.into_iter().map(|(_, stored)| (stored.bytes.as_ref(), 1)).unzip()
-            }
-            Kind::Bag { weights, .. } => {
-                let mut entries: Vec<_> = weights.iter().flatten().collect();
-                entries.sort_by_key(|(key, _)| *key);
-                entries.into_iter().map(|(_, (row, weight))| (row.as_ref(), *weight)).unzip()
+        let mut rows: Vec<(&[u8], &[u8], Arrival, i64)> = match &self.kind {
+            Kind::Keyed { last, .. } => last.iter().map(|(key, stored)| (key.as_ref(), stored.bytes.as_ref(), stored.arrival, 1)).collect(),
+            Kind::Bag { rows, .. } => {
+                let rows = rows.iter().flatten();
+                let arrivals = |(key, row)| {
+                    let (key, row): (&Box<[u8]>, &BagRow) = (key, row);
+                    row.arrivals.iter().map(move |(arrival, weight)| (key.as_ref(), row.bytes.as_ref(), *arrival, *weight))
+                };
+                rows.flat_map(arrivals).collect()
             }
         };
-        let schema =
-            Arc::new(Schema::new(vec![Field::new("row", DataType::Binary, false), Field::new("__weight", DataType::Int64, false)]));
-        let columns: Vec<ArrayRef> = vec![Arc::new(BinaryArray::from_iter_values(rows)), Arc::new(Int64Array::from(weights))];
-        ChangelogState { rows: RecordBatch::try_new(schema, columns).expect("two columns of one length") }
+        // Stable: the arrivals of a row stay in their order.
+        rows.sort_by_key(|(key, ..)| *key);
+        let [epoch, clock] = ingest_fields();
+        let row = Field::new("row", DataType::Binary, false);
+        let schema = Schema::new(vec![row, epoch, clock, Field::new("__weight", DataType::Int64, false)]);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(BinaryArray::from_iter_values(rows.iter().map(|(_, bytes, ..)| *bytes))),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, _, (epoch, _), _)| epoch.0 as i64))),
+            Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|(_, _, (_, clock), _)| clock.0))),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|(.., weight)| *weight))),
+        ];
+        ChangelogState { rows: RecordBatch::try_new(Arc::new(schema), columns).expect("four columns of one length") }
     }
 
     /// Takes over what [`Changelog::state`] gave.
     pub(crate) fn restore(&mut self, state: ChangelogState) -> Result<()> {
         let corrupt = || EngineError::Corrupt(format!("the stored rows of stream \"{}\" have another shape", self.stream));
         let bytes = state.rows.column_by_name("row").and_then(|column| column.as_binary_opt::<i32>()).ok_or_else(corrupt)?.clone();
-        let stored_weights =
-            state.rows.column_by_name("__weight").ok_or_else(corrupt)?.as_primitive::<arrow::datatypes::Int64Type>().clone();
+        let weights = state.rows.column_by_name("__weight").and_then(|column| column.as_primitive_opt::<Int64Type>());
+        let weights = weights.ok_or_else(corrupt)?.clone();
+        let arrivals = arrivals_of(&state.rows).ok_or_else(corrupt)?;
         let rows: Vec<&[u8]> = (0..bytes.len()).map(|row| bytes.value(row)).collect();
         let nullable: Vec<Field> = self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
         let decoded = self.decode(&Arc::new(Schema::new(nullable)), &rows)?;
@@ -347,25 +422,20 @@ impl Changelog {
         match &mut self.kind {
             Kind::Keyed { columns, encoder, last } => {
                 let keys = encoder.encode(&columns.iter().map(|&column| Arc::clone(decoded.column(column))).collect::<Vec<_>>())?;
-                *last = rows
-                    .iter()
-                    .enumerate()
-                    .map(|(row, bytes)| {
-                        let time = times.as_ref().and_then(|times| times.is_valid(row).then(|| times.value(row)));
-                        (keys.row(row).data().into(), StoredRow { bytes: (*bytes).into(), time })
-                    })
-                    .collect();
+                let stored = |(row, bytes): (usize, &&[u8])| {
+                    let time = times.as_ref().and_then(|times| times.is_valid(row).then(|| times.value(row)));
+                    (keys.row(row).data().into(), StoredRow { bytes: (*bytes).into(), time, arrival: arrivals[row] })
+                };
+                *last = rows.iter().enumerate().map(stored).collect();
             }
-            Kind::Bag { encoder, weights } => {
+            Kind::Bag { encoder, rows: Some(known) } => {
                 let keys = encoder.encode(decoded.columns())?;
-                if let Some(weights) = weights {
-                    *weights = rows
-                        .iter()
-                        .enumerate()
-                        .map(|(row, bytes)| (keys.row(row).data().into(), ((*bytes).into(), stored_weights.value(row))))
-                        .collect();
+                for (row, bytes) in rows.iter().enumerate() {
+                    let new = || BagRow { bytes: (*bytes).into(), arrivals: VecDeque::with_capacity(1) };
+                    known.entry(keys.row(row).data().into()).or_insert_with(new).add(arrivals[row], weights.value(row));
                 }
             }
+            Kind::Bag { rows: None, .. } => {}
         }
         Ok(())
     }
@@ -374,14 +444,25 @@ impl Changelog {
     pub(crate) fn size(&self) -> (u64, u64) {
         match &self.kind {
             Kind::Keyed { last, .. } => {
-                (last.len() as u64, last.iter().map(|(key, stored)| (key.len() + stored.bytes.len() + 64) as u64).sum())
+                let entry = size_of::<(Box<[u8]>, StoredRow)>() + 1;
+                (last.len() as u64, last.iter().map(|(key, stored)| (key.len() + stored.bytes.len() + entry) as u64).sum())
             }
-            Kind::Bag { weights, .. } => {
-                let weights = weights.iter().flatten();
-                weights.fold((0, 0), |(rows, bytes), (key, (row, _))| (rows + 1, bytes + (key.len() + row.len() + 64) as u64))
+            Kind::Bag { rows, .. } => {
+                let entry = size_of::<(Box<[u8]>, BagRow)>() + 1;
+                let of = |(key, row): (&Box<[u8]>, &BagRow)| {
+                    (key.len() + row.bytes.len() + size_of::<(Arrival, i64)>() * row.arrivals.capacity() + entry) as u64
+                };
+                rows.iter().flatten().fold((0, 0), |(rows, bytes), row| (rows + 1, bytes + of(row)))
             }
         }
     }
+}
+
+/// The ingest columns of each row.
+fn arrivals_of(batch: &RecordBatch) -> Option<Vec<Arrival>> {
+    let epochs = batch.column_by_name(EPOCH_COLUMN)?.as_primitive_opt::<Int64Type>()?;
+    let clocks = batch.column_by_name(EPOCH_TIME_COLUMN)?.as_primitive_opt::<TimestampMicrosecondType>()?;
+    Some(epochs.values().iter().zip(clocks.values()).map(|(epoch, clock)| (Epoch(*epoch as u64), EventTime(*clock))).collect())
 }
 
 #[derive(Debug)]

@@ -27,6 +27,7 @@ use changelog::Changelog;
 use computed::Computed;
 use datafusion::execution::SessionState;
 use millstream_connectors::source::{BadRow, ExpectedTimes, RowPlaces, SourceBatch};
+use millstream_types::delta::consolidate;
 use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, Offset};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -141,9 +142,9 @@ impl Edge {
         self.needed = needed;
     }
 
-    /// The columns that are read; `None` for all.
-    pub fn needed(&self) -> Option<&BTreeSet<String>> {
-        self.needed.as_ref()
+    /// The columns by which rows are judged; `None` for all.
+    pub fn judged(&self) -> Option<&BTreeSet<String>> {
+        self.needed.as_ref().filter(|_| !self.def.options.validate_all)
     }
 
     /// Indices into [`Edge::decode_schema`] that must be read for the needed columns; `None` for all.
@@ -152,7 +153,7 @@ impl Edge {
         if self.def.shape != StreamShape::Append {
             return None;
         }
-        let needed = self.needed.as_ref()?;
+        let needed = self.judged()?;
         let mut names: BTreeSet<&str> = needed.iter().map(String::as_str).collect();
         names.extend(self.computed.inputs_of(needed));
         if let Some((column, _)) = &self.def.watermark {
@@ -175,7 +176,7 @@ impl Edge {
     /// out to be bad later, so that every row counts.
     pub fn expected_times(&self, epoch: EdgeEpoch) -> Option<ExpectedTimes> {
         let (column, _) = self.def.watermark.as_ref().filter(|_| self.def.shape == StreamShape::Append)?;
-        let needed = self.needed.as_ref()?;
+        let needed = self.judged()?;
         if needed.contains(column) || !self.computed.inputs_of(needed).is_empty() {
             return None;
         }
@@ -218,7 +219,7 @@ impl Edge {
             }
             return Ok(());
         };
-        let outcome = changelog.apply(rows, &offsets, epoch.watermark_start)?;
+        let outcome = changelog.apply(rows, &offsets, epoch.watermark_start, (epoch.epoch, epoch.clock))?;
         for row in outcome.bad {
             self.bad(row, accepted)?;
         }
@@ -231,9 +232,11 @@ impl Edge {
         } else {
             self.watermark.touch(partition, epoch.clock);
         }
-        for delta in outcome.delta {
-            let batch = self.finish(delta.batch.clone(), epoch)?;
-            accepted.delta.push(delta.with_batch(batch));
+        // After the columns that nobody reads have gone, so that a row which only differs in these is no change.
+        let finished = outcome.delta.into_iter().map(|part| Ok(part.with_batch(self.finish(part.batch.clone(), epoch)?)));
+        let finished = finished.collect::<Result<Delta>>()?;
+        if let Some(first) = finished.first() {
+            accepted.delta.extend(consolidate(first.batch.schema_ref(), &finished)?);
         }
         Ok(())
     }
@@ -389,7 +392,7 @@ impl Edge {
         Ok(arrow::compute::filter_record_batch(&rows, &BooleanArray::from(keep))?)
     }
 
-    /// Keeps the columns somebody reads, in declared order, and adds the ingest columns.
+    /// Keeps the columns somebody reads, in declared order, and adds the ingest columns where the rows do not have them yet.
     fn finish(&self, rows: RecordBatch, epoch: EdgeEpoch) -> Result<RecordBatch> {
         let wanted = |name: &str| self.needed.as_ref().is_none_or(|needed| needed.contains(name));
         let count = rows.num_rows();
@@ -408,6 +411,7 @@ impl Edge {
                 continue;
             }
             columns.push(match field.name().as_str() {
+                name if rows.column_by_name(name).is_some() => Arc::clone(&rows[name]),
                 EPOCH_COLUMN => Arc::new(Int64Array::from_value(epoch.epoch.0 as i64, count)),
                 name => {
                     debug_assert_eq!(name, EPOCH_TIME_COLUMN);

@@ -4,6 +4,7 @@ use super::{Engine, Inner};
 use crate::context::{adopted_tables, base_state};
 use crate::dead_letters::DeadLetters;
 use crate::error::Result;
+use crate::memory::EngineMemory;
 use crate::pipeline::log_replay::LoggedEpochs;
 use crate::pipeline::{Committed, Durability, EventTimeReplay, Pipeline, PipelineOptions, Shared};
 use crate::progress::Progress;
@@ -163,14 +164,16 @@ impl EngineBuilder {
     pub async fn build(self) -> Result<Engine> {
         let mut settings = Settings::default();
         for (name, value) in &self.settings {
-            settings.set(name, value)?;
+            settings.give(name, value)?;
         }
-        let epoch_clock = EpochClock::new(EventTime(0));
+        let epoch_clock = EpochClock::new(EventTime::MIN);
         let mut functions = StatefulFunctions::default();
         for (name, function) in self.stateful_functions {
             functions.register(&name, function)?;
         }
         let base = base_state(&epoch_clock, self.adopted.as_ref(), functions.clone())?;
+        let memory = EngineMemory::new(Arc::clone(&base.runtime_env().memory_pool), settings.memory_limit()?);
+        let (base, reading) = (memory.charge(base.clone())?, memory.charge_reading(base)?);
         let adopted = match &self.adopted {
             Some(context) => adopted_tables(context).await?,
             None => Vec::new(),
@@ -199,6 +202,8 @@ impl EngineBuilder {
             dead_letters: RwLock::new(DeadLetters::new(durability.as_ref().map(|durability| durability.dir.dead_letters()))),
             clock: self.clock,
             base,
+            reading,
+            memory,
             stateful_functions: functions,
             epoch_clock,
             pushers: RwLock::default(),

@@ -94,8 +94,18 @@ impl Engine {
     /// Asks the pipeline's task something and waits for the answer.
     pub(crate) async fn request<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T> {
         let (answer, receiver) = oneshot::channel();
-        self.inner.commands.send(command(answer)).await.map_err(|_| self.stopped())?;
-        receiver.await.map_err(|_| self.stopped())?
+        if self.inner.commands.send(command(answer)).await.is_ok()
+            && let Ok(answer) = receiver.await
+        {
+            return answer;
+        }
+        // An answer is dropped when its command fails fatally, which is before the failure is published.
+        let mut committed = self.inner.shared.committed.subscribe();
+        tokio::select! {
+            _ = committed.wait_for(|committed| committed.stopped.is_some()) => {}
+            () = self.inner.commands.closed() => {}
+        }
+        Err(self.stopped())
     }
 
     fn stopped(&self) -> EngineError {
@@ -282,7 +292,7 @@ impl Engine {
 
     /// A DataFusion session with the same functions, types and checks, for batch queries beside the engine.
     pub fn session_context(&self) -> SessionContext {
-        SessionContext::new_with_state(self.inner.shared.base.clone())
+        SessionContext::new_with_state(self.inner.shared.reading.clone())
     }
 
     /// The newest committed epoch.

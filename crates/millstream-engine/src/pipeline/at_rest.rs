@@ -17,13 +17,14 @@ use super::{Pipeline, TableState};
 use crate::catalog::object::{ExternalTableDef, ObjectKind, QueryForm, Refresh, TableDef};
 use crate::catalog::resolve::Resolved;
 use crate::error::{EngineError, Result};
+use crate::guard::guarded;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
-use millstream_dataflow::{Dataflow, DataflowContext, ViewStore};
+use millstream_dataflow::{Dataflow, DataflowContext};
 use millstream_plan::graph::{Graph, NodeId, Op};
 use millstream_state::BlobStore;
 use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, delta};
@@ -252,7 +253,7 @@ impl Pipeline {
                 (schema, batches)
             }
         };
-        let mut rows = ViewStore::new(&def.name, Arc::clone(&schema), false, None)?;
+        let mut rows = self.store(&def.name, &schema, false)?;
         rows.apply(&batches.into_iter().filter(|batch| batch.num_rows() > 0).map(DeltaBatch::insertions).collect::<Delta>())?;
         let table = TableDef { name: def.name.clone(), schema, key: Vec::new() };
         self.tables.insert(def.name.clone(), TableState { rows, def: Arc::new(table), changed: self.epoch });
@@ -320,7 +321,8 @@ fn only_static_side(graph: &Graph, constant: NodeId) -> bool {
 pub(super) async fn content(provider: Arc<dyn TableProvider>, base: &SessionState) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let schema = provider.schema();
     let context = SessionContext::new_with_state(base.clone());
-    Ok((schema, context.read_table(provider)?.collect().await?))
+    let rows = guarded("reading a table", async { Ok(context.read_table(provider)?.collect().await?) }).await?;
+    Ok((schema, rows))
 }
 
 /// What makes `new` of `old`.

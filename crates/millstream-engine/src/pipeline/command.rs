@@ -248,7 +248,10 @@ impl Pipeline {
             }
             Command::Drain { once, answer } => self.drain(once, answer).await?,
             Command::WaitIdle { answer } => {
-                if self.manual {
+                if !self.manual && !self.may_run() {
+                    // Nothing moves before it is started: what is committed is all there is.
+                    let _ = answer.send(Ok(()));
+                } else if self.manual {
                     let result = self.run_until_idle().await;
                     let fatal = result.as_ref().err().cloned();
                     let _ = answer.send(result);

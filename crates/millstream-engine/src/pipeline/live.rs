@@ -193,6 +193,16 @@ impl Pipeline {
         }
     }
 
+    /// All streams have ended: live queries that depend on nothing else have seen everything.
+    pub(super) fn end_live(&mut self) {
+        let before = self.live.len();
+        let lasts = |live: &LiveQuery| live.clock_dependent || !live.at_rest.is_empty() || !self.tables.is_empty();
+        self.live.retain(lasts);
+        if self.live.len() != before {
+            self.update_readers();
+        }
+    }
+
     /// Watermarks of all streams that have one, or have ended.
     pub(super) fn watermarks(&self) -> BTreeMap<String, (EventTime, bool)> {
         self.streams

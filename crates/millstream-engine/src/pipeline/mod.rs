@@ -35,10 +35,13 @@ use crate::catalog::Catalog;
 use crate::catalog::object::StreamDef;
 use crate::dead_letters::DeadLetters;
 use crate::error::{EngineError, Result};
+use crate::guard::guarded;
+use crate::memory::EngineMemory;
 use crate::progress::Progress;
 use crate::settings::{Settings, Trigger};
 use crate::statements::given_options::GivenOptions;
 use crate::stopwatch::Stopwatch;
+use arrow::datatypes::SchemaRef;
 use command::{Command, Stop};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
@@ -59,7 +62,7 @@ use sinks::SinkState;
 use sources::{Assembled, Sources};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -79,6 +82,10 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// The session all queries are planned with.
     pub base: SessionState,
+    /// The same session for statements that read.
+    pub reading: SessionState,
+    /// What the memory of all of it is taken from.
+    pub memory: EngineMemory,
     /// Functions that PROCESS calls.
     pub stateful_functions: StatefulFunctions,
     /// The clock reading that `now()` gives in continuous queries.
@@ -253,11 +260,8 @@ impl Pipeline {
     pub fn new(options: PipelineOptions) -> Self {
         let settings = options.shared.settings.read().clone();
         let pipeline_id = match &options.durability {
-            Some(durability) => {
-                let path = durability.dir.path().canonicalize().unwrap_or_else(|_| durability.dir.path().to_path_buf());
-                format!("{:08x}", xxhash_rust::xxh3::xxh3_64(path.to_string_lossy().as_bytes()) as u32)
-            }
-            None => "00000000".to_string(),
+            Some(durability) => durability.dir.id().to_string(),
+            None => passing_id(options.shared.clock.now()),
         };
         let mut catalog = Catalog::default();
         options.adopted.into_iter().for_each(|object| catalog.put(object));
@@ -307,7 +311,8 @@ impl Pipeline {
 
     /// Runs until it is stopped or fails. The last state is published in [`Shared::committed`].
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let outcome = self.run_loop(&mut commands).await;
+        // Whoever waits must learn that nothing goes on any more, whatever the reason.
+        let outcome = guarded("an epoch or a definition", self.run_loop(&mut commands)).await;
         for (_, waker) in std::mem::take(&mut self.wakers) {
             waker.abort();
         }
@@ -419,6 +424,9 @@ impl Pipeline {
                 return Ok(false);
             }
         }
+        if self.all_ended && ran.is_none() {
+            self.end_live();
+        }
         if self.all_ended && self.draining.is_none() && ran.is_none() && !self.shared.progress.ended() {
             // Every stream has ended: what is buffered becomes visible, and await_termination returns.
             self.roll_and_checkpoint().await?;
@@ -429,11 +437,11 @@ impl Pipeline {
     }
 
     async fn finish_drain(&mut self, draining: Draining) -> Result<()> {
-        self.roll_and_checkpoint().await?;
+        let finished = self.roll_and_checkpoint().await;
         if let Some(done) = draining.done {
-            let _ = done.send(Ok(()));
+            let _ = done.send(finished.clone());
         }
-        Ok(())
+        finished
     }
 
     /// Rolls all sinks, commits and makes a checkpoint.
@@ -613,6 +621,15 @@ impl Pipeline {
     fn publish_catalog(&self) {
         *self.shared.catalog.write() = Arc::new(self.catalog.clone());
         *self.shared.settings.write() = self.settings.clone();
+        if let Ok(limit) = self.settings.memory_limit() {
+            self.shared.memory.set_limit(limit);
+        }
+    }
+
+    /// An empty store of rows whose memory is taken from the engine's pool.
+    fn store(&self, name: &str, schema: &SchemaRef, append_only: bool) -> Result<ViewStore> {
+        let pool = Arc::clone(&self.shared.base.runtime_env().memory_pool);
+        Ok(ViewStore::new(name, Arc::clone(schema), append_only, None)?.charged_to(&pool))
     }
 
     /// Every pipeline row a table's name stands for, as a delta of insertions.
@@ -629,6 +646,13 @@ impl Pipeline {
         }
         Ok(None)
     }
+}
+
+/// What a pipeline in memory is called in the files of its sinks: nothing of it is found again, so every one is another one.
+fn passing_id(now: EventTime) -> String {
+    static PIPELINES: AtomicU64 = AtomicU64::new(0);
+    let seed = format!("{now} {} {}", std::process::id(), PIPELINES.fetch_add(1, Ordering::Relaxed));
+    format!("{:08x}", xxhash_rust::xxh3::xxh3_64(seed.as_bytes()) as u32)
 }
 
 async fn sleep_opt(duration: Option<Duration>) {

@@ -112,6 +112,7 @@ impl Pipeline {
             emit: if form.on_close { EmitClause::OnWindowClose } else { EmitClause::None },
             fallback: if self.settings.allow_fallback()? { Fallback::Recompute } else { Fallback::Error },
             state_ttl: form.state_ttl,
+            float_sum: self.settings.float_sum()?,
         };
         let mut state = session_state_for_continuous(&state);
         if form.state_ttl.is_some() {

@@ -18,7 +18,6 @@ use crate::error::{EngineError, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_connectors::sink::{SinkCheckpoint, SinkEpoch};
-use millstream_dataflow::ViewStore;
 use millstream_sql::parse_statement;
 use millstream_state::{BlobRef, CheckpointReader, FramePayload, failpoint};
 use millstream_types::{Delta, Epoch, EventTime, PartitionRange};
@@ -224,11 +223,11 @@ impl Pipeline {
         }
         for name in self.tables.keys().cloned().collect::<Vec<_>>() {
             let rows = self.recovered_segment(&format!("table/{name}"))?;
-            if let Some(table) = self.tables.get_mut(&name) {
-                // A tracked table has the content it was made with.
-                table.rows = ViewStore::new(&name, Arc::clone(&table.def.schema), false, None)?;
-                table.rows.restore(&rows)?;
-            }
+            let Some(schema) = self.tables.get(&name).map(|table| Arc::clone(&table.def.schema)) else { continue };
+            // A tracked table has the content it was made with.
+            let mut store = self.store(&name, &schema, false)?;
+            store.restore(&rows)?;
+            self.tables.entry(name).and_modify(|table| table.rows = store);
         }
         for (name, epoch) in &header.delivered {
             if let Some(sink) = self.sinks.get_mut(name) {

@@ -346,7 +346,7 @@ impl SourceState {
             rows_late: accepted.rows_late,
             watermark_start: epoch.watermark_start,
             watermark_end: self.edge.watermark.clone(),
-            columns: self.edge.needed().cloned(),
+            columns: self.edge.judged().cloned(),
             logged: !self.replayable && self.derived.is_none() && !accepted.delta.is_empty(),
         };
         Ok(StreamEpoch { commit, accepted, replayable: self.replayable })

@@ -9,6 +9,7 @@ mod transaction;
 use crate::catalog::resolve::{Resolved, Resolver, object_name};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::guard::guarded;
 use crate::pipeline::command::Command;
 use crate::pipeline::live::LiveRequest;
 use crate::pipeline::snapshot::SnapshotRequest;
@@ -110,6 +111,10 @@ impl Session {
     /// # Errors
     /// As [`Session::execute`].
     pub async fn execute_parsed(&self, statement: Statement) -> Result<StatementResult> {
+        guarded("the statement", self.dispatch(statement)).await
+    }
+
+    async fn dispatch(&self, statement: Statement) -> Result<StatementResult> {
         self.check_transaction(&statement)?;
         let tag = tag_of(&statement);
         match statement {
@@ -248,9 +253,9 @@ impl Session {
         let shared = self.engine.shared();
         if let Some((catalog, snapshot)) = self.pinned() {
             let contents = BatchContents { shared, snapshot: &snapshot };
-            let resolved = Resolver { catalog: &catalog, base: &shared.base, contents: &contents }.plan(query).await?;
+            let resolved = Resolver { catalog: &catalog, base: &shared.reading, contents: &contents }.plan(query).await?;
             refuse_process(&resolved)?;
-            return Ok((resolved, snapshot.epoch));
+            return Ok((self.started_now(resolved), snapshot.epoch));
         }
         let catalog = shared.catalog.read().clone();
         let figures = query.to_string().contains(crate::catalog::resolve::SYSTEM_SCHEMA);
@@ -266,9 +271,18 @@ impl Session {
         let request = SnapshotRequest { names, figures };
         let snapshot = self.engine.request(|answer| Command::Snapshot { request, answer }).await?;
         let contents = BatchContents { shared, snapshot: &snapshot };
-        let resolved = Resolver { catalog: &catalog, base: &shared.base, contents: &contents }.plan(query).await?;
+        let resolved = Resolver { catalog: &catalog, base: &shared.reading, contents: &contents }.plan(query).await?;
         refuse_process(&resolved)?;
-        Ok((resolved, snapshot.epoch))
+        Ok((self.started_now(resolved), snapshot.epoch))
+    }
+
+    /// Fixes what `now()` is: the clock, which never lies before that of the newest epoch.
+    fn started_now(&self, mut resolved: Resolved) -> Resolved {
+        let shared = self.engine.shared();
+        let now = shared.clock.now().max(shared.epoch_clock.time());
+        let start = arrow::temporal_conversions::timestamp_us_to_datetime(now.0).map(|time| time.and_utc());
+        resolved.state.execution_props_mut().query_execution_start_time = start;
+        resolved
     }
 
     async fn select(&self, query: &Query) -> Result<StatementResult> {

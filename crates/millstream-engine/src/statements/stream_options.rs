@@ -22,6 +22,7 @@ pub const ENGINE_OPTIONS: &[&str] = &[
     "on_late",
     "op_column",
     "retention",
+    "validate",
     "verify",
 ];
 
@@ -53,6 +54,7 @@ pub fn take(
     let max_files = options.parse::<u64>("max_files_per_epoch", "a number of files")?;
     let parsed = StreamOptions {
         on_error: options.choice("on_error", &policies)?.unwrap_or(RowPolicy::DeadLetter),
+        validate_all: options.choice("validate", &[("used", false), ("all", true)])?.unwrap_or(false),
         max_bad_rows: options.parse("max_bad_rows", "a number of rows")?,
         on_late: options.choice("on_late", &policies)?.unwrap_or(RowPolicy::Skip),
         max_future,

@@ -84,6 +84,13 @@ pub fn additive_aggregate(expr: &Expr, schema: &DFSchema) -> bool {
     sum::is_ours(&call.func) && argument.is_some_and(|data_type| sum::is_additive(&data_type))
 }
 
+/// Whether an aggregate call is a total or average of floats, which rounds.
+pub fn is_float_sum(expr: &Expr, schema: &DFSchema) -> bool {
+    let Expr::AggregateFunction(call) = expr else { return false };
+    let argument = call.params.args.first().and_then(|argument| argument.get_type(schema).ok());
+    sum::is_ours(&call.func) && argument.is_some_and(|data_type| data_type.is_floating())
+}
+
 /// Whether an aggregate call is the smallest or largest of values that have an order: then rows can be taken back from it at the cost of
 /// a search among its values. False for floats, whose NaN have no place in it, and for nested types. `schema` is the schema of the
 /// aggregate's input.

@@ -9,10 +9,10 @@
 use crate::bound::Bound;
 use crate::canonical::{as_column, canonical_texts, has_subquery, is_volatile, reads_clock, rebase};
 use crate::error::{PlanError, Result};
-use crate::functions::{additive_aggregate, distinct_aggregate, extreme_aggregate};
+use crate::functions::{additive_aggregate, distinct_aggregate, extreme_aggregate, is_float_sum};
 use crate::graph::{Bucket, Emit, NodeId, Op, Properties, Strategy};
 use crate::nodes::keyed::Partition;
-use crate::translate::{NewNode, Part, Translator, preferred_column};
+use crate::translate::{FloatSum, NewNode, Part, Translator, preferred_column};
 use crate::watermark::{expression_bound, monotone_column};
 use datafusion::common::DFSchemaRef;
 use datafusion::logical_expr::expr::AggregateFunction;
@@ -76,7 +76,7 @@ impl Translator<'_> {
             let column = |expr: &Expr| as_column(&expr.clone().unalias_nested().data, schema);
             let at_hand = aggregate.group_expr.iter().any(|expr| column(expr).is_some_and(|column| child.is_by(column)));
             let extreme = calls.iter().find(|call| at_hand && !additive_aggregate(call, schema));
-            let verdict = extreme.map_or_else(|| verdict(&calls, false, schema), cannot_take_back);
+            let verdict = extreme.map_or_else(|| self.verdict(&calls, false, schema), cannot_take_back);
             if let Verdict::Recompute(reason) = verdict {
                 return self.by_group(plan, aggregate, child, None, &reason);
             }
@@ -152,7 +152,16 @@ impl Translator<'_> {
                 Err(PlanError::VolatileOverRetractions { expression: expr.to_string() })
             };
         }
-        Ok(verdict(calls, append_only, &node.df_schema))
+        Ok(self.verdict(calls, append_only, &node.df_schema))
+    }
+
+    /// Whether calls over rows of `schema` have an incremental form.
+    fn verdict(&self, calls: &[Expr], append_only: bool, schema: &datafusion::common::DFSchema) -> Verdict {
+        let inexact = |expr: &&Expr| !append_only && self.float_sum == FloatSum::Exact && is_float_sum(expr, schema);
+        if let Some(expr) = calls.iter().find(inexact) {
+            return Verdict::Recompute(format!("float_sum = 'exact': {expr} is added up again where rows are taken back"));
+        }
+        verdict(calls, append_only, schema)
     }
 
     /// The operator. With `final_bucket` it hands out closed groups only.

@@ -37,7 +37,9 @@ struct Marker {
 /// Makes the directory of a sink its own and returns where its manifest is.
 pub(crate) fn claim(config: &Config, layout: &Layout, format: FileFormat, durable: bool) -> Result<PathBuf> {
     let root = &config.path;
-    if root.exists() && !root.is_dir() {
+    // Without the slash at its end, which a file does not have.
+    let exists = std::fs::symlink_metadata(root.components().collect::<PathBuf>()).is_ok();
+    if exists && !root.is_dir() {
         return Err(ConnectorError::invalid(
             format!("sink \"{}\" cannot write to \"{}\", which is not a directory", layout.sink, root.display()),
             "Give the path of a directory; the sink names the files in it.",
@@ -65,6 +67,18 @@ pub(crate) fn claim(config: &Config, layout: &Layout, format: FileFormat, durabl
     if found.is_none() && existing.is_none() {
         return write(&home, &ours);
     }
+    // A sink that exists keeps what it has committed.
+    if let Some(marker) = found.as_ref().filter(|marker| replace && marker.pipeline == ours.pipeline && marker.sink != ours.sink) {
+        return Err(ConnectorError::invalid(
+            format!(
+                "directory \"{}\" of sink \"{}\" belongs to sink \"{}\" of the same pipeline",
+                root.display(),
+                layout.sink,
+                marker.sink
+            ),
+            "Choose another path, or DROP the other sink and remove its files by hand.",
+        ));
+    }
     match config.on_existing {
         Some(OnExisting::Replace) => {
             remove_data_files(root, &layout.names.ending())?;
@@ -87,7 +101,8 @@ pub(crate) fn claim(config: &Config, layout: &Layout, format: FileFormat, durabl
             };
             Err(ConnectorError::invalid(
                 format!("directory \"{}\" of sink \"{}\" {whose}", root.display(), layout.sink),
-                "Choose another path, or set on_existing = 'append' to add to the files or on_existing = 'replace' to remove them.",
+                "Choose another path, or set on_existing = 'append' to add to the files or on_existing = 'replace' to DELETE them. If this pipeline \
+                 wrote them and its state directory was lost, bring that back: with a new one it starts from the beginning.",
             ))
         }
     }

@@ -2,6 +2,8 @@
 
 use super::config::Location;
 use super::discovery::{check_exists, list};
+use super::parquet::{self, NotParquet};
+use super::storage::{FoundFile, quoted};
 use crate::error::{ConnectorError, Result};
 use crate::formats::Format;
 use millstream_types::Options;
@@ -32,7 +34,8 @@ fn find(path: &str) -> Result<FilesAtRest> {
     if check_exists(&location, "the query").is_err() {
         return Err(missing(path));
     }
-    let mut paths: Vec<String> = list(&location, false)?.into_iter().filter(|file| file.size > 0).map(|file| file.path).collect();
+    let files: Vec<FoundFile> = list(&location, false)?.into_iter().filter(|file| file.size > 0).collect();
+    let mut paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
     paths.sort();
     if paths.is_empty() {
         return Err(missing(path));
@@ -41,7 +44,12 @@ fn find(path: &str) -> Result<FilesAtRest> {
     let formats: BTreeSet<&str> = paths.iter().filter_map(known).map(Format::name).collect();
     let format = Format::from_path(path).or_else(|| paths.iter().find_map(known));
     match format {
-        Some(format) if formats.len() <= 1 => Ok(FilesAtRest { format, paths }),
+        Some(format) if formats.len() <= 1 => {
+            if format == Format::Parquet {
+                files.iter().try_for_each(|file| check_parquet(&location, file))?;
+            }
+            Ok(FilesAtRest { format, paths })
+        }
         Some(_) => {
             let formats: Vec<&str> = formats.into_iter().collect();
             Err(ConnectorError::invalid(
@@ -55,6 +63,32 @@ fn find(path: &str) -> Result<FilesAtRest> {
              .zst, .bz2 or .xz. CREATE EXTERNAL TABLE and CREATE STREAM can say the format.",
         )),
     }
+}
+
+/// Refuses local Parquet files whose end shows that they are none, before a reader meets them that would panic. Places that cannot be
+/// listed are left to that reader.
+///
+/// # Errors
+/// `Data`, naming the file.
+pub async fn check_footers(path: &str) -> Result<()> {
+    let path = path.to_string();
+    let place = path.clone();
+    let work = tokio::task::spawn_blocking(move || {
+        let location = Location::parse(&path, &mut Options::new("the table", BTreeMap::<String, String>::new()));
+        let Some(location) = location.ok().filter(|location| location.storage.is_local()) else { return Ok(()) };
+        let files = list(&location, false).unwrap_or_default();
+        files.iter().filter(|file| file.size > 0).try_for_each(|file| check_parquet(&location, file))
+    });
+    work.await.map_err(|error| ConnectorError::unavailable("looking for", format!("\"{place}\""), error))?
+}
+
+fn check_parquet(location: &Location, file: &FoundFile) -> Result<()> {
+    parquet::check_end(&location.storage, file).map_err(|error| match error {
+        NotParquet::Incomplete(problem) => {
+            ConnectorError::Data { place: quoted(&file.path), problem: problem.into(), hint: Some(super::DAMAGED_HINT.into()) }
+        }
+        NotParquet::Failed(error) => error,
+    })
 }
 
 fn missing(path: &str) -> ConnectorError {

@@ -50,7 +50,7 @@ mod http_tests;
 #[cfg(test)]
 mod tests;
 
-pub use at_rest::{FilesAtRest, files_at_rest};
+pub use at_rest::{FilesAtRest, check_footers, files_at_rest};
 pub use infer::{infer, infer_schema};
 
 use crate::error::Result;

@@ -41,8 +41,8 @@ pub(crate) enum NotParquet {
     Failed(ConnectorError),
 }
 
-/// Reads the footer.
-pub(crate) fn load(storage: &Storage, file: &FoundFile) -> Result<Arc<ParquetMetaData>, NotParquet> {
+/// Whether a file ends as a Parquet file does: with a footer that is not longer than itself. Readers that take its length for granted panic.
+pub(crate) fn check_end(storage: &Storage, file: &FoundFile) -> Result<(), NotParquet> {
     if file.size == 0 {
         return Err(NotParquet::Incomplete("is empty"));
     }
@@ -51,7 +51,6 @@ pub(crate) fn load(storage: &Storage, file: &FoundFile) -> Result<Arc<ParquetMet
     }
     let failed = |error: ParquetError| NotParquet::Failed(parquet_error(&file.path, error));
     let blob = storage.blob(&file.path, file.size).map_err(|error| NotParquet::Failed(super::text::read_error(&file.path, error)))?;
-    // Checked by hand first: the length decides how much is read into memory.
     let tail = blob.get_bytes(file.size - 8, 8).map_err(failed)?;
     if tail[4..] != MAGIC[..] {
         return Err(NotParquet::Incomplete("does not end with a Parquet footer"));
@@ -64,6 +63,15 @@ pub(crate) fn load(storage: &Storage, file: &FoundFile) -> Result<Arc<ParquetMet
             hint: Some(super::DAMAGED_HINT.into()),
         }));
     }
+    Ok(())
+}
+
+/// Reads the footer.
+pub(crate) fn load(storage: &Storage, file: &FoundFile) -> Result<Arc<ParquetMetaData>, NotParquet> {
+    // First, since the length decides how much is read into memory.
+    check_end(storage, file)?;
+    let failed = |error: ParquetError| NotParquet::Failed(parquet_error(&file.path, error));
+    let blob = storage.blob(&file.path, file.size).map_err(|error| NotParquet::Failed(super::text::read_error(&file.path, error)))?;
     let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip);
     let metadata = reader.parse_and_finish(&blob).map_err(failed)?;
     for (index, group) in metadata.row_groups().iter().enumerate() {

@@ -72,7 +72,7 @@ pub(super) async fn write(
     let starts = bucket_starts(&*source, &ranges, time_index, options).await?;
     let mut writer = Buckets::new(directory, spool_schema(columns), starts);
     let reader = source.reader();
-    let mut newest = options.from.map_or(0, |from| from.0);
+    let mut newest = None;
     let mut arrival = 0_u64;
     for range in &ranges {
         let request = ReadRequest { projection: None, batch_size: BATCH_ROWS, ..ReadRequest::default() };
@@ -164,21 +164,33 @@ impl<'a> Buckets<'a> {
         self.starts.partition_point(|start| *start <= time).saturating_sub(1)
     }
 
-    /// Adds what a source handed out. `newest` is the event time of the last row that had one, `arrival` the number of rows before.
-    fn add(&mut self, batch: SourceBatch, time_index: usize, options: &HistoryOptions, newest: &mut i64, arrival: &mut u64) -> Result<()> {
+    /// Adds what a source handed out. `newest` is the event time of the last row that had one, `arrival` the number of rows before. A bad row counts where the row before it does.
+    fn add(
+        &mut self,
+        batch: SourceBatch,
+        time_index: usize,
+        options: &HistoryOptions,
+        newest: &mut Option<i64>,
+        arrival: &mut u64,
+    ) -> Result<()> {
+        // Of what comes before the first event time nothing is known.
+        let holds = |newest: Option<i64>| newest.map_or(options.from.is_none(), |time| options.holds(time));
         let times = event_times(&batch.batch, time_index)?;
         let mut bad = batch.bad.into_iter().peekable();
         let mut by_bucket: BTreeMap<usize, Part> = BTreeMap::new();
         for (index, time) in times.into_iter().enumerate() {
             let row = batch.rows.as_ref().map_or(batch.first_row + index as u64, |rows| rows[index]);
             while let Some(before) = bad.next_if(|bad| bad.offset.row < row && bad.offset.sequence == batch.sequence) {
-                self.add_bad(*newest, *arrival, before)?;
+                if holds(*newest) {
+                    self.add_bad(newest.unwrap_or(0), *arrival, before)?;
+                }
                 *arrival += 1;
             }
             // A row without event time is refused at the edge; it stands where it came.
-            let time = time.unwrap_or(*newest);
-            if options.holds(time) {
-                *newest = time;
+            let time = time.or(*newest);
+            *newest = time;
+            if holds(time) {
+                let time = time.unwrap_or(0);
                 let part = by_bucket.entry(self.bucket_of(time)).or_default();
                 part.rows.push(index as u32);
                 part.times.push(time);
@@ -187,7 +199,9 @@ impl<'a> Buckets<'a> {
             *arrival += 1;
         }
         for rest in bad {
-            self.add_bad(*newest, *arrival, rest)?;
+            if holds(*newest) {
+                self.add_bad(newest.unwrap_or(0), *arrival, rest)?;
+            }
             *arrival += 1;
         }
         for (bucket, Part { rows, times, arrivals }) in by_bucket {

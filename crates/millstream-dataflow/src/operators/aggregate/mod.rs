@@ -267,6 +267,9 @@ impl Aggregate {
 
     /// New states with retractions: old state plus inserted rows minus rows taken back.
     fn add_up(&mut self, touched: &Touched, old: &[ArrayRef], rows: &[Option<u32>], crossings: &[Option<Crossings>]) -> Result<Updated> {
+        if touched.count == 0 {
+            return Ok(Updated { states: vec![], values: None, alive: None });
+        }
         let known = rows.iter().any(Option::is_some);
         let old = if known { additive::spread(old, rows)? } else { vec![] };
         let mut counts: Vec<i64> = match old.first() {

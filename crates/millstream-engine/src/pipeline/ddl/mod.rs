@@ -27,6 +27,7 @@ use crate::catalog::object::ObjectKind;
 use crate::catalog::resolve::object_name;
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
+use crate::settings::Settings;
 use millstream_sql::Statement;
 use millstream_sql::statement::AlterAction;
 use millstream_types::Delta;
@@ -64,7 +65,7 @@ impl Pipeline {
     }
 
     /// Takes a failed set of statements back.
-    async fn undo(&mut self, (catalog, settings): (Catalog, crate::settings::Settings)) {
+    async fn undo(&mut self, (catalog, settings): (Catalog, Settings)) {
         let keep = |name: &str| catalog.get(name).is_some();
         let queries: BTreeSet<String> = catalog
             .objects()
@@ -102,11 +103,11 @@ impl Pipeline {
             Statement::InsertInto(insert) => self.attach(insert, initial).await,
             Statement::Drop(drop) => self.drop_objects(drop).await,
             Statement::Set(set) => {
-                self.settings.set(&set.name, &set.value)?;
+                self.change_settings(|settings| settings.set(&set.name, &set.value))?;
                 Ok(Vec::new())
             }
             Statement::Reset(name) => {
-                self.settings.reset(name.as_deref().unwrap_or("all"))?;
+                self.change_settings(|settings| settings.reset(name.as_deref().unwrap_or("all")))?;
                 Ok(Vec::new())
             }
             Statement::Alter(alter) if alter.action == AlterAction::Resume && alter.name.is_some() => self.resume(alter, initial).await,
@@ -116,6 +117,20 @@ impl Pipeline {
             }
             other => Err(EngineError::invalid(format!("this statement is not supported here: {other}"), "")),
         }
+    }
+
+    /// Queries keep the plan they were made with, so what decides about plans changes only before there are any.
+    fn change_settings(&mut self, change: impl FnOnce(&mut Settings) -> Result<()>) -> Result<()> {
+        let mut changed = self.settings.clone();
+        change(&mut changed)?;
+        if changed.float_sum()? != self.settings.float_sum()? && !self.queries.is_empty() {
+            return Err(EngineError::invalid(
+                "float_sum cannot change while there are views and sinks: their state depends on it",
+                "SET it before the first CREATE MATERIALIZED VIEW or SINK, or DROP them first.",
+            ));
+        }
+        self.settings = changed;
+        Ok(())
     }
 
     /// Whether the name is free. `true`: it exists and `IF NOT EXISTS` says to leave it.

@@ -15,7 +15,6 @@ use millstream_connectors::registry;
 use millstream_connectors::sink::{Sink, SinkContext, SinkMode};
 use millstream_connectors::sinks::callback::CallbackSink;
 use millstream_connectors::sinks::console::ConsoleSink;
-use millstream_dataflow::ViewStore;
 use millstream_sql::Statement;
 use millstream_sql::statement::{CreateSink, Emit, InsertInto, SinkSource};
 use millstream_types::{Delta, Options};
@@ -139,8 +138,7 @@ impl Pipeline {
             insert_sql,
         });
         let append_only = planned.graph.output_node().properties.append_only;
-        let result =
-            (sink.mode == SinkMode::Complete).then(|| ViewStore::new(&def.name, Arc::clone(&def.schema), append_only, None)).transpose()?;
+        let result = (sink.mode == SinkMode::Complete).then(|| self.store(&def.name, &def.schema, append_only)).transpose()?;
         let target = Target::Sink { sink: sink.name.clone(), result };
         self.add_query(Arc::clone(&def), planned, target, initial, notices).await?;
         Ok(def)

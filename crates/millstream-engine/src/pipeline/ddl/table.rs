@@ -4,10 +4,11 @@ use super::super::{Pipeline, TableState};
 use crate::catalog::object::{ExternalTableDef, Object, ObjectKind, Refresh};
 use crate::catalog::resolve::object_name;
 use crate::error::{EngineError, Result};
+use crate::guard::guarded;
 use crate::notice::Notice;
 use crate::statements;
 use datafusion::prelude::SessionContext;
-use millstream_dataflow::ViewStore;
+use millstream_connectors::sources::files::check_footers;
 use millstream_sql::statement::{CreateExternalTable, CreateTable};
 use sqlparser::ast::{self, ObjectName};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ impl Pipeline {
             return Ok(notices);
         }
         let def = Arc::new(statements::create_table::define(create, &self.shared.base)?);
-        let rows = ViewStore::new(&name, Arc::clone(&def.schema), false, None)?;
+        let rows = self.store(&name, &def.schema, false)?;
         // A change that was computed from a table of the same name before is void.
         let changed = if self.recovering() { self.epoch } else { self.epoch.next() };
         self.tables.insert(name.clone(), TableState { rows, def: Arc::clone(&def), changed });
@@ -46,6 +47,9 @@ impl Pipeline {
         let owner = format!("table \"{name}\"");
         for location in &mut definition.locations {
             *location = self.given.expanded(&owner, location)?;
+            if definition.file_type.eq_ignore_ascii_case("parquet") {
+                check_footers(location).await.map_err(|error| EngineError::connector(owner.clone(), error))?;
+            }
         }
         for (_, value) in &mut definition.options {
             if let ast::Value::SingleQuotedString(text) = value {
@@ -56,8 +60,11 @@ impl Pipeline {
         definition.or_replace = true;
         definition.name = ObjectName::from(vec![ast::Ident::with_quote('"', &name)]);
         let statement = datafusion::sql::parser::Statement::CreateExternalTable(definition);
-        let plan = context.state().statement_to_plan(statement).await?;
-        context.execute_logical_plan(plan).await?;
+        guarded(&owner, async {
+            let plan = context.state().statement_to_plan(statement).await?;
+            Ok(context.execute_logical_plan(plan).await?)
+        })
+        .await?;
         let provider = context.table_provider(datafusion::common::TableReference::bare(name.clone())).await?;
         let def = Arc::new(ExternalTableDef { name: name.clone(), schema: provider.schema(), refresh, adopted: false, provider });
         if refresh == Refresh::Track {

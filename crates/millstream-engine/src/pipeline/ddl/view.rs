@@ -7,7 +7,6 @@ use crate::catalog::object::{Object, ObjectKind, QueryDef, QueryForm, ViewDef};
 use crate::catalog::resolve::{fold, object_name, rename_columns};
 use crate::error::Result;
 use crate::notice::Notice;
-use millstream_dataflow::ViewStore;
 use millstream_sql::statement::{CreateMaterializedView, CreateView};
 use millstream_types::Delta;
 use std::collections::BTreeMap;
@@ -58,7 +57,7 @@ impl Pipeline {
             insert_sql: None,
         });
         let append_only = planned.graph.output_node().properties.append_only;
-        let target = Target::View(ViewStore::new(&name, Arc::clone(&def.schema), append_only, None)?);
+        let target = Target::View(self.store(&name, &def.schema, append_only)?);
         self.add_query(Arc::clone(&def), planned, target, initial, &mut notices).await?;
         self.catalog.put(Object { name, sql, kind: ObjectKind::MaterializedView(def) });
         Ok(notices)
