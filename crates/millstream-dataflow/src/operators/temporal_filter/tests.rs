@@ -114,6 +114,9 @@ async fn instants_that_cannot_be_looked_at() {
     follows(vec![], vec![far.lt(nanos(instant("a")) + length(9_223_372_036_854_007))], naive).await;
 }
 
+/// The clock, the input's change, what comes of it, and the next instant.
+type Step = (u64, Vec<DeltaBatch>, Vec<(Row, i64)>, Option<i64>);
+
 #[tokio::test]
 async fn the_next_instant_is_known() {
     let mut flow =
@@ -122,7 +125,7 @@ async fn the_next_instant_is_known() {
     let row = |a: i64, b: i64, name: i64| vec![Some(1), Some(a), Some(b), Some(name)];
     let rows = [row(10, 20, 1), row(0, 15, 2), row(30, 25, 3), row(0, 1, 4), row(0, 300_000_000_000_000_000, 5)];
     let insertions = DeltaBatch::insertions(batch(&input_schema(), &rows));
-    let steps: [(u64, Vec<DeltaBatch>, Vec<(Row, i64)>, Option<i64>); 5] = [
+    let steps: [Step; 5] = [
         (5, vec![insertions], vec![(row(0, 15, 2), 1), (row(0, 300_000_000_000_000_000, 5), 1)], Some(10)),
         (9, vec![], vec![], Some(10)),
         // A row that waits is taken back, and one that has left.
