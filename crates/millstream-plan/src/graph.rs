@@ -376,7 +376,8 @@ pub enum Op {
     Recursion {
         /// The name of the query.
         name: String,
-        /// The recursive term, over inputs named by [`term_input`](crate::term_input) with columns named by [`term_column`](crate::term_column).
+        /// The recursive term, over inputs named by [`term_input`](crate::term_input) with columns named by
+        /// [`term_column`](crate::term_column).
         term: Arc<Graph>,
         /// UNION: a row that is there already is not followed again; inputs are append-only then. Otherwise UNION ALL.
         distinct: bool,

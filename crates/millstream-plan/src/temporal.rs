@@ -7,8 +7,8 @@
 //! ```
 //! What counts as such a condition is a closed list, because a wrong answer would show rows at the wrong time: comparisons, AND, OR and NOT
 //! over expressions that grow or shrink with the clock whatever the row holds. NULL lies between false and true and changes nothing:
-//! a condition that grows goes from false over NULL to true. Months are refused (`now() - INTERVAL '1 month'` stands still, and even goes back,
-//! where one month is longer than the next), and so are days in zones whose clocks change.
+//! a condition that grows goes from false over NULL to true. Months are refused (`now() - INTERVAL '1 month'` stands still, and even
+//! goes back, where one month is longer than the next), and so are days in zones whose clocks change.
 
 use crate::canonical::{has_subquery, is_volatile, reads_clock};
 use crate::error::Result;

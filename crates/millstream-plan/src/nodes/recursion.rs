@@ -3,20 +3,20 @@
 //! ```sql
 //! WITH RECURSIVE reach AS (SELECT a, b FROM edges UNION SELECT r.a, e.b FROM reach r JOIN edges e ON r.b = e.a) SELECT * FROM reach
 //! ```
-//! The recursive term becomes a graph of its own, over an input for the result so far and one for every part of the term that does not read
-//! it. That works for terms that are *linear* in the result: DataFusion lets a term read it once, so it is enough that each row is followed by
-//! itself, through filters, projections, UNNEST and the side of a join that decides which rows there are.
+//! The recursive term becomes a graph of its own, over an input for the result so far and one for every part of the term that does
+//! not read it. That works for terms that are *linear* in the result: DataFusion lets a term read it once, so it is enough that each
+//! row is followed by itself, through filters, projections, UNNEST and the side of a join that decides which rows there are.
 //!
-//! With UNION ALL the result is the sum of all rounds, and the sum of what changes in each is its change, whether rows come or go. With UNION
-//! a row that is there already is not followed again; whether a row is still derived after another one went cannot be told from that, so
-//! nothing may be taken back. Everything else is recomputed, with the reason.
+//! With UNION ALL the result is the sum of all rounds, and the sum of what changes in each is its change, whether rows come or go. With
+//! UNION a row that is there already is not followed again; whether a row is still derived after another one went cannot be told from
+//! that, so nothing may be taken back. Everything else is recomputed, with the reason.
 
 use crate::canonical::{column_at, has_subquery, is_volatile, reads_clock};
-use crate::error::Result;
+use crate::error::{PlanError, Result};
 use crate::graph::{Graph, NodeId, Op, Properties, Strategy};
 use crate::leaf::InputLeaf;
 use crate::translate::{NewNode, Part, Translator};
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DFSchemaRef, JoinType};
 use datafusion::logical_expr::{Distinct, Join, LogicalPlan, Projection, RecursiveQuery, TableScan};
 use std::collections::BTreeSet;
@@ -70,6 +70,9 @@ impl Translator<'_> {
         if let Some(reason) = obstacle(&recursion.recursive_term, &recursion.name, distinct)? {
             return Ok(Err(reason.into()));
         }
+        if self.looks_up(&recursion.recursive_term)? {
+            return Ok(Err("the recursive term looks rows up as of the epoch before".into()));
+        }
         let start = self.translate(&recursion.static_term, None)?;
         let start = self.node(start)?;
         let term = self.term(recursion)?;
@@ -107,6 +110,18 @@ impl Translator<'_> {
             fallback_reason: None,
             text,
         })))
+    }
+
+    /// Whether a plan reads a relation as of the epoch before.
+    fn looks_up(&self, plan: &LogicalPlan) -> Result<bool> {
+        let mut found = false;
+        plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                found |= self.relations.relation(&scan.table_name).is_some_and(|relation| relation.lookup);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(found)
     }
 
     /// The term over leaves; those that do not read the result are translated as parts of this query.
@@ -150,7 +165,7 @@ impl Translator<'_> {
     /// A leaf of a term that is translated by itself.
     pub(crate) fn leaf(&mut self, leaf: &InputLeaf) -> Result<Part> {
         let Some(Leaf { append_only, keys, .. }) = self.leaves.get(leaf.index).cloned() else {
-            return Err(crate::error::PlanError::internal(format!("there is no leaf {}", leaf.index)));
+            return Err(PlanError::internal(format!("there is no leaf {}", leaf.index)));
         };
         let columns = leaf.schema.fields().len();
         let properties = Properties { append_only, bounds: vec![None; columns], keys, clock_dependent: false, nondeterminism: None };
@@ -204,7 +219,7 @@ fn reads(plan: &LogicalPlan, name: &str) -> Result<bool> {
         if let LogicalPlan::TableScan(scan) = node {
             found.insert(scan.table_name.table().to_string());
         }
-        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+        Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found.contains(name))
 }

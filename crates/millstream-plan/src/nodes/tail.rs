@@ -8,9 +8,9 @@
 //! ```text
 //!   stored  ─ ─ ─ ─ ─ ●  last row: its place, the running total, the last values     +   ● ● new rows   ─▶ their results
 //! ```
-//! That is so for `row_number`, `rank`, `dense_rank`, `lag`, `first_value`, and for aggregates from the first row of the partition, or from `n`
-//! rows back, to the current one. All calls of the plan are such, share the partition, and one order begins with those of all others. Exact
-//! types only: the last digits of a sum of floats depend on how it was cut.
+//! That is so for `row_number`, `rank`, `dense_rank`, `lag`, `first_value`, and for aggregates from the first row of the partition, or
+//! from `n` rows back, to the current one. All calls of the plan are such, share the partition, and one order begins with those of all
+//! others. Exact types only: the last digits of a sum of floats depend on how it was cut.
 
 use crate::canonical::{all_columns, as_column, has_subquery, is_volatile, reads_clock};
 use crate::graph::{FragmentKey, Node, Ranking, Tail, TailCall, TailFunction};

@@ -41,8 +41,8 @@ pub(super) fn clock_above(join: &Join) -> Result<Option<Filter>> {
     Ok(Some(Filter::try_new(predicate, Arc::new(below))?))
 }
 
-/// A projection over a filter whose conditions find `now()` in a column of a projection below, where the optimizer computes what occurs twice:
-/// the same with `now()` in the conditions. `None` if there is nothing to move.
+/// A projection over a filter whose conditions find `now()` in a column of a projection below, where the optimizer computes what occurs
+/// twice: the same with `now()` in the conditions. `None` if there is nothing to move.
 pub(super) fn clock_inside(projection: &Projection) -> Result<Option<LogicalPlan>> {
     let LogicalPlan::Filter(filter) = projection.input.as_ref() else { return Ok(None) };
     let LogicalPlan::Projection(below) = filter.input.as_ref() else { return Ok(None) };

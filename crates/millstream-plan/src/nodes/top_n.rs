@@ -1,4 +1,5 @@
-//! The first rows of an order: `ORDER BY .. LIMIT`, `LIMIT` alone, all but the first ones (`OFFSET` alone), and `row_number`, `rank` or `dense_rank` cut off at a number.
+//! The first rows of an order: `ORDER BY .. LIMIT`, `LIMIT` alone, and `row_number`, `rank` or `dense_rank` cut off at a number; and all
+//! but the first ones, `OFFSET` alone.
 //!
 //! ```text
 //!   Filter: place <= 3                                            TopN: by auction, first 3 by price DESC

@@ -9,8 +9,8 @@
 //!   round 2   the term: what round 1 brings                            ─▶ out
 //!   ..        until a round brings nothing
 //! ```
-//! The recursive term is a dataflow of its own, which is stepped once per round. Its operators keep what they need of the result so far, so a
-//! change of another input meets all of it in round 1, and is not seen again.
+//! The recursive term is a dataflow of its own, which is stepped once per round. Its operators keep what they need of the result so
+//! far, so a change of another input meets all of it in round 1, and is not seen again.
 //!
 //! **In**: the start, then what the term reads beside the result. **Out**: the query's columns. **Changelog**: with UNION ALL the sum of
 //! the changes of all rounds. With UNION inputs are append-only, a row comes out once, and rows that are there already are not followed.

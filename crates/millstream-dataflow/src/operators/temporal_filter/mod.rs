@@ -13,9 +13,9 @@
 //!
 //! **In**: any schema. **Out**: the same rows. **Changelog**: weights pass; what leaves, then what enters, then the input's changes.
 //! **Append-only output**: over append-only input, if no row ever leaves. **State**: rows with an instant ahead (`rows`: the columns,
-//! `__inside`, `__next`: the instant in microseconds, `__weight`; in the order of the queue). **Dropped**: when a row has left, or has entered
-//! and stays: state is bounded by how far the instants of rows lie ahead of the clock. **Due**: at the next instant. **Errors**: what the
-//! conditions report; a waiting row whose weight becomes negative.
+//! `__inside`, `__next`: the instant in microseconds, `__weight`; in the order of the queue). **Dropped**: when a row has left, or has
+//! entered and stays: state is bounded by how far the instants of rows lie ahead of the clock. **Due**: at the next instant.
+//! **Errors**: what the conditions report; a waiting row whose weight becomes negative.
 
 #[cfg(test)]
 mod tests;

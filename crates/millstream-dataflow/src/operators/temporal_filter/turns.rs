@@ -1,12 +1,12 @@
 //! When conditions on the clock turn for a row.
 //!
 //! A condition turns once, so the instant is found by bisection: the condition itself is evaluated at instants between now and
-//! the end of the year 9999, for all rows of a batch at a time. Nothing needs to be known about it but the direction, and the instant is right
-//! to the microsecond whatever it computes with. For the common comparison of a time with the clock plus or minus a fixed length, the
-//! distance between the two sides now is also the distance to the instant: three evaluations confirm it, and the search is over.
+//! the end of the year 9999, for all rows of a batch at a time. Nothing needs to be known about it but the direction, and the instant is
+//! right to the microsecond whatever it computes with. For the common comparison of a time with the clock plus or minus a fixed length,
+//! the distance between the two sides now is also the distance to the instant: three evaluations confirm it, and the search is over.
 //!
-//! An evaluation far ahead may fail (nanoseconds end in the year 2262, an addition overflows). Then the search stops short of it, and what has
-//! not turned by there is looked at again then.
+//! An evaluation far ahead may fail (nanoseconds end in the year 2262, an addition overflows). Then the search stops short of it, and
+//! what has not turned by there is looked at again then.
 
 use crate::columns::{Narrowed, evaluate, take_columns};
 use crate::error::{DataflowError, Result};

@@ -16,12 +16,12 @@
 //! **Changelog** (`Emit::Changes`): retractions first, then insertions; a row that stays as it is does not occur. **Append-only output**
 //! (`Emit::OnClose`): the results of a key once, when the bound of the bucket column has passed it, in the order of the buckets.
 //! **Cost**: the plan over the rows of the touched keys; when these are more than three tenths of all rows, over all rows in place,
-//! which saves gathering them. Where the plan is nothing but window functions that look back, rows that come behind all others of their key
-//! cost only themselves (`tails.rs`), and are handed out after everything else. **State**: the rows of the input (`rows`) and, unless on close, the results (`results`), by key. The
-//! results are kept, not run again from the old rows: a plan may choose between ties in another way when it runs beside other keys.
-//! **Dropped**: keys whose bucket is below the bound. Where the plan tells each row the time of the next of its key (`versions.rs`), the
-//! rows before the last one below the bound, with their results, when the key is touched. Rows that come below the bound of an earlier
-//! epoch are counted as dropped.
+//! which saves gathering them. Where the plan is nothing but window functions that look back, rows that come behind all others of
+//! their key cost only themselves (`tails.rs`), and are handed out after everything else. **State**: the rows of the input (`rows`) and,
+//! unless on close, the results (`results`), by key. The results are kept, not run again from the old rows: a plan may choose between
+//! ties in another way when it runs beside other keys. **Dropped**: keys whose bucket is below the bound. Where the plan tells each row the
+//! time of the next of its key (`versions.rs`), the rows before the last one below the bound, with their results, when the key is
+//! touched. Rows that come below the bound of an earlier epoch are counted as dropped.
 //! **Errors**: what the plan reports; a row that is taken back and is not there.
 
 mod rows;
