@@ -191,6 +191,11 @@ impl Buckets {
         }
     }
 
+    /// The bucket that closes first.
+    pub(crate) fn first(&self) -> Option<&BucketKey> {
+        self.slots.keys().next()
+    }
+
     /// Whether a bucket is final.
     pub(crate) fn any_passed(&self, floor: &Floor) -> bool {
         self.slots.keys().next().is_some_and(|key| floor.passed(key))

@@ -99,6 +99,8 @@ pub struct Dataflow {
     constant: Vec<bool>,
     task: Arc<TaskContext>,
     started: bool,
+    /// It is part of an operator, which accounts for its memory.
+    nested: bool,
 }
 
 struct Task {
@@ -110,6 +112,22 @@ struct Task {
     rows_in: u64,
     rows_out: u64,
     reservation: MemoryReservation,
+}
+
+impl Task {
+    /// Accounts for the memory of its state.
+    fn reserve(&mut self) -> Result<()> {
+        let StateStats { bytes, .. } = self.operator.stats();
+        let reserved = self.reservation.try_resize(bytes);
+        reserved.map_err(|source| DataflowError::Memory { operator: self.label.clone(), bytes, source: Box::new(source) })
+    }
+}
+
+impl EpochInput {
+    /// What a dataflow within an operator gets: changes under names of its own.
+    pub(crate) fn nested(deltas: HashMap<String, Delta>, bounds: &BoundContext) -> Self {
+        Self { epoch: bounds.epoch, deltas, bounds: bounds.clone(), clock: bounds.clock }
+    }
 }
 
 impl std::fmt::Debug for Dataflow {
@@ -144,7 +162,12 @@ impl Dataflow {
         for input in graph.nodes.iter().flat_map(|node| &node.inputs).chain([&graph.output]) {
             tasks[input.0].readers += 1;
         }
-        Ok(Self { graph, tasks, constant, task, started: false })
+        Ok(Self { graph, tasks, constant, task, started: false, nested: false })
+    }
+
+    /// As [`new`](Self::new), for an operator that runs a dataflow of its own and accounts for the memory of both.
+    pub(crate) fn nested(graph: Graph, context: DataflowContext) -> Result<Self> {
+        Ok(Self { nested: true, ..Self::new(graph, context)? })
     }
 
     /// The graph it runs.
@@ -194,12 +217,9 @@ impl Dataflow {
                 delta.retain(|part| part.num_rows() > 0);
                 task.rows_in += rows as u64;
                 task.rows_out += num_rows(&delta) as u64;
-                let StateStats { bytes, .. } = task.operator.stats();
-                task.reservation.try_resize(bytes).map_err(|source| DataflowError::Memory {
-                    operator: task.label.clone(),
-                    bytes,
-                    source: Box::new(source),
-                })?;
+                if !self.nested {
+                    task.reserve()?;
+                }
                 deltas[node.id.0] = delta;
             }
             // A change is dropped once its last reader has seen it.
@@ -212,6 +232,11 @@ impl Dataflow {
         }
         self.started = true;
         Ok(std::mem::take(&mut deltas[self.graph.output.0]))
+    }
+
+    /// The reading of the clock at which the result changes without a change of the inputs, as far as operators know it in advance.
+    pub fn next_due(&self) -> Option<EventTime> {
+        self.tasks.iter().filter_map(|task| task.operator.next_due()).min()
     }
 
     /// Counters of all operators, in the order of the graph.
@@ -261,6 +286,18 @@ impl Dataflow {
     /// # Errors
     /// [`DataflowError::StateMismatch`] when the state is of another query or format; errors of the constants' plans.
     pub async fn restore(&mut self, states: Vec<OperatorState>) -> Result<()> {
+        self.load(states)?;
+        if self.started {
+            self.load_constants().await?;
+        }
+        if !self.nested {
+            self.tasks.iter_mut().try_for_each(Task::reserve)?;
+        }
+        Ok(())
+    }
+
+    /// As [`restore`](Self::restore), but for constants.
+    pub(crate) fn load(&mut self, states: Vec<OperatorState>) -> Result<()> {
         if self.started {
             return Err(DataflowError::internal("a dataflow that has run is not restored").at(RUNNER));
         }
@@ -296,15 +333,7 @@ impl Dataflow {
         if let Some(key) = found.keys().next() {
             return Err(DataflowError::mismatch("the query has no such operator").at(&names[key]));
         }
-        if started {
-            self.load_constants().await?;
-        }
         self.started = started;
-        for task in &mut self.tasks {
-            let bytes = task.operator.stats().bytes;
-            let reserved = task.reservation.try_resize(bytes);
-            reserved.map_err(|source| DataflowError::Memory { operator: task.label.clone(), bytes, source: Box::new(source) })?;
-        }
         Ok(())
     }
 

@@ -46,6 +46,14 @@ pub enum DataflowError {
         /// What the function says.
         source: FunctionError,
     },
+    /// A recursive query went on and on.
+    #[error("recursive query \"{name}\" has not come to an end after {rounds} rounds")]
+    EndlessRecursion {
+        /// The name of the query.
+        name: String,
+        /// How often its term was followed.
+        rounds: usize,
+    },
     /// The memory pool has no room for an operator's state.
     #[error("operator \"{operator}\" needs {bytes} bytes of state, which exceeds the memory limit")]
     Memory {
@@ -100,6 +108,7 @@ impl DataflowError {
                     *operator = name.to_string();
                 }
             }
+            Self::EndlessRecursion { .. } => {}
         }
         self
     }
@@ -126,7 +135,7 @@ impl From<PlanError> for DataflowError {
 impl Classified for DataflowError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::NegativeWeight { .. } | Self::Function { .. } => ErrorKind::Data,
+            Self::NegativeWeight { .. } | Self::Function { .. } | Self::EndlessRecursion { .. } => ErrorKind::Data,
             Self::Expression { source, .. } => match source.find_root() {
                 DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => ErrorKind::Data,
                 DataFusionError::ResourcesExhausted(_) | DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) => {
@@ -146,6 +155,10 @@ impl Classified for DataflowError {
             Self::NegativeWeight { .. } => {
                 Some("The input takes a row back that it never inserted; look for a delete without its insert.".into())
             }
+            Self::EndlessRecursion { .. } => Some(
+                "Rows that lead back to themselves have no end under UNION ALL; UNION follows each row once. A condition on a depth column ends it, too."
+                    .into(),
+            ),
             Self::Memory { .. } => Some(
                 "EXPLAIN INCREMENTAL names what bounds the state of each operator. Add a WATERMARK and group by its window, or raise memory_limit."
                     .into(),

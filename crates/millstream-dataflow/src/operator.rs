@@ -5,6 +5,7 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::execution::TaskContext;
 use millstream_plan::bound::BoundContext;
+use millstream_types::EventTime;
 use millstream_types::delta::{Delta, DeltaBatch};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -79,6 +80,11 @@ pub(crate) trait Operator: Send + Sync {
     fn needs_step(&self, context: &StepContext<'_>) -> Result<bool> {
         let _ = context;
         Ok(false)
+    }
+
+    /// The reading of the clock at which it has something to do without a change of its inputs, if it knows.
+    fn next_due(&self) -> Option<EventTime> {
+        None
     }
 
     /// Takes the changes of the inputs and returns the change of the output.

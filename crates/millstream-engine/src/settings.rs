@@ -98,7 +98,11 @@ const SETTINGS: &[(&str, &str, &str)] = &[
         "10s",
         "Least time between two checkpoints of operator state; '0' makes one after every epoch. After one that takes longer than a second, nine times as long passes.",
     ),
-    ("clock_resolution", "1s", "How often queries that depend on the clock alone (now(), processing-time windows) are brought up to date."),
+    (
+        "clock_resolution",
+        "1s",
+        "How often, at most, queries that depend on the clock alone (now(), processing-time windows) are brought up to date.",
+    ),
     (
         "dead_letter_limit",
         "1 GB",

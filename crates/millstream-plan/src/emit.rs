@@ -101,7 +101,9 @@ pub(crate) fn is_final(translator: &Translator, node: NodeId, column: usize) -> 
         | Op::PreAggregate { .. }
         | Op::Process { .. }
         | Op::Recompute { .. }
+        | Op::Recursion { .. }
         | Op::SessionWindow { .. }
+        | Op::TemporalFilter { .. }
         | Op::TouchedKeys { .. } => false,
     }
 }

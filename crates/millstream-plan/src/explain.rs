@@ -11,6 +11,7 @@
 
 use crate::bound::Bound;
 use crate::graph::{Emit, Graph, Keep, Node, NodeId, Op, Ranking, Strategy};
+use crate::nodes::recursion::TERM_INPUT;
 use crate::process::ProcessResult;
 use arrow::datatypes::IntervalMonthDayNano;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -64,6 +65,12 @@ impl Printer<'_> {
         for line in facts(self.graph, node) {
             let _ = writeln!(self.text, "{indent}    {line}");
         }
+        if let Op::Recursion { term, .. } = &node.op {
+            let _ = writeln!(self.text, "{indent}    each round:");
+            for line in explain(term).lines() {
+                let _ = writeln!(self.text, "{indent}      {line}");
+            }
+        }
         for input in &node.inputs {
             self.print(*input, depth + 1);
         }
@@ -73,6 +80,11 @@ impl Printer<'_> {
 /// What the operator computes.
 fn details(node: &Node, inputs: &[&Node]) -> String {
     match &node.op {
+        Op::Input { relation, .. } if let Some(index) = relation.strip_prefix(TERM_INPUT) => {
+            let names: Vec<String> = node.schema.fields().iter().map(|field| short(field.name())).collect();
+            let what = if index == "0" { "what the round before brought".to_string() } else { format!("input {index}") };
+            format!("{what} ({})", names.join(", "))
+        }
         Op::Input { relation, columns } => format!("{relation} ({})", columns.join(", ")),
         Op::Constant { plan, tables } if tables.is_empty() => first_line(plan),
         Op::Constant { tables, .. } => tables.join(", "),
@@ -85,6 +97,9 @@ fn details(node: &Node, inputs: &[&Node]) -> String {
                 parts.push(format!("where {}", list(predicates, " and ")));
             }
             parts.join(" ")
+        }
+        Op::TemporalFilter { rising, falling } => {
+            format!("where {}", rising.iter().chain(falling).map(show).collect::<Vec<_>>().join(" and "))
         }
         Op::Unnest { plan } => match plan.as_ref() {
             LogicalPlan::Unnest(unnest) => {
@@ -129,10 +144,11 @@ fn details(node: &Node, inputs: &[&Node]) -> String {
             }
             parts.join(" ")
         }
-        Op::TopN { partition, order, ranking, skip, fetch, .. } => {
+        Op::TopN { partition, order, ranking, skip, fetch, rest, .. } => {
             let by = if partition.is_empty() { String::new() } else { format!("by {}, ", list(partition, ", ")) };
             let counted = if *ranking == Ranking::RowNumber { "rows" } else { ranking.name() };
             let places = match (skip, fetch) {
+                (_, fetch) if *rest => format!("{counted} {} and on", fetch.saturating_add(1)),
                 (0, fetch) => format!("{counted} 1 to {fetch}"),
                 (skip, fetch) => format!("{counted} {} to {}", skip + 1, skip.saturating_add(*fetch)),
             };
@@ -140,6 +156,7 @@ fn details(node: &Node, inputs: &[&Node]) -> String {
             let order = if keys.is_empty() { "by all columns".to_string() } else { format!("by {}", keys.join(", ")) };
             format!("{by}{places} {order}")
         }
+        Op::Recursion { name, distinct, .. } => format!("{name} by {}", if *distinct { "UNION" } else { "UNION ALL" }),
         Op::Recompute { plan } => fragment_outline(plan),
         Op::TouchedKeys { plan, keys, .. } => {
             let keys: Vec<String> = keys.iter().map(|key| show(&key.expr)).collect();
@@ -169,6 +186,9 @@ fn facts(graph: &Graph, node: &Node) -> Vec<String> {
     let mut lines = vec![format!("{strategy}, {kind}{close}{clock}{state}")];
     if let Some(reason) = &node.fallback_reason {
         lines.push(format!("because {reason}"));
+    }
+    if let Op::TouchedKeys { tail: Some(_), .. } = &node.op {
+        lines.push("rows behind all others of their partition are computed from its end alone".to_string());
     }
     let inherited = node.inputs.iter().any(|input| graph.node(*input).properties.nondeterminism == node.properties.nondeterminism);
     if let Some(note) = node.properties.nondeterminism.as_ref().filter(|_| !inherited) {
@@ -255,6 +275,8 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
                 None => format!("{rows}{per}, {}", size()),
             })
         }
+        Op::Recursion { distinct: true, .. } => Some(format!("the result and what its term keeps, {}", size())),
+        Op::Recursion { distinct: false, .. } => Some(format!("what its term keeps, {}", size())),
         Op::Recompute { .. } => Some(format!("all inputs and the result, {}", size())),
         Op::TouchedKeys { versions: Some(versions), bucket: None, .. } => {
             let (bound, time) = (versions.bound.describe(), short(node.schema.field(versions.time).name()));
@@ -267,6 +289,14 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
                 None => format!("{kept}, {}", size()),
             })
         }
+        Op::TemporalFilter { rising, falling } => Some(
+            match (rising.is_empty(), falling.is_empty()) {
+                (true, _) => "rows until they leave, bounded by the clock",
+                (false, true) => "rows until they enter, bounded by the clock",
+                (false, false) => "rows until they enter and leave, bounded by the clock",
+            }
+            .into(),
+        ),
         Op::WindowClose { bucket } => Some(format!("waiting rows, {}", bounded(&bucket.bound, bucket.column))),
         Op::Input { .. } | Op::Constant { .. } | Op::Map { .. } | Op::Unnest { .. } | Op::Union | Op::PreAggregate { .. } => None,
     }
@@ -301,7 +331,7 @@ fn is_unbounded(graph: &Graph, node: &Node) -> bool {
             let append_only = node.inputs.iter().all(|input| graph.node(*input).properties.append_only);
             bucket.is_none() && !(append_only && partition.is_empty() && *ranking == Ranking::RowNumber)
         }
-        Op::Recompute { .. } => true,
+        Op::Recompute { .. } | Op::Recursion { .. } => true,
         Op::TouchedKeys { bucket, .. } => bucket.is_none(),
         _ => false,
     };
@@ -327,8 +357,13 @@ fn growing_inputs<'g>(graph: &'g Graph, nodes: &[NodeId]) -> Vec<&'g Node> {
         if matches!(input.op, Op::Input { .. }) && input.properties.append_only {
             found.push(input);
         }
-        // What is above it is as large as the groups that are left.
-        if matches!(input.op, Op::Aggregate { state_ttl_micros: Some(_), .. }) {
+        // What is above them is as large as the groups, or the rows, that are left.
+        let goes = match &input.op {
+            Op::Aggregate { state_ttl_micros, .. } => state_ttl_micros.is_some(),
+            Op::TemporalFilter { falling, .. } => !falling.is_empty(),
+            _ => false,
+        };
+        if goes {
             continue;
         }
         open.extend(&input.inputs);
@@ -356,6 +391,7 @@ fn unbounded_sentence(graph: &Graph, node: &Node) -> String {
             node_label(node),
             node.fallback_reason.as_deref().unwrap_or("it has no incremental form")
         ),
+        Op::Recursion { .. } => format!("{} keeps its result and what it reads forever.", node_label(node)),
         Op::TouchedKeys { versions: Some(_), .. } => format!("{} keeps the last row of each key forever.", node_label(node)),
         Op::TouchedKeys { .. } => {
             format!(

@@ -6,7 +6,7 @@
 
 use crate::bound::Bound;
 use crate::process::{ProcessCall, ProcessResult};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::DFSchemaRef;
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, SortExpr};
 use std::collections::BTreeSet;
@@ -164,6 +164,60 @@ pub struct Versions {
     pub next: usize,
 }
 
+/// Window functions that look back only: see [`Op::TouchedKeys`].
+#[derive(Clone, Debug)]
+pub struct Tail {
+    /// The columns of the input, named by their places: what orders and calls are over.
+    pub input: DFSchemaRef,
+    /// The order of the rows of a key; those of all calls begin it.
+    pub order: Vec<SortExpr>,
+    /// The calls.
+    pub calls: Vec<TailCall>,
+    /// The columns of the input, then one per call: what `outputs` are over.
+    pub with_calls: DFSchemaRef,
+    /// The columns of the result.
+    pub outputs: Vec<Expr>,
+}
+
+/// A window function that looks back only.
+#[derive(Clone, Debug)]
+pub struct TailCall {
+    /// What it computes.
+    pub function: TailFunction,
+    /// How many keys of [`Tail::order`] are its ORDER BY.
+    pub order: usize,
+    /// Type of its value.
+    pub data_type: DataType,
+}
+
+/// What a window function that looks back only computes.
+#[derive(Clone, Debug)]
+pub enum TailFunction {
+    /// The place of the row.
+    Ranking(Ranking),
+    /// The value `back` rows before.
+    Lag {
+        /// The value.
+        value: Expr,
+        /// At least one.
+        back: u64,
+    },
+    /// The value of the first row of the partition.
+    First {
+        /// The value.
+        value: Expr,
+    },
+    /// An aggregate up to the current row.
+    Aggregate {
+        /// The call, an aggregate function.
+        call: Expr,
+        /// Rows that tie with the current one count, too.
+        by_value: bool,
+        /// How many rows before the current one count; `None`: all.
+        back: Option<u64>,
+    },
+}
+
 /// What a node does.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -187,6 +241,14 @@ pub enum Op {
         predicates: Vec<Expr>,
         /// Output expressions over the input, aliases stripped.
         exprs: Option<Vec<Expr>>,
+    },
+    /// Keeps rows while conditions on the clock are true: each turns once, at an instant that follows from the row. The conditions read the
+    /// clock by its functions; [`over_clock`](crate::temporal::over_clock) makes a column of it.
+    TemporalFilter {
+        /// Conditions over the input that become true, and stay so.
+        rising: Vec<Expr>,
+        /// Conditions over the input that become false, and stay so.
+        falling: Vec<Expr>,
     },
     /// `UNNEST`: `plan` is a `LogicalPlan::Unnest` over an [`InputLeaf`](crate::leaf::InputLeaf). Weights pass to all rows made of a row.
     Unnest {
@@ -302,10 +364,23 @@ pub enum Op {
         skip: u64,
         /// How many numbers follow.
         fetch: u64,
+        /// All rows but these: OFFSET without LIMIT. There is one partition then, nothing is skipped and not numbered.
+        rest: bool,
         /// The number is the last column: UInt64.
         numbered: bool,
         /// How state is dropped: by a partition column.
         bucket: Option<Bucket>,
+    },
+    /// A recursive query. Input 0 is where it starts; the others are what the recursive term reads beside the result. Output: the start
+    /// and what follows from it, round by round.
+    Recursion {
+        /// The name of the query.
+        name: String,
+        /// The recursive term, over inputs named by [`term_input`](crate::term_input) with columns named by
+        /// [`term_column`](crate::term_column).
+        term: Arc<Graph>,
+        /// UNION: a row that is there already is not followed again; inputs are append-only then. Otherwise UNION ALL.
+        distinct: bool,
     },
     /// Any plan: inputs are kept, the plan is run again when one changed, the difference is handed out.
     /// Leaves are [`InputLeaf`](crate::leaf::InputLeaf)s numbered as `inputs`.
@@ -326,6 +401,9 @@ pub enum Op {
         bucket: Option<Bucket>,
         /// The plan tells rows the time of the next of their key: what was before the last row of a key below a bound is dropped.
         versions: Option<Versions>,
+        /// The plan is nothing but window functions that look back: rows that come behind all others of their key are computed from the end
+        /// of the key, without the plan.
+        tail: Option<Tail>,
     },
     /// Holds rows back until the bound of `bucket.column` (an output column) has passed them; output is append-only.
     WindowClose {
@@ -341,6 +419,7 @@ impl Op {
             Op::Input { .. } => "Input",
             Op::Constant { .. } => "Constant",
             Op::Map { .. } => "Map",
+            Op::TemporalFilter { .. } => "TemporalFilter",
             Op::Unnest { .. } => "Unnest",
             Op::Union => "Union",
             Op::Aggregate { aggregates, .. } if aggregates.is_empty() => "Distinct",
@@ -352,6 +431,7 @@ impl Op {
             Op::Join { lookup: false, .. } => "Join",
             Op::Join { lookup: true, .. } => "LookupJoin",
             Op::TopN { .. } => "TopN",
+            Op::Recursion { .. } => "Recursion",
             Op::Recompute { .. } => "Recompute",
             Op::TouchedKeys { .. } => "TouchedKeys",
             Op::WindowClose { .. } => "WindowClose",
@@ -368,6 +448,11 @@ impl Graph {
     /// The output node.
     pub fn output_node(&self) -> &Node {
         self.node(self.output)
+    }
+
+    /// Whether a node has to be run now and then because the clock alone may change its result, and it does not know when.
+    pub fn polls_clock(&self) -> bool {
+        self.nodes.iter().any(|node| node.properties.clock_dependent && !matches!(node.op, Op::TemporalFilter { .. }))
     }
 
     /// The relations in which rows are looked up as of the epoch before.

@@ -30,10 +30,12 @@ pub mod optimize;
 pub mod process;
 pub mod relation;
 mod state_ttl;
+pub mod temporal;
 pub mod translate;
 mod watermark;
 
 pub use error::PlanError;
+pub use nodes::recursion::{term_column, term_input};
 pub use translate::{EmitClause, Fallback, FloatSum, PlanOptions, Planned, plan};
 
 #[cfg(test)]

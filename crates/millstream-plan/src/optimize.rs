@@ -20,7 +20,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr::{ScalarFunction, Sort as SortExpr};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::optimizer::ApplyOrder;
@@ -57,7 +57,7 @@ pub fn with_whole_groups(state: &SessionState) -> SessionState {
     SessionStateBuilder::new_from_existing(state.clone()).with_optimizer_rules(rules).build()
 }
 
-/// DataFusion's optimizer rules for a batch session, less what makes valid queries fail, and with constants computed as everything else is.
+/// DataFusion's optimizer rules for a batch session, less what makes valid queries fail, with constants computed as everything else is.
 pub fn mended_rules(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mend = |rule: &Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
         match rule.name() {
@@ -65,7 +65,47 @@ pub fn mended_rules(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> Vec<Arc<d
             _ => Arc::clone(rule),
         }
     };
-    std::iter::once(Arc::new(CheckedConstants) as _).chain(rules.iter().map(mend)).collect()
+    let first: [Arc<dyn OptimizerRule + Send + Sync>; 2] = [Arc::new(CheckedConstants), Arc::new(DistinctSortKeys)];
+    first.into_iter().chain(rules.iter().map(mend)).collect()
+}
+
+/// Takes repeated keys out of the ORDER BY of aggregate calls, where they mean nothing: DataFusion 55.2 panics on
+/// `first_value(x ORDER BY a, a)`.
+#[derive(Debug)]
+struct DistinctSortKeys;
+
+impl OptimizerRule for DistinctSortKeys {
+    fn name(&self) -> &str {
+        "distinct_sort_keys"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::BottomUp)
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> datafusion::common::Result<Transformed<LogicalPlan>> {
+        let LogicalPlan::Aggregate(_) = &plan else { return Ok(Transformed::no(plan)) };
+        let names = NamePreserver::new(&plan);
+        plan.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let rewritten = expr.transform_up(|expr| {
+                let Expr::AggregateFunction(call) = &expr else { return Ok(Transformed::no(expr)) };
+                let mut keys: Vec<SortExpr> = vec![];
+                for key in &call.params.order_by {
+                    if !keys.iter().any(|known| known.expr == key.expr) {
+                        keys.push(key.clone());
+                    }
+                }
+                if keys.len() == call.params.order_by.len() {
+                    return Ok(Transformed::no(expr));
+                }
+                let mut call = call.clone();
+                call.params.order_by = keys;
+                Ok(Transformed::yes(Expr::AggregateFunction(call)))
+            })?;
+            Ok(if rewritten.transformed { rewritten.update_data(|expr| name.restore(expr)) } else { rewritten })
+        })
+    }
 }
 
 /// Analyzes and optimizes a plan for continuous execution.

@@ -60,12 +60,14 @@ fn keeps_keys(node: &Node) -> bool {
         Op::Join { .. }
         | Op::Process { .. }
         | Op::Recompute { .. }
+        | Op::Recursion { .. }
         | Op::SessionWindow { .. }
         | Op::TopN { .. }
         | Op::TouchedKeys { .. }
         | Op::WindowClose { .. } => true,
         Op::Constant { .. } | Op::Input { .. } | Op::Map { .. } | Op::PreAggregate { .. } | Op::StaticJoin { .. } => false,
-        Op::Union | Op::Unnest { .. } => false,
+        // Its rows go by the clock already.
+        Op::TemporalFilter { .. } | Op::Union | Op::Unnest { .. } => false,
     }
 }
 

@@ -17,7 +17,9 @@ use crate::canonical::needs_of;
 use crate::error::{PlanError, Result};
 use crate::explain::{node_label, unbounded_nodes};
 use crate::graph::{Graph, Node, NodeId, Op, Properties, Strategy};
+use crate::leaf::InputLeaf;
 use crate::nodes::fragment::Fragment;
+use crate::nodes::recursion::Leaf;
 use crate::process::ProcessNode;
 use crate::relation::{Relation, RelationKind, Relations};
 use crate::{canonical, emit, state_ttl};
@@ -148,12 +150,14 @@ pub(crate) enum Part {
 
 /// The state of a translation.
 pub(crate) struct Translator<'a> {
-    relations: &'a dyn Relations,
+    pub(crate) relations: &'a dyn Relations,
     pub(crate) state: &'a SessionState,
     nodes: Vec<Node>,
     by_fingerprint: HashMap<u64, NodeId>,
     /// Names of the recursive queries around the current node.
     pub(crate) recursions: Vec<String>,
+    /// What the leaves stand for, where a term of a recursive query is translated by itself.
+    pub(crate) leaves: Vec<Leaf>,
     /// The current node is part of what a lookup as of the epoch before reads.
     pub(crate) looking_up: bool,
     /// How long groups stay that nothing touches.
@@ -176,8 +180,9 @@ pub(crate) struct NewNode {
 
 impl<'a> Translator<'a> {
     pub(crate) fn new(relations: &'a dyn Relations, state: &'a SessionState) -> Self {
-        let (nodes, by_fingerprint, recursions) = (vec![], HashMap::new(), vec![]);
-        Self { relations, state, nodes, by_fingerprint, recursions, looking_up: false, state_ttl_micros: None, float_sum: FloatSum::Fast }
+        let (nodes, by_fingerprint, recursions, leaves) = (vec![], HashMap::new(), vec![], vec![]);
+        let (state_ttl_micros, float_sum) = (None, FloatSum::Fast);
+        Self { relations, state, nodes, by_fingerprint, recursions, leaves, looking_up: false, state_ttl_micros, float_sum }
     }
 
     /// Translates a plan. With a `demand`, rows should come out when the bound of that output column has passed them, as far as the
@@ -208,6 +213,7 @@ impl<'a> Translator<'a> {
             LogicalPlan::Distinct(Distinct::On(_)) => self.fallback(plan, "DISTINCT ON"),
             LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => self.fallback(plan, "now() changes with the clock"),
             LogicalPlan::Extension(extension) if extension.node.as_any().is::<ProcessNode>() => self.process(extension).map(Part::Node),
+            LogicalPlan::Extension(extension) if let Some(leaf) = extension.node.as_any().downcast_ref::<InputLeaf>() => self.leaf(leaf),
             other => Err(PlanError::Unsupported {
                 what: format!("a {} node", other.display()),
                 remedy: "Continuous queries are SELECTs over streams, tables and views.".into(),
@@ -317,7 +323,7 @@ impl<'a> Translator<'a> {
             return Ok(node);
         }
         let exprs = canonical::all_columns(&found.df_schema);
-        let (inputs, properties) = (vec![node], found.properties.clone());
+        let (inputs, properties) = (vec![node], Properties { clock_dependent: false, ..found.properties.clone() });
         Ok(self.push(NewNode {
             op: Op::Map { predicates: vec![], exprs: Some(exprs) },
             inputs,
@@ -330,7 +336,7 @@ impl<'a> Translator<'a> {
     }
 
     /// Drops nodes that the output does not need: translations that were tried and given up.
-    fn finish(self, output: NodeId) -> Graph {
+    pub(crate) fn finish(self, output: NodeId) -> Graph {
         let mut needed = vec![false; self.nodes.len()];
         needed[output.0] = true;
         for node in self.nodes.iter().rev() {

@@ -161,7 +161,7 @@ fn function_order(call: &ScalarFunction, schema: &DFSchema) -> Option<Order> {
 }
 
 /// Whether all days of the type have the same length: no zone, or UTC.
-fn has_even_days(data_type: &DataType) -> bool {
+pub(crate) fn has_even_days(data_type: &DataType) -> bool {
     match data_type {
         DataType::Timestamp(_, None) => true,
         DataType::Timestamp(_, Some(zone)) => matches!(zone.as_ref(), "UTC" | "Etc/UTC" | "Z" | "+00:00" | "+00"),

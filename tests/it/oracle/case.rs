@@ -15,6 +15,10 @@ use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How much the clock moves before each epoch: longer than what statements, each an epoch of its own, move it by.
+const CLOCK_STEP: Duration = Duration::from_secs(7);
 
 /// What is pushed before an epoch: table and rows.
 pub(super) type EpochChanges = Vec<(usize, Vec<Change>)>;
@@ -86,7 +90,7 @@ impl Case {
         let (mut running, mut lasting) = (Vec::new(), Vec::new());
         for (index, query) in self.queries.iter().enumerate() {
             // What DataFusion cannot answer has no answer to compare with.
-            if batch_rows(&self.tables, &live, query).await.is_err() {
+            if batch_rows(&self.tables, &live, query, 0).await.is_err() {
                 continue;
             }
             let statement = format!("CREATE MATERIALIZED VIEW v{index} AS {}", query.sql);
@@ -106,6 +110,7 @@ impl Case {
             None => None,
         };
         for (number, changes) in self.epochs.iter().enumerate() {
+            instance.advance(CLOCK_STEP);
             for (table, rows) in changes {
                 let table_of = &self.tables[*table];
                 live[*table].apply_epoch(table_of, rows);
@@ -122,7 +127,7 @@ impl Case {
             for &index in &running {
                 let query = &self.queries[index];
                 // Errors that depend on the data are no answer either.
-                let Ok(expected) = batch_rows(&self.tables, &live, query).await else { continue };
+                let Ok(expected) = batch_rows(&self.tables, &live, query, number + 1).await else { continue };
                 let view = format!("SELECT * FROM v{index}");
                 let found = instance.rows(&view).await.map_err(|error| refused(index, number, error.to_string()))?;
                 let found = compare::cells(&found);
@@ -171,6 +176,7 @@ impl Case {
             let _ = writeln!(script, "statement ok\nCREATE MATERIALIZED VIEW v{index} AS {}\n", query.sql);
         }
         for (number, changes) in self.epochs.iter().enumerate() {
+            let _ = writeln!(script, "clock {}s\n", CLOCK_STEP.as_secs());
             for (table, rows) in changes {
                 let table = &self.tables[*table];
                 let _ = writeln!(script, "push {}", table.name);
@@ -250,15 +256,17 @@ fn plain_config() -> SessionConfig {
     config
 }
 
-/// The answer of a fresh DataFusion.
-async fn batch_rows(tables: &[Table], live: &[Live], query: &Query) -> datafusion::error::Result<Vec<Cells>> {
+/// The answer of a fresh DataFusion after `steps` steps of the clock.
+async fn batch_rows(tables: &[Table], live: &[Live], query: &Query, steps: usize) -> datafusion::error::Result<Vec<Cells>> {
     let context = SessionContext::new_with_config(plain_config());
     for (table, live) in tables.iter().zip(live) {
         let schema = values::schema(&table.columns);
         let batch = values::batch(&table.columns, &live.rows);
         context.register_table(table.name.as_str(), Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))?;
     }
-    let mut sql = query.batch_sql.clone();
+    // DataFusion's own clock is that of the machine.
+    let now = format!("(CAST('2000-01-01T00:00:00' AS TIMESTAMP) + INTERVAL '{} seconds')", steps as u64 * CLOCK_STEP.as_secs());
+    let mut sql = query.batch_sql.replace("now()", &now);
     if let Some(Closing { watermarks, column, inclusive }) = &query.closes {
         let passed = watermarks.iter().map(|(table, seconds)| Some(live[*table].watermark()? + seconds * 1_000_000));
         sql = match passed.collect::<Option<Vec<i64>>>().and_then(|passed| passed.into_iter().min()) {

@@ -15,6 +15,7 @@ pub(super) const KINDS: &[&str] = &[
     "asof join",
     "asof times",
     "band join",
+    "clock",
     "closed",
     "closed join",
     "closed places",
@@ -39,7 +40,9 @@ pub(super) const KINDS: &[&str] = &[
     "not in",
     "project",
     "rank",
+    "recursion",
     "right join",
+    "running",
     "scalar",
     "scan",
     "self join",
@@ -129,7 +132,7 @@ impl<'a> Grammar<'a> {
             return self.scan();
         }
         let below = depth - 1;
-        match self.rng.random_range(0..35) {
+        match self.rng.random_range(0..43) {
             0..2 => self.filter(below),
             2..4 => self.project(below),
             4..8 => self.aggregate(below),
@@ -154,6 +157,10 @@ impl<'a> Grammar<'a> {
             30 => self.session(below),
             31..33 => self.asof_join(below),
             33 => self.set_operation(below),
+            34..36 => self.clock(below),
+            36..38 => self.recursion(below),
+            38..40 => self.running(below),
+            40..42 => self.set_operation(below),
             _ => self.join(below),
         }
     }
@@ -189,6 +196,86 @@ impl<'a> Grammar<'a> {
         let condition = self.condition(&part.columns, 2);
         let columns = part.columns.clone();
         node("filter", vec![part], columns, |parts| format!("SELECT * FROM ({}) AS q WHERE {condition}", parts[0]))
+    }
+
+    /// Functions that look back in the order of time, in which rows come as a rule.
+    fn running(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let find = |kind: Type| part.columns.iter().find(|column| column.kind == kind).map(|column| column.name.clone());
+        let (Some(time), Some(of)) = (find(Type::Time), find(Type::Int)) else { return part };
+        let Some(partition) = self.partition(&part.columns) else { return part };
+        let rest = self.total_order(&part.columns);
+        let by_place = format!("PARTITION BY {partition} ORDER BY {time}, {rest}");
+        let by_value = format!("PARTITION BY {partition} ORDER BY {time}");
+        let choices = [
+            format!("CAST(row_number() OVER ({by_place}) AS BIGINT)"),
+            format!("lag({of}, 2) OVER ({by_place})"),
+            format!("sum({of}) OVER ({by_place} ROWS UNBOUNDED PRECEDING)"),
+            format!("max({of}) OVER ({by_place} ROWS 2 PRECEDING)"),
+            format!("first_value({of}) OVER ({by_place})"),
+            format!("CAST(rank() OVER ({by_value}) AS BIGINT)"),
+            format!("CAST(dense_rank() OVER ({by_value}) AS BIGINT)"),
+            format!("count(*) OVER ({by_value})"),
+            format!("sum({of}) OVER ({by_value})"),
+        ];
+        let mut columns = part.columns.clone();
+        let mut items = Vec::new();
+        for _ in 0..self.rng.random_range(1..=3) {
+            let (call, name) = (self.pick(&choices), self.name());
+            items.push(format!("{call} AS {name}"));
+            columns.push(Column { name, kind: Type::Int });
+        }
+        node("running", vec![part], columns, |parts| format!("SELECT *, {} FROM ({}) AS q", items.join(", "), parts[0]))
+    }
+
+    /// What follows from pairs of numbers, round by round. Those of UNION ALL end after three rounds.
+    fn recursion(&mut self, depth: usize) -> Query {
+        let (part, other) = (self.query(depth.min(2)), self.query(depth.min(1)));
+        let integers = |query: &Query| -> Vec<String> {
+            query.columns.iter().filter(|column| column.kind == Type::Int).map(|column| column.name.clone()).collect()
+        };
+        let (own, others) = (integers(&part), integers(&other));
+        if own.is_empty() || others.is_empty() {
+            return part;
+        }
+        let ([a, b], [c, d]) = ([self.pick(&own), self.pick(&own)], [self.pick(&others), self.pick(&others)]);
+        let [r, x, y, z] = [self.name(), self.name(), self.name(), self.name()];
+        let columns: Vec<Column> = [&x, &y, &z].into_iter().map(|name| Column { name: name.clone(), kind: Type::Int }).collect();
+        let (union, step, condition) = self.pick(&[("UNION", "0", ""), ("UNION ALL", "1", " WHERE r.z < 3")]);
+        let form = self.rng.random_range(0..4);
+        node("recursion", vec![part, other], columns, |parts| {
+            let (start, edges) = (parts[0], parts[1]);
+            let term = match form {
+                0 | 1 => format!("SELECT r.x, e.{d}, r.z + {step} FROM {r} AS r JOIN ({edges}) AS e ON r.y = e.{c}{condition}"),
+                2 => format!("SELECT r.y, r.x, r.z + {step} FROM {r} AS r{condition}"),
+                _ => {
+                    let and = if condition.is_empty() { String::new() } else { format!(" AND{}", &condition[6..]) };
+                    format!("SELECT r.x, r.x, r.z + {step} FROM {r} AS r WHERE r.y IN (SELECT {c} FROM ({edges}) AS e){and}")
+                }
+            };
+            let start = format!("SELECT {a} AS x, {b} AS y, CAST(0 AS BIGINT) AS z FROM ({start}) AS q");
+            format!("SELECT x AS {x}, y AS {y}, z AS {z} FROM (WITH RECURSIVE {r} AS ({start} {union} {term}) SELECT * FROM {r}) AS q")
+        })
+    }
+
+    /// Conditions on the clock, which goes on by seven seconds an epoch.
+    fn clock(&mut self, depth: usize) -> Query {
+        let part = self.query(depth);
+        let Some(time) = part.columns.iter().find(|column| column.kind == Type::Time).map(|column| column.name.clone()) else {
+            return part;
+        };
+        let seconds = self.rng.random_range(0..8) * 5;
+        let other = self.condition(&part.columns, 1);
+        let condition = self.pick(&[
+            format!("{time} > now() - INTERVAL '{seconds} seconds'"),
+            format!("{time} + INTERVAL '{seconds} seconds' >= now() AND {other}"),
+            format!("{time} <= now()"),
+            format!("now() BETWEEN {time} AND {time} + INTERVAL '{seconds} seconds'"),
+            format!("date_trunc('minute', now()) <= {time} OR {other}"),
+            format!("date_bin(INTERVAL '20 seconds', now()) > {time}"),
+        ]);
+        let columns = part.columns.clone();
+        node("clock", vec![part], columns, |parts| format!("SELECT * FROM ({}) AS q WHERE {condition}", parts[0]))
     }
 
     fn project(&mut self, depth: usize) -> Query {

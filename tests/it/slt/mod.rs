@@ -40,6 +40,7 @@ folders! {
     pipeline,
     process,
     recovery,
+    recursive,
     regressions,
     select,
     sink,

@@ -10,8 +10,10 @@ use crate::operators::join::Join;
 use crate::operators::map::Map;
 use crate::operators::process::Process;
 use crate::operators::recompute::Recompute;
+use crate::operators::recursion::Recursion;
 use crate::operators::session_window::SessionWindow;
 use crate::operators::static_join::StaticJoin;
+use crate::operators::temporal_filter::TemporalFilter;
 use crate::operators::top_n::TopN;
 use crate::operators::touched_keys::TouchedKeys;
 use crate::operators::union::Union;
@@ -48,8 +50,10 @@ pub(crate) fn build(node: &Node, context: &BuildContext<'_>) -> Result<Box<dyn O
         Op::PreAggregate { .. } => Box::new(PreAggregate::new(node, context)?),
         Op::Process { .. } => Box::new(Process::new(node, context)?),
         Op::Recompute { plan } => Box::new(Recompute::new(node, plan, context)?),
+        Op::Recursion { .. } => Box::new(Recursion::new(node, context)?),
         Op::SessionWindow { .. } => Box::new(SessionWindow::new(node, context)?),
         Op::StaticJoin { .. } => Box::new(StaticJoin::new(node, context)?),
+        Op::TemporalFilter { .. } => Box::new(TemporalFilter::new(node, context)?),
         Op::TouchedKeys { .. } => Box::new(TouchedKeys::new(node, context)?),
         Op::TopN { .. } => Box::new(TopN::new(node, context)?),
         Op::Union => Box::new(Union::new(node)),

@@ -31,10 +31,11 @@ impl Pipeline {
         backfill: Backfill,
         initial: &BTreeMap<String, Delta>,
     ) -> Result<Delta> {
+        self.statement_clock = Some(self.statement_clock());
         let looked_up = looked_up(&query.graph);
         let wanted = Wanted { reads: &query.reads, columns: query.dataflow.input_columns(), looked_up, backfill };
         let ticks = self.history_of(wanted, initial, &query.def.name).await?;
-        self.shared.epoch_clock.set(self.clock.max(self.next_clock()));
+        self.shared.epoch_clock.set(self.clock.max(self.statement_clock()));
         let watermarks = self.watermarks();
         let mut changes = Delta::new();
         let last = ticks.len().saturating_sub(1);
@@ -77,7 +78,7 @@ impl Pipeline {
                 }
             }
         }
-        ticks.entry(self.epoch.next()).or_insert_with(|| (self.next_clock(), HashMap::new()));
+        ticks.entry(self.epoch.next()).or_insert_with(|| (self.statement_clock(), HashMap::new()));
         Ok(ticks.into_iter().map(|(epoch, (clock, deltas))| (epoch, clock, deltas)).collect())
     }
 

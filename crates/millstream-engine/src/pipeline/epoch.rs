@@ -61,6 +61,7 @@ impl Pipeline {
         let epoch = self.epoch.next();
         let mut assembled = work.assembled.take().unwrap_or_default();
         let clock = self.clock_of(assembled.clock);
+        self.statement_clock = None;
         self.shared.epoch_clock.set(clock);
         phases.plan = assembled.plan_time;
         phases.read = assembled.read_time;

@@ -122,11 +122,12 @@ impl Pipeline {
             at_rest: planned.at_rest,
             schema: planned.schema,
             append_only: properties.append_only,
-            clock_dependent: planned.graph.nodes.iter().any(|node| node.properties.clock_dependent),
+            clock_dependent: planned.graph.polls_clock(),
             progress: request.progress,
             up_to: request.up_to,
             sender,
         };
+        self.statement_clock = None;
         let watermarks = self.watermarks();
         let looked_up = looked_up(&planned.graph);
         let wanted = Wanted { reads: &live.reads, columns: live.dataflow.input_columns(), looked_up, backfill: Backfill::Retained };

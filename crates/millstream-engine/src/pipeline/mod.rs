@@ -49,7 +49,7 @@ use derived::DerivedPlan;
 use live::LiveQuery;
 use millstream_connectors::source::Reader;
 use millstream_connectors::sources::history::HistoryOptions;
-use millstream_dataflow::ViewStore;
+use millstream_dataflow::{Dataflow, ViewStore};
 use millstream_plan::functions::EpochClock;
 use millstream_plan::process::StatefulFunctions;
 use millstream_state::{Log, StateDir};
@@ -202,6 +202,8 @@ pub struct Pipeline {
     manual: bool,
     backlog: bool,
     next_due: Option<EventTime>,
+    /// The clock of the epoch that a statement is about to make: what it fills back sees the clock that the epoch is committed with.
+    statement_clock: Option<EventTime>,
     last_start: Stopwatch,
     beginnings: Beginnings,
     all_ended: bool,
@@ -294,6 +296,7 @@ impl Pipeline {
             manual: options.manual,
             backlog: false,
             next_due: None,
+            statement_clock: None,
             last_start: Stopwatch::start(),
             beginnings: Beginnings::default(),
             all_ended: false,
@@ -401,7 +404,7 @@ impl Pipeline {
         if self.backlog {
             return Some(interval.saturating_sub(self.last_start.elapsed()));
         }
-        let due = self.next_due?;
+        let due = [self.next_due, self.instant_due()].into_iter().flatten().min()?;
         let now = self.shared.clock.now();
         let wait = Duration::from_micros(u64::try_from(due.0.saturating_sub(now.0)).unwrap_or(0));
         Some(wait.max(interval.saturating_sub(self.last_start.elapsed())).max(Duration::from_micros(100)))
@@ -455,6 +458,8 @@ impl Pipeline {
 
     /// Tries to run an epoch from what sources have, or because a timer is due. `None`: nothing to do.
     async fn try_epoch(&mut self, once: bool) -> Result<Option<Epoch>> {
+        // Left by a statement that failed.
+        self.statement_clock = None;
         if !self.manual {
             self.read_versions(self.shared.clock.now());
         }
@@ -516,12 +521,17 @@ impl Pipeline {
         if self.clock == EventTime::MIN { now } else { now.max(EventTime(self.clock.0 + 1_000)) }
     }
 
+    /// The clock of the epoch that the statement in hand makes.
+    fn statement_clock(&self) -> EventTime {
+        self.statement_clock.unwrap_or_else(|| self.next_clock())
+    }
+
     /// The clock that the next epoch commits with, given the one it was assembled under.
     fn clock_of(&self, assembled: Option<EventTime>) -> EventTime {
         match assembled {
             Some(clock) if self.clock == EventTime::MIN => clock,
             Some(clock) => clock.max(EventTime(self.clock.0 + 1_000)),
-            None => self.next_clock(),
+            None => self.statement_clock(),
         }
     }
 
@@ -576,7 +586,7 @@ impl Pipeline {
 
     /// A query that depends on the clock alone is due, or one that holds changes.
     fn clock_due(&self, clock: EventTime) -> bool {
-        if self.release_due().is_some_and(|due| due <= clock) {
+        if [self.release_due(), self.instant_due()].into_iter().flatten().any(|due| due <= clock) {
             return true;
         }
         if !self.queries.iter().any(|query| query.clock_dependent && query.failed.is_none())
@@ -586,6 +596,15 @@ impl Pipeline {
         }
         let resolution = self.settings.clock_resolution().unwrap_or(Duration::from_secs(1));
         self.clock == EventTime::MIN || self.clock.plus(resolution) <= clock
+    }
+
+    /// When a query that knows the next instant at which its result changes is to be brought up to date; not more often than those that
+    /// depend on the clock otherwise.
+    fn instant_due(&self) -> Option<EventTime> {
+        let queries = self.queries.iter().filter(|query| query.failed.is_none()).map(|query| &query.dataflow);
+        let next = queries.chain(self.live.iter().map(LiveQuery::dataflow)).filter_map(Dataflow::next_due).min()?;
+        let resolution = self.settings.clock_resolution().unwrap_or(Duration::from_secs(1));
+        Some(if self.clock == EventTime::MIN { next } else { next.max(self.clock.plus(resolution)) })
     }
 
     /// When changes held by EMIT PERIODIC are to be handed out next.

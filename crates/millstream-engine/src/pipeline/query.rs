@@ -52,7 +52,7 @@ pub struct QueryState {
     pub started: bool,
     /// Why it failed, if it did; it is not run any more.
     pub failed: Option<QueryFailure>,
-    /// It has an operator that depends on the clock alone.
+    /// It has an operator that depends on the clock alone and does not know when.
     pub clock_dependent: bool,
     /// What waits for the end of the period of EMIT PERIODIC.
     pub held: Held,

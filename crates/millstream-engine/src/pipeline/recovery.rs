@@ -252,6 +252,7 @@ impl Pipeline {
     async fn replay(&mut self, record: CommitRecord, attachments: Segments) -> Result<()> {
         let mut attachments: HashMap<String, Vec<RecordBatch>> = attachments.into_iter().collect();
         self.shared.epoch_clock.set(record.clock);
+        self.statement_clock = Some(record.clock);
         let mut initial = BTreeMap::new();
         for change in &record.catalog {
             match change {
@@ -301,6 +302,7 @@ impl Pipeline {
         }
         self.epoch = record.epoch;
         self.clock = record.clock;
+        self.statement_clock = None;
         self.remember(&record, &streams, &deltas);
         self.shared.dead_letters.write().push(attachments.remove(dead_letters::ATTACHMENT).unwrap_or_default());
         if self.shared.dead_letters.read().is_full(self.settings.dead_letter_limit()?) {

@@ -57,11 +57,20 @@ pub fn proctime() -> ScalarUDF {
     Proctime { signature: Signature::nullary(Volatility::Stable) }.into()
 }
 
+/// What a clock function reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Reading {
+pub(crate) enum Reading {
+    /// The instant.
     Now,
+    /// The UTC day.
     Date,
+    /// The UTC time of day.
     TimeOfDay,
+}
+
+/// What the function reads, if it is a clock function.
+pub(crate) fn reading(function: &ScalarUDF) -> Option<Reading> {
+    function.inner().downcast_ref::<ClockFunction>().map(|function| function.reading)
 }
 
 impl Reading {

@@ -1,4 +1,4 @@
-//! Fragments: pieces of plan without an incremental form, recursion among them. They are recomputed as a whole, except those that are
+//! Fragments: pieces of plan without an incremental form. They are recomputed as a whole, except those that are
 //! local to keys (`keyed.rs`).
 //!
 //! While a fragment grows, its leaves are numbered by the nodes that feed them; when it becomes an operator, by the places
@@ -13,7 +13,7 @@ use crate::nodes::keyed::Local;
 use crate::translate::{NewNode, Part, Translator, no_properties};
 use datafusion::common::DFSchemaRef;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::logical_expr::{LogicalPlan, RecursiveQuery, Subquery};
+use datafusion::logical_expr::{LogicalPlan, Subquery};
 use itertools::Itertools;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -160,20 +160,5 @@ impl Translator<'_> {
             fallback_reason: (!fragment.reasons.is_empty()).then(|| fragment.reasons.join("; ")),
             text,
         }))
-    }
-
-    /// A recursive query: run to its fixed point again whenever an input changes.
-    pub(crate) fn recursion(&mut self, plan: &LogicalPlan, recursion: &RecursiveQuery) -> Result<Part> {
-        let start = self.translate(&recursion.static_term, None)?;
-        self.recursions.push(recursion.name.clone());
-        let step = self.translate(&recursion.recursive_term, None);
-        self.recursions.pop();
-        match self.fragment(plan, vec![start, step?], Some("recursive queries are recomputed".into()))? {
-            Part::Fragment(mut fragment) => {
-                fragment.open.remove(&recursion.name);
-                Ok(Part::Fragment(fragment))
-            }
-            node => Ok(node),
-        }
     }
 }

@@ -22,6 +22,7 @@ use crate::canonical::{
 use crate::emit::come_at_once;
 use crate::error::{PlanError, Result};
 use crate::graph::{Keep, NodeId, Op, Properties, Strategy};
+use crate::nodes::temporal_filter::clock_above;
 use crate::nodes::versions::Holds;
 use crate::translate::{NewNode, Part, Translator};
 use crate::watermark::expression_bound;
@@ -41,6 +42,9 @@ impl Translator<'_> {
             return Ok(part);
         }
         let conditions = || join.on.iter().flat_map(|(left, right)| [left, right]).chain(&join.filter);
+        if let Some(filter) = clock_above(join)? {
+            return self.filter(&LogicalPlan::Filter(filter.clone()), &filter, demand);
+        }
         if conditions().any(reads_clock) {
             return self.fallback(plan, "now() changes with the clock");
         }
@@ -150,6 +154,7 @@ impl Translator<'_> {
             }
             _ => {}
         }
+        let constant = [constant[0] || self.is_leaf_at_rest(&join.left), constant[1] || self.is_leaf_at_rest(&join.right)];
         Ok(Part::Node(self.join_node(join, sides, conditions, constant)?))
     }
 

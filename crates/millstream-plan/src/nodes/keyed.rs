@@ -16,6 +16,7 @@ use crate::canonical::{as_column, canonical_texts, column_at, is_volatile, rebas
 use crate::error::Result;
 use crate::graph::{Bucket, Emit, FragmentKey, NodeId, Op, Properties, Strategy};
 use crate::nodes::fragment::Fragment;
+use crate::nodes::tail::tail_of;
 use crate::nodes::versions::versions_of;
 use crate::translate::{NewNode, Part, Translator, preferred_column};
 use crate::watermark::{bound_over, expression_bound};
@@ -189,6 +190,7 @@ impl Translator<'_> {
             bounds.iter_mut().enumerate().filter(|(column, _)| *column != bucket.column).for_each(|(_, bound)| *bound = None);
         }
         let versions = if emit == Emit::Changes { versions_of(&plan, self.get(input)) } else { None };
+        let tail = if emit == Emit::Changes && versions.is_none() { tail_of(&plan, self.get(input), &keys) } else { None };
         let append_only = emit == Emit::OnClose || bucket.as_ref().is_some_and(|bucket| bucket.bound.is_epoch());
         let nondeterminism = fragment.nondeterminism;
         let properties = Properties { append_only, bounds, keys: unique, clock_dependent: false, nondeterminism };
@@ -196,7 +198,7 @@ impl Translator<'_> {
         let columns: Vec<usize> = keys.iter().map(|key| key.column).collect();
         let text = format!("{} by {by} in {columns:?} emit {emit:?}", plan.display_indent());
         Ok(self.push(NewNode {
-            op: Op::TouchedKeys { plan: Arc::new(plan), keys, emit, bucket, versions },
+            op: Op::TouchedKeys { plan: Arc::new(plan), keys, emit, bucket, versions, tail },
             inputs: vec![input],
             df_schema,
             properties,

@@ -6,6 +6,7 @@
 use crate::canonical::{all_columns, as_column, canonical_texts, has_subquery, is_volatile, needs_of, reads_clock, rebase};
 use crate::error::{PlanError, Result};
 use crate::graph::{NodeId, Op, Properties, Strategy};
+use crate::nodes::temporal_filter::{clock_inside, timed};
 use crate::translate::{NewNode, Part, Translator};
 use crate::watermark::expression_bound;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -31,6 +32,9 @@ impl Translator<'_> {
         {
             return Ok(Part::Node(node));
         }
+        if let Some(plan) = clock_inside(projection)? {
+            return self.translate(&plan, demand);
+        }
         let input_schema = projection.input.schema();
         let below = demand.and_then(|column| projection.expr.get(column)).and_then(|expr| passed_through(expr, input_schema));
         let obstacle = obstacle(&projection.expr);
@@ -53,7 +57,8 @@ impl Translator<'_> {
         self.map(input, vec![], Some(exprs), &projection.schema).map(Part::Node)
     }
 
-    /// `WHERE` and `HAVING`. Conditions on the clock and with queries are split off, so that the others reduce what is recomputed.
+    /// `WHERE` and `HAVING`. Conditions on the clock (`temporal_filter.rs`) and with queries are split off, so that the others reduce
+    /// what is kept or recomputed.
     pub(crate) fn filter(&mut self, plan: &LogicalPlan, filter: &Filter, demand: Option<usize>) -> Result<Part> {
         if let Some(node) = self.ranked(filter, None, demand)? {
             return Ok(Part::Node(node));
@@ -61,11 +66,14 @@ impl Translator<'_> {
         let needs = needs_of(plan);
         let child = self.translate(&filter.input, if needs.clock || needs.subquery { None } else { demand })?;
         let reason = obstacle([&filter.predicate]);
-        let child = if child.is_local() && reason.is_some() { Part::Node(self.node(child)?) } else { child };
-        let Part::Node(input) = child else { return self.passing(plan, child, reason) };
         let (difficult, plain): (Vec<Expr>, Vec<Expr>) =
             split_conjunction_owned(filter.predicate.clone()).into_iter().partition(|expr| obstacle([expr]).is_some());
-        let input = match if difficult.is_empty() { Some(filter.predicate.clone()) } else { conjunction(plain) } {
+        let (timed, difficult) = timed(difficult, filter.input.schema());
+        let cut = (child.is_local() && reason.is_some()) || (!timed.is_empty() && !child.is_open());
+        let child = if cut { Part::Node(self.node(child)?) } else { child };
+        let Part::Node(input) = child else { return self.passing(plan, child, reason) };
+        let whole = timed.is_empty() && difficult.is_empty();
+        let input = match if whole { Some(filter.predicate.clone()) } else { conjunction(plain) } {
             None => input,
             Some(predicate) => {
                 let to = Arc::clone(&self.get(input).df_schema);
@@ -73,6 +81,7 @@ impl Translator<'_> {
                 self.map(input, vec![predicate], None, &to)?
             }
         };
+        let input = self.temporal_filter(input, timed, filter.input.schema())?;
         match (obstacle(&difficult), conjunction(difficult)) {
             (Some(reason), Some(predicate)) => {
                 let rest = LogicalPlan::Filter(Filter::new(predicate, Arc::clone(&filter.input)));

@@ -1,4 +1,5 @@
-//! The first rows of an order: `ORDER BY .. LIMIT`, `LIMIT` alone, and `row_number`, `rank` or `dense_rank` cut off at a number.
+//! The first rows of an order: `ORDER BY .. LIMIT`, `LIMIT` alone, and `row_number`, `rank` or `dense_rank` cut off at a number; and all
+//! but the first ones, `OFFSET` alone.
 //!
 //! ```text
 //!   Filter: place <= 3                                            TopN: by auction, first 3 by price DESC
@@ -40,6 +41,7 @@ struct Top {
     ranking: Ranking,
     skip: u64,
     fetch: u64,
+    rest: bool,
     numbered: bool,
 }
 
@@ -49,28 +51,33 @@ impl Translator<'_> {
         match plan {
             LogicalPlan::Limit(limit) => match (limit.get_skip_type()?, limit.get_fetch_type()?) {
                 (SkipType::Literal(skip), FetchType::Literal(Some(fetch))) => {
-                    self.first_rows(&limit.input, skip, skip.saturating_add(fetch))
+                    self.first_rows(&limit.input, skip, skip.saturating_add(fetch), false)
+                }
+                // What is left of all rows when the first ones are taken away.
+                (SkipType::Literal(skip), FetchType::Literal(None)) if !is_cut(&limit.input) => {
+                    self.first_rows(&limit.input, 0, skip, true)
                 }
                 _ => Ok(None),
             },
-            LogicalPlan::Sort(sort) if sort.fetch.is_some() => self.first_rows(plan, 0, usize::MAX),
+            LogicalPlan::Sort(sort) if sort.fetch.is_some() => self.first_rows(plan, 0, usize::MAX, false),
             _ => Ok(None),
         }
     }
 
-    /// The rows of an ordered plan from place `skip` to before `end`. What lies between a limit and its sort is done afterwards.
-    fn first_rows(&mut self, plan: &LogicalPlan, skip: usize, end: usize) -> Result<Option<NodeId>> {
+    /// The rows of an ordered plan from place `skip` to before `end`, or, as `rest`, all others. What lies between a limit and its sort is
+    /// done afterwards.
+    fn first_rows(&mut self, plan: &LogicalPlan, skip: usize, end: usize, rest: bool) -> Result<Option<NodeId>> {
         let (order, end, input) = match plan {
             LogicalPlan::Projection(projection) if contains_sort(plan) => {
                 if has_obstacle(&projection.expr) {
                     return Ok(None);
                 }
-                let Some(node) = self.first_rows(&projection.input, skip, end)? else { return Ok(None) };
+                let Some(node) = self.first_rows(&projection.input, skip, end, rest)? else { return Ok(None) };
                 let (from, to) = (projection.input.schema(), Arc::clone(&self.get(node).df_schema));
                 let exprs = projection.expr.iter().map(|expr| rebase(expr, from, &to)).collect::<Result<Vec<_>>>()?;
                 return self.map(node, vec![], Some(exprs), &projection.schema).map(Some);
             }
-            LogicalPlan::SubqueryAlias(alias) if contains_sort(plan) => return self.first_rows(&alias.input, skip, end),
+            LogicalPlan::SubqueryAlias(alias) if contains_sort(plan) => return self.first_rows(&alias.input, skip, end, rest),
             LogicalPlan::Sort(sort) => (sort.expr.as_slice(), end.min(sort.fetch.unwrap_or(usize::MAX)), sort.input.as_ref()),
             other => (&[][..], end, other),
         };
@@ -86,6 +93,7 @@ impl Translator<'_> {
             ranking: Ranking::RowNumber,
             skip: skip as u64,
             fetch: end.saturating_sub(skip) as u64,
+            rest,
             numbered: false,
         };
         self.top_node(node, top, to, None).map(Some)
@@ -127,6 +135,7 @@ impl Translator<'_> {
             ranking,
             skip: cut.first - 1,
             fetch: (last + 1).saturating_sub(cut.first),
+            rest: false,
             numbered,
         };
         let out = if numbered { with_number(&to, ranking, window)? } else { to };
@@ -138,7 +147,7 @@ impl Translator<'_> {
 
     fn top_node(&mut self, input: NodeId, top: Top, df_schema: DFSchemaRef, demand: Option<usize>) -> Result<NodeId> {
         let below = self.get(input);
-        let Top { partition, order, ranking, skip, fetch, numbered } = top;
+        let Top { partition, order, ranking, skip, fetch, rest, numbered } = top;
         let schema = &below.df_schema;
         let partition_bounds: Vec<Option<Arc<Bound>>> = partition.iter().map(|expr| expression_bound(expr, below, self.state)).collect();
         let place = |column: usize| partition.iter().position(|expr| as_column(expr, schema) == Some(column));
@@ -154,7 +163,7 @@ impl Translator<'_> {
         let columns = partition.iter().map(|expr| as_column(expr, schema)).collect::<Option<Vec<usize>>>();
         let mut keys = below.properties.keys.clone();
         if let (Some(columns), Ranking::RowNumber) = (columns, ranking) {
-            if fetch == 1 {
+            if fetch == 1 && !rest {
                 keys.push(columns);
             } else if numbered {
                 keys.push(columns.into_iter().chain([width]).collect());
@@ -166,12 +175,13 @@ impl Translator<'_> {
             sort_keys.push(format!("{} asc {} nulls first {}", canonical_text(&key.expr, schema)?, key.asc, key.nulls_first));
         }
         let text = format!(
-            "partition {} order {} {ranking:?} skip {skip} fetch {fetch} numbered {numbered}",
+            "partition {} order {} {ranking:?} skip {skip} fetch {fetch}{} numbered {numbered}",
             canonical_texts(&partition, schema)?,
-            sort_keys.join(", ")
+            sort_keys.join(", "),
+            if rest { " rest" } else { "" }
         );
         Ok(self.push(NewNode {
-            op: Op::TopN { partition, order, ranking, skip, fetch, numbered, bucket },
+            op: Op::TopN { partition, order, ranking, skip, fetch, rest, numbered, bucket },
             inputs: vec![input],
             df_schema,
             properties,
@@ -179,6 +189,16 @@ impl Translator<'_> {
             fallback_reason: None,
             text,
         }))
+    }
+}
+
+/// Whether the sort of an ordered plan has a limit of its own.
+fn is_cut(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => is_cut(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => is_cut(&alias.input),
+        LogicalPlan::Sort(sort) => sort.fetch.is_some(),
+        _ => false,
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod functions;
 mod plans;
+mod recursion;
 mod session_window;
+mod temporal_filter;
 mod top_n;
 
 use crate::functions::{EpochClock, register};

@@ -10,6 +10,7 @@
 //! ```
 //! **In**: any schema. **Out**: the same rows, with `row_number`, `rank` or `dense_rank` as a last column if it is asked for. Rows that the
 //! sort keys do not distinguish are in the order of all their columns, so which of them are shown does not depend on how they arrived.
+//! With `rest` all other rows are handed out, those after an OFFSET without LIMIT: the input's change less that of the first rows.
 //! **Changelog**: the difference of what is shown; retractions first. **Append-only output**: where each partition comes as a whole and is
 //! final when it comes.
 //!
@@ -55,6 +56,8 @@ pub(crate) struct TopN {
     partition: Vec<Arc<dyn PhysicalExpr>>,
     keys: Vec<Arc<dyn PhysicalExpr>>,
     places: Places,
+    /// All rows but those at the places are handed out.
+    rest: bool,
     append_only: bool,
     /// Encodes sort keys, with their directions; `None` without any.
     key_encoder: Option<RowConverter>,
@@ -85,7 +88,7 @@ struct Part {
 
 impl TopN {
     pub(crate) fn new(node: &Node, context: &BuildContext<'_>) -> Result<Self> {
-        let Op::TopN { partition, order, ranking, skip, fetch, numbered, bucket } = &node.op else {
+        let Op::TopN { partition, order, ranking, skip, fetch, rest, numbered, bucket } = &node.op else {
             return Err(DataflowError::internal("expected a top-n"));
         };
         let input = context.input(node, 0);
@@ -123,6 +126,7 @@ impl TopN {
             partition,
             keys,
             places: Places { ranking: *ranking, skip: *skip, fetch: *fetch, numbered: *numbered },
+            rest: *rest,
             append_only: input.properties.append_only,
             key_encoder: converter(key_fields)?,
             row_encoder: converter(row_fields)?,
@@ -379,7 +383,11 @@ impl Operator for TopN {
         };
         let (mut parts, numbered) = self.read(inputs[0])?;
         let (go, come) = self.apply(&mut parts, &numbered)?;
-        let delta = self.output(&go, -1)?.into_iter().chain(self.output(&come, 1)?).collect();
+        let mut delta: Delta = self.output(&go, -1)?.into_iter().chain(self.output(&come, 1)?).collect();
+        if self.rest {
+            let all = inputs[0].iter().cloned();
+            delta = consolidate(&self.schema, &all.chain(delta.iter().map(DeltaBatch::negated)).collect::<Delta>())?;
+        }
         self.drop_passed(floor);
         Ok(delta)
     }

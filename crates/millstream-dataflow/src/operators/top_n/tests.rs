@@ -29,6 +29,7 @@ struct Case {
     ranking: Ranking,
     skip: u64,
     fetch: u64,
+    rest: bool,
     numbered: bool,
     append_only: bool,
     bounded: bool,
@@ -50,6 +51,7 @@ fn graph(case: &Case) -> Graph {
         ranking: case.ranking,
         skip: case.skip,
         fetch: case.fetch,
+        rest: case.rest,
         numbered: case.numbered,
         bucket: case.bounded.then(|| Bucket { column: 0, bound: watermark_bound() }),
     };
@@ -84,7 +86,7 @@ fn expected(input: &Bag, case: &Case) -> Bag {
                 Ranking::Rank => rank,
                 Ranking::DenseRank => dense,
             };
-            if number > case.skip && number <= case.skip + case.fetch {
+            if (number > case.skip && number <= case.skip + case.fetch) != case.rest {
                 let mut row = row.clone();
                 row.extend(case.numbered.then_some(Some(number as i64)));
                 shown.push(row);
@@ -99,11 +101,23 @@ async fn what_is_shown_follows_every_change() {
     let mut seed = 0;
     for ranking in [Ranking::RowNumber, Ranking::Rank, Ranking::DenseRank] {
         for (append_only, numbered) in [(true, false), (true, true), (false, false), (false, true)] {
-            for (partition, skip, fetch) in [(None, 0, 3), (None, 2, 4), (Some(0), 0, 1), (Some(1), 1, 2), (None, 0, 100), (Some(0), 0, 0)]
-            {
+            let places = [
+                (None, 0, 3, false),
+                (None, 2, 4, false),
+                (Some(0), 0, 1, false),
+                (Some(1), 1, 2, false),
+                (None, 0, 100, false),
+                (Some(0), 0, 0, false),
+                (None, 0, 3, true),
+                (None, 0, 25, true),
+            ];
+            for (partition, skip, fetch, rest) in places {
+                if rest && (numbered || ranking != Ranking::RowNumber) {
+                    continue;
+                }
                 seed += 1;
                 let nulls_first = seed % 2 == 0;
-                let case = Case { partition, nulls_first, ranking, skip, fetch, numbered, append_only, bounded: false };
+                let case = Case { partition, nulls_first, ranking, skip, fetch, rest, numbered, append_only, bounded: false };
                 let mut runner = Runner::new(graph(&case));
                 let mut rng = rng(seed);
                 let (mut input, mut result) = (Bag::new(), Bag::new());
@@ -135,6 +149,7 @@ async fn partitions_below_the_bound_are_dropped() {
             ranking: Ranking::RowNumber,
             skip: 0,
             fetch: 2,
+            rest: false,
             numbered: true,
             append_only,
             bounded: true,
@@ -167,6 +182,7 @@ async fn a_row_that_is_not_there_cannot_be_taken_back() {
         ranking: Ranking::RowNumber,
         skip: 0,
         fetch: 2,
+        rest: false,
         numbered: false,
         append_only: false,
         bounded: false,

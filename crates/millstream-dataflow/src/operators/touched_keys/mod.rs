@@ -16,14 +16,16 @@
 //! **Changelog** (`Emit::Changes`): retractions first, then insertions; a row that stays as it is does not occur. **Append-only output**
 //! (`Emit::OnClose`): the results of a key once, when the bound of the bucket column has passed it, in the order of the buckets.
 //! **Cost**: the plan over the rows of the touched keys; when these are more than three tenths of all rows, over all rows in place,
-//! which saves gathering them. **State**: the rows of the input (`rows`) and, unless on close, the results (`results`), by key. The
-//! results are kept, not run again from the old rows: a plan may choose between ties in another way when it runs beside other keys.
-//! **Dropped**: keys whose bucket is below the bound. Where the plan tells each row the time of the next of its key (`versions.rs`), the
-//! rows before the last one below the bound, with their results, when the key is touched. Rows that come below the bound of an earlier
-//! epoch are counted as dropped.
+//! which saves gathering them. Where the plan is nothing but window functions that look back, rows that come behind all others of
+//! their key cost only themselves (`tails.rs`), and are handed out after everything else. **State**: the rows of the input (`rows`) and,
+//! unless on close, the results (`results`), by key. The results are kept, not run again from the old rows: a plan may choose between
+//! ties in another way when it runs beside other keys. **Dropped**: keys whose bucket is below the bound. Where the plan tells each row the
+//! time of the next of its key (`versions.rs`), the rows before the last one below the bound, with their results, when the key is
+//! touched. Rows that come below the bound of an earlier epoch are counted as dropped.
 //! **Errors**: what the plan reports; a row that is taken back and is not there.
 
 mod rows;
+mod tails;
 #[cfg(test)]
 mod tests;
 mod versions;
@@ -46,7 +48,9 @@ use millstream_plan::graph::{Emit, Node, Op};
 use millstream_types::delta::{Delta, DeltaBatch, consolidate};
 use millstream_types::row_key::canonical_floats;
 use rows::KeyedRows;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use tails::{Sorted, Tails};
 use versions::Horizon;
 
 const FORMAT: u32 = 1;
@@ -66,6 +70,7 @@ pub(crate) struct TouchedKeys {
     /// `None` when results are handed out on close.
     results: Option<KeyedRows>,
     horizon: Option<Horizon>,
+    tails: Option<Tails>,
     touched_keys: u64,
     read_rows: u64,
     dropped_rows: u64,
@@ -86,6 +91,12 @@ struct Keys {
 struct Touched {
     key: u32,
     bucket: Option<BucketKey>,
+}
+
+/// Rows behind all others of their keys, with their slots.
+struct Behind {
+    sorted: Sorted,
+    slots: Vec<u32>,
 }
 
 impl Keys {
@@ -154,7 +165,7 @@ impl Keys {
 
 impl TouchedKeys {
     pub(crate) fn new(node: &Node, context: &BuildContext<'_>) -> Result<Self> {
-        let Op::TouchedKeys { plan, keys, emit, bucket, versions } = &node.op else {
+        let Op::TouchedKeys { plan, keys, emit, bucket, versions, tail } = &node.op else {
             return Err(DataflowError::internal("expected a plan by keys"));
         };
         if keys.is_empty() {
@@ -181,8 +192,16 @@ impl TouchedKeys {
             Some(versions) => Some(Horizon::new(versions, &input.schema)?),
             None => None,
         };
+        let tails = match tail {
+            Some(_) if horizon.is_some() || *emit == Emit::OnClose => {
+                return Err(DataflowError::internal("only results that are kept go on from their end"));
+            }
+            Some(tail) => Some(Tails::new(tail, &input.schema, &node.schema, context.state)?),
+            None => None,
+        };
         Ok(Self {
             horizon,
+            tails,
             schema: Arc::clone(&node.schema),
             input_schema: Arc::clone(&input.schema),
             retracting,
@@ -200,11 +219,11 @@ impl TouchedKeys {
         })
     }
 
-    /// Adds a change to the rows; returns its keys, those without rows now included. Rows of keys that were dropped in an earlier
-    /// epoch are left out.
-    fn arrange(&mut self, delta: &[DeltaBatch]) -> Result<Vec<Touched>> {
+    /// Adds a change to the rows; returns its keys, those without rows now included, and the rows whose results follow from the ends of
+    /// their keys. Rows of keys that were dropped in an earlier epoch are left out.
+    fn arrange(&mut self, delta: &[DeltaBatch]) -> Result<(Vec<Touched>, Option<Behind>)> {
         let delta = if self.retracting { consolidate(&self.input_schema, delta)? } else { delta.to_vec() };
-        let mut touched = vec![];
+        let (mut touched, mut parts) = (vec![], vec![]);
         for mut part in delta {
             let mut columns = self.keys.of_input(&part.batch)?;
             if let Some((column, _)) = &self.keys.bucket
@@ -228,10 +247,30 @@ impl TouchedKeys {
                     touched.push(Touched { key, bucket: buckets.as_ref().map(|buckets| buckets[row].clone()) });
                 }
             }
-            self.rows.apply(&part, &keys)?;
+            parts.push((part, keys));
         }
         self.touched_keys += touched.len() as u64;
-        Ok(touched)
+        let behind = match &self.tails {
+            Some(tails) if !parts.is_empty() => Some(tails.behind(&parts, &self.rows)?),
+            _ => None,
+        };
+        let slots = parts.iter().map(|(part, keys)| self.rows.apply(part, keys)).collect::<Result<Vec<_>>>()?;
+        let behind =
+            behind.map(|(sorted, origins)| Behind { sorted, slots: origins.into_iter().map(|(part, row)| slots[part][row]).collect() });
+        Ok((touched, behind))
+    }
+
+    /// Hands out the results of rows behind all others of their keys.
+    fn append(&mut self, behind: &Behind) -> Result<Option<DeltaBatch>> {
+        let (Some(tails), Some(results)) = (&mut self.tails, &mut self.results) else { return Ok(None) };
+        if behind.slots.is_empty() {
+            return Ok(None);
+        }
+        let added = DeltaBatch::insertions(tails.advance(&behind.sorted, &behind.slots, &self.rows)?);
+        let keys: Vec<u32> = behind.sorted.segments.iter().flat_map(|(key, range)| std::iter::repeat_n(*key, range.len())).collect();
+        results.apply(&added, &keys)?;
+        self.read_rows += keys.len() as u64;
+        Ok(Some(added))
     }
 
     /// Runs the plan for keys. With `whole` over all rows, whose results may be of any key.
@@ -307,11 +346,20 @@ impl Operator for TouchedKeys {
             Some((column, _)) => column.read(context.bounds)?,
             None => Floor::Unknown,
         };
-        let touched = self.arrange(inputs[0])?;
+        let (touched, behind) = self.arrange(inputs[0])?;
         let mut delta = vec![];
         if self.results.is_some() {
-            let keys: Vec<u32> = touched.iter().map(|touched| touched.key).collect();
+            for (key, _) in behind.iter().flat_map(|behind| &behind.sorted.segments) {
+                self.is_touched[*key as usize] = false;
+            }
+            let keys: Vec<u32> = touched.iter().map(|touched| touched.key).filter(|key| self.is_touched[*key as usize]).collect();
             delta = self.change(&keys, context.task).await?;
+            if let Some(behind) = &behind {
+                delta.extend(self.append(behind)?);
+            }
+            if let Some(tails) = &mut self.tails {
+                tails.rebuild(&keys, &self.rows)?;
+            }
             self.forget_versions(&keys, context.bounds)?;
         }
         for touched in &touched {
@@ -327,6 +375,9 @@ impl Operator for TouchedKeys {
                 None => delta = self.closed(&closed, context.task).await?,
             }
             self.rows.remove(&closed)?;
+            if let Some(tails) = &mut self.tails {
+                closed.iter().for_each(|key| tails.forget(*key));
+            }
         }
         self.keys.release(&closed);
         Ok(delta)
@@ -348,10 +399,16 @@ impl Operator for TouchedKeys {
             column.floor = floor;
         }
         let keys = &mut self.keys;
+        let mut all = BTreeSet::new();
         self.rows.restore(saved.group("rows"), |batch| {
             let columns = keys.of_input(batch)?;
-            Ok(keys.insert(&columns)?.0)
+            let slots = keys.insert(&columns)?.0;
+            all.extend(slots.iter().copied());
+            Ok(slots)
         })?;
+        if let Some(tails) = &mut self.tails {
+            tails.rebuild(&all.into_iter().collect::<Vec<_>>(), &self.rows)?;
+        }
         if let Some(results) = &mut self.results {
             results.restore(saved.group("results"), |batch| {
                 let batch = make_batch(&self.schema, batch.columns().to_vec(), batch.num_rows())?;
@@ -364,7 +421,11 @@ impl Operator for TouchedKeys {
     fn stats(&self) -> StateStats {
         StateStats {
             rows: self.rows.len() + self.results.as_ref().map_or(0, KeyedRows::len),
-            bytes: self.rows.bytes() + self.results.as_ref().map_or(0, KeyedRows::bytes) + self.keys.bytes() + self.is_touched.capacity(),
+            bytes: self.rows.bytes()
+                + self.results.as_ref().map_or(0, KeyedRows::bytes)
+                + self.keys.bytes()
+                + self.tails.as_ref().map_or(0, Tails::bytes)
+                + self.is_touched.capacity(),
             touched_keys: self.touched_keys,
             read_rows: self.read_rows,
             dropped_rows: self.dropped_rows,

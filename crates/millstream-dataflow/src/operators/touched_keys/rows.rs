@@ -3,7 +3,7 @@
 //! The keys are slots that somebody else gives out. Content comes out in one order, that of the log, whether it is the content of
 //! some keys or of all: what depends on the order of rows does not depend on which other keys are read with them.
 
-use crate::chains::Chains;
+use crate::chains::{Chains, NONE};
 use crate::columns::{describe_row, make_batch, take_rows};
 use crate::error::{DataflowError, Result};
 use crate::key_index::KeyIndex;
@@ -69,10 +69,11 @@ impl KeyedRows {
             + 4 * self.free.capacity()
     }
 
-    /// Adds a change; row `i` has the key `keys[i]`.
-    pub(super) fn apply(&mut self, part: &DeltaBatch, keys: &[u32]) -> Result<()> {
+    /// Adds a change; row `i` has the key `keys[i]`. Returns the slots of the rows, [`NONE`] for those that are gone.
+    pub(super) fn apply(&mut self, part: &DeltaBatch, keys: &[u32]) -> Result<Vec<u32>> {
         let identity = self.identity.as_ref().map(|rows| rows.encode(part.batch.columns())).transpose()?;
         let (mut new, mut slots, mut removed) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()), Vec::new());
+        let mut of_rows = vec![NONE; keys.len()];
         for (row, key) in keys.iter().enumerate() {
             let found = match (&self.identity, &identity) {
                 (Some(rows), Some(identity)) => rows.find(identity, row),
@@ -90,7 +91,10 @@ impl KeyedRows {
                     self.forget(slot);
                     removed.push(slot);
                 }
-                Some(slot) => self.weights[slot as usize] = sum,
+                Some(slot) => {
+                    self.weights[slot as usize] = sum;
+                    of_rows[row] = slot;
+                }
                 None if sum == 0 => {}
                 None => {
                     let slot = match (&mut self.identity, &identity) {
@@ -102,13 +106,26 @@ impl KeyedRows {
                     self.chains.push(*key, slot);
                     new.push(row as u32);
                     slots.push(slot);
+                    of_rows[row] = slot;
                 }
             }
         }
         // A removed slot may have been given to a new row: old rows leave first.
         self.remove_slots(&removed)?;
         let rows = if new.len() == part.num_rows() { part.batch.clone() } else { take_rows(&part.batch, &UInt32Array::from(new))? };
-        self.log.append(&rows, &slots)
+        self.log.append(&rows, &slots)?;
+        Ok(of_rows)
+    }
+
+    /// The slots of the rows of a key, repeated by weight.
+    pub(super) fn slots_of(&self, key: u32) -> Vec<u32> {
+        let slots = self.chains.slots(&[key]).into_iter();
+        slots.flat_map(|slot| std::iter::repeat_n(slot, usize::try_from(self.weights[slot as usize]).unwrap_or(0))).collect()
+    }
+
+    /// The rows of slots, in their order.
+    pub(super) fn gather(&self, slots: &[u32]) -> Result<RecordBatch> {
+        make_batch(self.schema(), self.log.gather(slots, 0..self.schema().fields().len())?, slots.len())
     }
 
     /// Forgets all rows of distinct keys.

@@ -3,12 +3,19 @@
 use crate::test_util::*;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::DFSchema;
+use datafusion::common::{Column, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::{count_distinct, max, min};
-use datafusion::functions_window::expr_fn::{lag, lead, row_number};
-use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder};
+use datafusion::functions_aggregate::min_max::min_udaf;
+use datafusion::functions_aggregate::sum::sum_udaf;
+use datafusion::functions_window::expr_fn::{dense_rank, first_value, lag, lead, rank, row_number};
+use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, WindowFrame, WindowFrameBound, WindowFrameUnits,
+};
 use datafusion::prelude::{cast, col, lit};
-use millstream_plan::graph::{Bucket, Emit, FragmentKey, Graph, Op, Versions};
+use millstream_plan::graph::{Bucket, Emit, FragmentKey, Graph, Op, Ranking, Tail, TailCall, TailFunction, Versions};
 use millstream_plan::leaf::InputLeaf;
+use millstream_plan::term_column;
 use millstream_types::delta::{DeltaBatch, Weights};
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -38,8 +45,12 @@ fn graph(plan: LogicalPlan, keys: Vec<FragmentKey>, append_only: bool, emit: Emi
     let mut builder = GraphBuilder::default();
     let input = builder.input("t", &input_schema(), append_only);
     let bucket = bucket.map(|column| Bucket { column, bound: watermark_bound() });
-    let top =
-        builder.add(Op::TouchedKeys { plan: Arc::new(plan), keys, emit, bucket, versions: None }, &[input], &output, emit == Emit::OnClose);
+    let top = builder.add(
+        Op::TouchedKeys { plan: Arc::new(plan), keys, emit, bucket, versions: None, tail: None },
+        &[input],
+        &output,
+        emit == Emit::OnClose,
+    );
     builder.finish(top)
 }
 
@@ -285,4 +296,133 @@ async fn versions_that_are_final_are_forgotten() {
     }
     let state = |runner: &Runner| runner.flow.operator_stats()[1].state_rows;
     assert!(state(&forgets) * 4 < state(&remembers), "{} of {} rows are kept", state(&forgets), state(&remembers));
+}
+
+/// Window functions that look back, in two orders, and what their ends need.
+fn looking_back() -> (LogicalPlan, Tail) {
+    let order = |names: &[&str]| names.iter().map(|name| col(*name).sort(true, false)).collect::<Vec<_>>();
+    let (total, time): (&[&str], &[&str]) = (&["ts", "v", "name"], &["ts"]);
+    let over = |call: Expr, keys: &[&str]| call.partition_by(vec![col("k")]).order_by(order(keys)).build().unwrap();
+    let aggregate = |function: Arc<AggregateUDF>, keys: &[&str], frame: WindowFrame| {
+        let call = Expr::WindowFunction(Box::new(WindowFunction::new(function, vec![col("v")])));
+        call.partition_by(vec![col("k")]).order_by(order(keys)).window_frame(frame).build().unwrap()
+    };
+    let here = WindowFrameBound::CurrentRow;
+    let rows_back = |count: u64| {
+        WindowFrame::new_bounds(WindowFrameUnits::Rows, WindowFrameBound::Preceding(ScalarValue::UInt64(Some(count))), here.clone())
+    };
+    let rows = WindowFrame::new_bounds(WindowFrameUnits::Rows, WindowFrameBound::Preceding(ScalarValue::UInt64(None)), here.clone());
+    let count = |expr: Expr| cast(expr, DataType::Int64);
+    let by_place = vec![
+        over(row_number(), total).alias("place"),
+        over(lag(col("v"), Some(2), None), total).alias("before"),
+        over(first_value(col("v")), total).alias("first"),
+        aggregate(sum_udaf(), total, rows).alias("total"),
+        aggregate(min_udaf(), total, rows_back(2)).alias("least"),
+    ];
+    let by_value = vec![
+        over(rank(), time).alias("rank"),
+        over(dense_rank(), time).alias("dense"),
+        aggregate(sum_udaf(), time, WindowFrame::new(Some(false))).alias("with_ties"),
+    ];
+    let columns = ["k", "name", "v", "ts", "before", "first", "total", "least", "with_ties"].into_iter().map(col);
+    let columns = columns.chain([
+        count(col("place")).alias("place"),
+        count(col("rank")).alias("rank"),
+        (count(col("dense")) + lit(1_i64)).alias("dense"),
+    ]);
+    let plan = leaf().window(by_place).unwrap().window(by_value).unwrap().project(columns).unwrap().build().unwrap();
+
+    let input = |place: usize| Expr::Column(Column::new_unqualified(term_column(place)));
+    let call = |index: usize| Expr::Column(Column::new_unqualified(format!("__call{index}")));
+    let summed = |function: Arc<AggregateUDF>, by_value: bool, back: Option<u64>| TailFunction::Aggregate {
+        call: Expr::AggregateFunction(AggregateFunction::new_udf(function, vec![input(2)], false, None, vec![], None)),
+        by_value,
+        back,
+    };
+    let calls = [
+        (TailFunction::Ranking(Ranking::RowNumber), 3, DataType::UInt64),
+        (TailFunction::Lag { value: input(2), back: 2 }, 3, DataType::Int64),
+        (TailFunction::First { value: input(2) }, 3, DataType::Int64),
+        (summed(sum_udaf(), false, None), 3, DataType::Int64),
+        (summed(min_udaf(), false, Some(2)), 3, DataType::Int64),
+        (TailFunction::Ranking(Ranking::Rank), 1, DataType::UInt64),
+        (TailFunction::Ranking(Ranking::DenseRank), 1, DataType::UInt64),
+        (summed(sum_udaf(), true, None), 1, DataType::Int64),
+    ];
+    let names: Vec<String> = (0..4).map(term_column).chain((0..calls.len()).map(|index| format!("__call{index}"))).collect();
+    let types = input_schema()
+        .fields()
+        .iter()
+        .map(|field| field.data_type().clone())
+        .chain(calls.iter().map(|call| call.2.clone()))
+        .collect::<Vec<_>>();
+    let fields: Vec<(&str, DataType)> = names.iter().map(String::as_str).zip(types).collect();
+    let schema_of = |fields: &[(&str, DataType)]| Arc::new(DFSchema::try_from(schema(fields)).unwrap());
+    let outputs = [0, 1, 2, 3].into_iter().map(input).chain([call(1), call(2), call(3), call(4), call(7)]);
+    let tail = Tail {
+        input: schema_of(&fields[..4]),
+        order: [3, 2, 1].into_iter().map(|place| input(place).sort(true, false)).collect(),
+        calls: calls.into_iter().map(|(function, order, data_type)| TailCall { function, order, data_type }).collect(),
+        with_calls: schema_of(&fields),
+        outputs: outputs.chain([count(call(0)), count(call(5)), count(call(6)) + lit(1_i64)]).collect(),
+    };
+    (plan, tail)
+}
+
+/// Rows come in the order of time as a rule, with ties, and now and then in between; the changes are the same with and without ends.
+#[tokio::test]
+async fn ends_of_partitions_go_on() {
+    let (plan, tail) = looking_back();
+    for append_only in [true, false] {
+        let runner = |with_ends: bool| {
+            let mut graph = graph(plan.clone(), vec![by("k", 0)], append_only, Emit::Changes, None);
+            if let Op::TouchedKeys { tail: ends, .. } = &mut graph.nodes[1].op {
+                *ends = with_ends.then(|| tail.clone());
+            }
+            Runner::new(graph)
+        };
+        let (mut with, mut without) = (runner(true), runner(false));
+        let mut rng = rng(11);
+        let mut input = Bag::new();
+        for epoch in 0..80 {
+            let retracting = !append_only && epoch % 4 == 3;
+            let (from, spread) = if epoch % 9 == 8 { (0, 30) } else { (epoch * 10, 3) };
+            let row = |rng: &mut SmallRng| {
+                let mut row = random_row(rng, from, 4);
+                row[3] = Some(from + rng.random_range(0..spread) * 3);
+                row
+            };
+            let delta = random_delta(&mut rng, &input_schema(), &input, retracting, row);
+            add(&mut input, &delta);
+            let as_bag = |change: &[DeltaBatch]| {
+                let mut bag = Bag::new();
+                add(&mut bag, change);
+                bag
+            };
+            let found = with.step(&[("t", delta.clone())], 0).await.unwrap();
+            let expected = without.step(&[("t", delta)], 0).await.unwrap();
+            assert_eq!(as_bag(&found), as_bag(&expected), "epoch {epoch}");
+        }
+        let read = |runner: &Runner| runner.flow.operator_stats()[1].read_rows;
+        assert!(read(&with) * 2 < read(&without), "{} and {} rows were read", read(&with), read(&without));
+    }
+}
+
+#[tokio::test]
+async fn a_row_behind_its_partition_is_the_only_one_read() {
+    let (plan, tail) = looking_back();
+    let mut graph = graph(plan, vec![by("k", 0)], true, Emit::Changes, None);
+    if let Op::TouchedKeys { tail: ends, .. } = &mut graph.nodes[1].op {
+        *ends = Some(tail);
+    }
+    let mut runner = Runner::new(graph);
+    let rows: Vec<Row> = (0..1_000).map(|time| vec![Some(1), Some(0), Some(1), Some(time)]).collect();
+    runner.step(&[("t", vec![DeltaBatch::insertions(batch(&input_schema(), &rows))])], 0).await.unwrap();
+    let before = runner.flow.operator_stats()[1].read_rows;
+    let row = batch(&input_schema(), &[vec![Some(1), Some(0), Some(5), Some(2_000)]]);
+    let change = runner.step(&[("t", vec![DeltaBatch::insertions(row)])], 0).await.unwrap();
+    let expected = [1, 0, 5, 2_000, 1, 1, 1_005, 1, 1_005, 1_001, 1_001, 1_002].map(Some).to_vec();
+    assert_eq!(listed(&change), [(expected, 1)]);
+    assert_eq!(runner.flow.operator_stats()[1].read_rows, before + 1);
 }

@@ -31,7 +31,7 @@ impl Pipeline {
             notices.extend(planned.notices.iter().map(|message| Notice::info(format!("query \"{}\": {message}", def.name), "")));
         }
         let dataflow = Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state.clone() })?;
-        let clock_dependent = planned.graph.nodes.iter().any(|node| node.properties.clock_dependent || closes_by_clock(node));
+        let clock_dependent = planned.graph.polls_clock() || planned.graph.nodes.iter().any(closes_by_clock);
         let name = def.name.clone();
         let backfill = def.backfill;
         let mut query = QueryState {
