@@ -148,7 +148,7 @@ impl Session {
 
 /// Statements of PostgreSQL clients that are accepted and change nothing: a statement that fails leaves no trace in a transaction, so
 /// that a savepoint has nothing to keep.
-pub(super) fn accepted_harmlessly(statement: &Statement) -> bool {
+pub fn accepted_harmlessly(statement: &Statement) -> bool {
     let Statement::Other(statement) = statement else { return false };
     let datafusion::sql::parser::Statement::Statement(statement) = statement.as_ref() else { return false };
     matches!(
