@@ -49,7 +49,7 @@ pub(crate) async fn serve(args: ServeArgs, global: &GlobalArgs, settings: &Setti
     let engine = engine_setup::build(builder).await?;
     if let Some(script) = &script {
         let presenter = Presenter::new(settings, global.format, global.quiet, false);
-        let file = pipeline_file::apply(&engine, script, &presenter).await?;
+        let file = pipeline_file::apply_shared(&engine, script, &presenter).await?;
         if let Some((position, _)) = file.queries.first()
             && !global.quiet
         {

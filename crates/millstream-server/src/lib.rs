@@ -24,6 +24,8 @@ mod pg;
 mod rows;
 mod scram;
 mod service;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod users;
 

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use transaction::Transaction;
 pub use transaction::accepted_harmlessly as is_harmless;
 use variables::Variables;
-pub use variables::is_client_setting;
+pub use variables::{client_setting_default, is_client_setting};
 
 /// A session over an engine. Cheap to clone, and a clone is the same session; sessions do not see each other.
 #[derive(Debug, Clone)]
@@ -132,6 +132,9 @@ impl Session {
         let tag = tag_of(&statement);
         if statement == Statement::Reset(None) {
             self.variables.reset(None);
+        }
+        if let Some(done) = self.savepoint(&statement) {
+            return done;
         }
         match statement {
             Statement::Query(query) => self.query(query).await,

@@ -87,6 +87,11 @@ impl Variables {
     }
 }
 
+/// The value of such a setting before any SET.
+pub fn client_setting_default(name: &str) -> Option<&'static str> {
+    known(name).map(|(_, default)| default)
+}
+
 /// Whether a setting of this name belongs to a session of a PostgreSQL client, and not to the pipeline.
 pub fn is_client_setting(name: &str) -> bool {
     known(name).is_some()

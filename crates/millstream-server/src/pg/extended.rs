@@ -120,13 +120,19 @@ impl Connection {
                 return Err(RequestError::new(codes::SYNTAX, message, "Send them one by one.").into());
             }
         };
-        let given: Vec<Option<DataType>> = kinds.iter().map(|kind| kind.as_ref().and_then(parameter_type)).collect();
+        let mut given: Vec<Option<DataType>> = kinds.iter().map(|kind| kind.as_ref().and_then(parameter_type)).collect();
+        if let Parsed::Engine(statement) = &parsed {
+            self.give_numeric_types(statement, kinds, &mut given).await?;
+        }
         let described = match &parsed {
             Parsed::Empty => Described { parameters: Vec::new(), columns: None },
             Parsed::Catalog(query) => {
                 let (service, query) = (Arc::clone(&self.service), query.clone());
                 let (parameters, columns) = self.guarded(aside(async move { service.catalog.describe(&query, &given).await })).await?;
-                Described { parameters, columns: Some(columns) }
+                let kinds_of_parameters = parameters.iter().enumerate().map(|(index, wanted)| kind_of(kinds, index, wanted)).collect();
+                // Lists of numbers are lists of object identifiers there, which drivers have built in.
+                let columns = columns_of_catalog(&columns);
+                return Ok(Prepared { text, parsed, kinds: kinds_of_parameters, types: parameters, columns: Some(columns) });
             }
             Parsed::Engine(statement) => match statement.as_ref() {
                 Statement::Fetch(fetch) => {
@@ -147,14 +153,32 @@ impl Connection {
                 statement => self.describe_engine(statement, given).await?,
             },
         };
-        let kind = |(index, wanted): (usize, &DataType)| kinds.get(index).cloned().flatten().unwrap_or_else(|| data_type(wanted));
         Ok(Prepared {
-            kinds: described.parameters.iter().enumerate().map(kind).collect(),
+            kinds: described.parameters.iter().enumerate().map(|(index, wanted)| kind_of(kinds, index, wanted)).collect(),
             columns: described.columns.map(|schema| columns(&schema)),
             types: described.parameters,
             text,
             parsed,
         })
+    }
+
+    /// A `numeric` is what its place makes of it; where nothing does, it has ten decimal places.
+    async fn give_numeric_types(
+        &mut self,
+        statement: &Statement,
+        kinds: &[Option<Type>],
+        given: &mut [Option<DataType>],
+    ) -> Result<(), Ended> {
+        if !kinds.contains(&Some(Type::NUMERIC)) || matches!(statement, Statement::Fetch(_) | Statement::Execute(_)) {
+            return Ok(());
+        }
+        let inferred = self.describe_engine(statement, given.to_vec()).await?.parameters;
+        for (index, kind) in kinds.iter().enumerate() {
+            if *kind == Some(Type::NUMERIC) && inferred.get(index) == Some(&DataType::Utf8) {
+                given[index] = Some(DataType::Decimal128(38, 10));
+            }
+        }
+        Ok(())
     }
 
     async fn describe_engine(&mut self, statement: &Statement, given: Vec<Option<DataType>>) -> Result<Described, Ended> {
@@ -313,6 +337,19 @@ impl Connection {
         let parsed = bound(&prepared.parsed, parameters)?;
         Box::pin(self.execute(parsed, &prepared.text)).await
     }
+}
+
+/// The type a value is sent as: the client's, else the one the statement takes.
+fn kind_of(kinds: &[Option<Type>], index: usize, wanted: &DataType) -> Type {
+    kinds.get(index).cloned().flatten().unwrap_or_else(|| data_type(wanted))
+}
+
+fn columns_of_catalog(schema: &arrow::datatypes::Schema) -> Vec<Column> {
+    let mut columns = columns(schema);
+    for column in columns.iter_mut().filter(|column| column.kind == Type::INT4_ARRAY) {
+        column.kind = Type::OID_ARRAY;
+    }
+    columns
 }
 
 /// A statement with values in place of its parameters.

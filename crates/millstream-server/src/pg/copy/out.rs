@@ -20,7 +20,6 @@ impl Connection {
             line.put_slice(SIGNATURE);
             line.put_i32(0);
             line.put_i32(0);
-            self.writer.answers.copy_data(&line);
         } else if options.header {
             header(options, &schema, &mut line);
             self.writer.answers.copy_data(&line);
@@ -35,7 +34,10 @@ impl Connection {
             let Some(batch) = next else { break };
             let encoder = BatchEncoder::new(&batch, |_| is_binary)?;
             for row in 0..encoder.rows() {
-                line.clear();
+                // The signature goes with the first row, as clients expect it.
+                if count > 0 || row > 0 || !is_binary {
+                    line.clear();
+                }
                 write_row(&encoder, row, options, &quoted, &mut line)?;
                 self.writer.answers.copy_data(&line);
                 self.writer.flush_if_large().await?;
@@ -46,7 +48,11 @@ impl Connection {
             }
         }
         if is_binary {
-            self.writer.answers.copy_data(&(-1_i16).to_be_bytes());
+            if count > 0 {
+                line.clear();
+            }
+            line.put_i16(-1);
+            self.writer.answers.copy_data(&line);
         }
         self.writer.answers.copy_done();
         self.writer.answers.command_complete(&format!("COPY {count}"));

@@ -4,15 +4,17 @@
 //! no rows: names come live from the engine's catalog, the tables of `pg_catalog` from `datafusion-pg-catalog`, whose parser also turns
 //! PostgreSQL's spelling (`'v'::regclass`, `OPERATOR(pg_catalog.~)`) into DataFusion's. Everything else goes to the engine.
 
+mod functions;
+mod simplify;
+
 use crate::error::{RequestError, codes};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::logical_expr::{ColumnarValue, LogicalPlan, ScalarUDF, TableType, Volatility, create_udf};
+use datafusion::logical_expr::{LogicalPlan, TableType};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
-use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_pg_catalog::setup_pg_catalog;
@@ -21,6 +23,7 @@ use millstream_engine::catalog::resolve::SYSTEM_SCHEMA;
 use millstream_engine::system_tables::SYSTEM_TABLES;
 use millstream_engine::{CatalogEntry, Engine, EngineError};
 use sqlparser::ast::{self, Expr, ObjectName, ObjectNamePart, visit_expressions, visit_relations};
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -38,6 +41,8 @@ pub(crate) fn server_version() -> String {
 pub(crate) struct PgCatalog {
     context: SessionContext,
     parser: PostgresCompatibilityParser,
+    /// Functions that the engine does not have.
+    own_functions: HashSet<String>,
 }
 
 /// A query over the catalog, as it is planned.
@@ -59,10 +64,18 @@ impl PgCatalog {
         }
         context.register_catalog(DATABASE, Arc::new(catalog));
         setup_pg_catalog(&context, DATABASE, EmptyContextProvider).map_err(|error| EngineError::from(*error))?;
-        for function in own_functions() {
-            context.register_udf(function);
+        for function in functions::all() {
+            // What is answered there in earnest stays.
+            let is_known = context.state().scalar_functions().contains_key(function.name());
+            if !is_known || function.name() == "version" {
+                context.register_udf(function);
+            }
         }
-        Ok(Self { context, parser: PostgresCompatibilityParser::new() })
+        let of_engine = engine.session_context().state();
+        let of_context = context.state();
+        let own_functions = of_context.scalar_functions().keys().filter(|name| !of_engine.scalar_functions().contains_key(*name)).cloned();
+        let own_functions = own_functions.chain(["version".to_string()]).collect();
+        Ok(Self { context, parser: PostgresCompatibilityParser::new(), own_functions })
     }
 
     /// The query that a statement is, if it asks for what the catalog knows.
@@ -79,8 +92,27 @@ impl PgCatalog {
             of_catalog += usize::from(is_catalog_relation(name));
             ControlFlow::<()>::Continue(())
         });
-        let is_catalog = of_catalog > 0 || (relations == 0 && calls_catalog_function(&statement));
-        is_catalog.then_some(CatalogQuery(statement))
+        let is_catalog = of_catalog > 0 || (relations == 0 && self.calls_own_function(&statement));
+        if !is_catalog {
+            return None;
+        }
+        let mut statement = statement;
+        simplify::simplify(&mut statement);
+        Some(CatalogQuery(statement))
+    }
+
+    /// Whether a query calls a function that only the catalog has.
+    fn calls_own_function(&self, statement: &ast::Statement) -> bool {
+        visit_expressions(statement, |expr| match expr {
+            Expr::Function(function) => match function.name.0.last() {
+                Some(ObjectNamePart::Identifier(ident)) if self.own_functions.contains(&ident.value.to_lowercase()) => {
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            },
+            _ => ControlFlow::Continue(()),
+        })
+        .is_break()
     }
 
     /// The plan of a query, with the types of its parameters and its columns.
@@ -141,8 +173,20 @@ impl CatalogQuery {
 }
 
 /// Words without which a statement asks nothing of the catalog; a quick look before it is parsed.
-const WORDS: &[&str] =
-    &["pg_", "information_schema", "version", "current_", "session_user", "regclass", "regtype", "has_", "quote_ident", "inet_"];
+const WORDS: &[&str] = &[
+    "pg_",
+    "information_schema",
+    "version",
+    "current_",
+    "session_user",
+    "regclass",
+    "regtype",
+    "has_",
+    "quote_ident",
+    "inet_",
+    "set_config",
+    "obj_description",
+];
 
 fn might_be_catalog(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
@@ -156,39 +200,6 @@ fn is_catalog_relation(name: &ObjectName) -> bool {
         [name] => name == "pg_get_keywords",
         [] => false,
     }
-}
-
-/// Whether a query without relations calls a function that only the catalog has.
-fn calls_catalog_function(statement: &ast::Statement) -> bool {
-    let is_own = |name: &str| {
-        let name = name.to_lowercase();
-        name.starts_with("pg_")
-            || name.starts_with("has_")
-            || ["version", "current_database", "current_schema", "current_schemas", "session_user", "current_catalog", "quote_ident"]
-                .contains(&name.as_str())
-            || ["current_setting", "set_config", "inet_server_addr", "inet_server_port", "txid_current"].contains(&name.as_str())
-    };
-    visit_expressions(statement, |expr| match expr {
-        Expr::Function(function) => match function.name.0.last() {
-            Some(ObjectNamePart::Identifier(ident)) if is_own(&ident.value) => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        },
-        _ => ControlFlow::Continue(()),
-    })
-    .is_break()
-}
-
-/// Functions that clients call and `datafusion-pg-catalog` does not have, or answers as another server.
-fn own_functions() -> Vec<ScalarUDF> {
-    let text = |name: &str, value: Option<String>| {
-        let answer = Arc::new(move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::Utf8(value.clone()))));
-        create_udf(name, Vec::new(), DataType::Utf8, Volatility::Stable, answer)
-    };
-    vec![
-        text("version", Some(format!("PostgreSQL {}, speaking for a streaming engine", server_version()))),
-        text("inet_server_addr", None),
-        text("inet_client_addr", None),
-    ]
 }
 
 /// The relations of the engine, without their rows.
