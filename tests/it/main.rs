@@ -5,6 +5,7 @@ mod backpressure;
 mod crash;
 mod ending;
 mod examples;
+mod flat_state;
 mod oracle;
 mod pipeline_file;
 mod reference;

@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: every step, in the order that fails soonest.
 
-use crate::{process, tidy};
+use crate::{clients, process, tidy};
 use std::path::Path;
 
 /// Runs all steps and stops at the first that fails.
@@ -12,6 +12,8 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     tidy::run(root)?;
     step("clippy");
     process::cargo(root, &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    step("clients");
+    clients::install(root)?;
     step("test");
     process::cargo(root, &["test", "--locked", "--workspace"])?;
     step("docs");

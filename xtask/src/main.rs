@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo xtask ci       what CI runs: format, tidy, clippy, tests, docs, nothing left changed
+//! cargo xtask clients  install the PostgreSQL clients that the tests of the server use
 //! cargo xtask tidy     the rules that no compiler checks (see `tidy.rs`)
 //! cargo xtask bless    run the scripts under tests/slt and rewrite what they expect
 //! cargo xtask docs     rewrite the generated lists of docs/reference
@@ -9,6 +10,7 @@
 //! ```
 
 mod ci;
+mod clients;
 mod process;
 mod soak;
 mod tidy;
@@ -16,7 +18,7 @@ mod tidy;
 use std::path::Path;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask ci | tidy | bless [SCRIPT] | docs | soak [KILLS [SEED]]";
+const USAGE: &str = "usage: cargo xtask ci | clients | tidy | bless [SCRIPT] | docs | soak [KILLS [SEED]]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies directly under the root");
     let result = match words.as_slice() {
         ["ci"] => ci::run(root),
+        ["clients"] => clients::install(root),
         ["tidy"] => tidy::run(root),
         ["bless"] => bless(root, ""),
         ["bless", script] => bless(root, script),

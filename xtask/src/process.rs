@@ -22,6 +22,15 @@ pub(crate) fn cargo_with(root: &Path, arguments: &[&str], variables: &[(&str, &s
     if status.success() { Ok(()) } else { Err(format!("`{shown}` failed")) }
 }
 
+/// Runs a program with these arguments.
+pub(crate) fn run(root: &Path, program: &str, arguments: &[&str]) -> Result<(), String> {
+    let shown = format!("{program} {}", arguments.join(" "));
+    println!("$ {shown}");
+    let status =
+        Command::new(program).args(arguments).current_dir(root).status().map_err(|error| format!("`{shown}` did not start: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`{shown}` failed")) }
+}
+
 /// What `git` with these arguments prints.
 pub(crate) fn git(root: &Path, arguments: &[&str]) -> Result<String, String> {
     let shown = format!("git {}", arguments.join(" "));

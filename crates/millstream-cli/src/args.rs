@@ -4,6 +4,7 @@ use crate::output::Format;
 use arrow::compute::kernels::cast_utils::string_to_datetime;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use millstream_types::EventTime;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -87,6 +88,10 @@ pub(crate) struct ScriptArgs {
 pub(crate) enum Command {
     /// Run a pipeline file until it is stopped or its streams end; starting it again continues where it stopped.
     Run(RunArgs),
+    /// Run a pipeline, and let PostgreSQL clients and HTTP talk to it, until it is stopped.
+    Serve(ServeArgs),
+    /// Print an entry of the users file of `serve`, with a new token; the password comes from standard input.
+    User(UserArgs),
     /// Run a pipeline file over history. Its sinks write where the file says, unless `--set` points them elsewhere.
     Replay(ReplayArgs),
     /// Parse and plan a file and show how each query is kept up to date; no rows are read, but the places of files must exist.
@@ -151,6 +156,81 @@ pub(crate) struct RunArgs {
     /// this start only; `SET trigger` in SQL overrules it.
     #[arg(long, value_name = "INTERVAL | available | once")]
     pub(crate) trigger: Option<String>,
+}
+
+/// `millstream serve`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServeArgs {
+    /// A pipeline file that is set up first; later starts continue where the pipeline stopped.
+    #[arg(value_name = "FILE.sql")]
+    pub(crate) file: Option<PathBuf>,
+    /// Keep state in this directory; `.millstream/<file stem>` beside the file without it.
+    #[arg(long, value_name = "DIR", conflicts_with = "in_memory", required_unless_present_any = ["in_memory", "file"])]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Keep nothing: a stop loses all state.
+    #[arg(long)]
+    pub(crate) in_memory: bool,
+    /// Take over the state directory from an instance that still runs there.
+    #[arg(long, conflicts_with = "in_memory")]
+    pub(crate) takeover: bool,
+    /// Set a variable that statements of the file use as `:name` or `:'name'`.
+    #[arg(short = 'v', long = "variable", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) variables: Vec<(String, String)>,
+    /// Set an option of a stream or sink in place of what the file says.
+    #[arg(long = "set", value_name = "STREAM.OPTION=VALUE", value_parser = object_option)]
+    pub(crate) set: Vec<(String, String, String)>,
+    /// Where the PostgreSQL protocol is spoken, or `none`; 127.0.0.1:6543 unless told.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(crate) pg: Option<ListenAt>,
+    /// Where HTTP is spoken, or `none`; 127.0.0.1:8080 unless told.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(crate) http: Option<ListenAt>,
+    /// Who may connect and what they may do (TOML; `millstream user` makes entries). Without it everybody may do everything.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) users: Option<PathBuf>,
+    /// The server's certificate and those that signed it (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Listen on an address that others reach without users or without TLS.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+}
+
+/// Where a protocol is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ListenAt {
+    /// At this address.
+    Address(SocketAddr),
+    /// Nowhere.
+    Nowhere,
+}
+
+/// `millstream user`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct UserArgs {
+    /// The user's name.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// What the user may do.
+    #[arg(long, value_enum)]
+    pub(crate) role: UserRole,
+    /// The user has no password, and so connects over HTTP only.
+    #[arg(long)]
+    pub(crate) no_password: bool,
+}
+
+/// What a user may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UserRole {
+    /// Read relations.
+    Reader,
+    /// Change tables and push rows into streams.
+    Writer,
+    /// Everything.
+    Admin,
 }
 
 /// `millstream replay`.
@@ -415,6 +495,14 @@ pub(crate) struct NexmarkArgs {
     /// Do not compare the two results.
     #[arg(long)]
     pub(crate) no_compare: bool,
+}
+
+/// An address that is listened on: `127.0.0.1:6543`, or `none`.
+pub(crate) fn address(text: &str) -> Result<ListenAt, String> {
+    match text {
+        "none" => Ok(ListenAt::Nowhere),
+        text => text.parse().map(ListenAt::Address).map_err(|_| "write an address and a port such as 127.0.0.1:6543, or none".to_string()),
+    }
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {

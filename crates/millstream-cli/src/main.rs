@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `args.rs`, `settings.rs` | the command line; configuration file and environment |
 //! | `script.rs`, `shell/` | statements from `-c`, files and standard input; the interactive shell |
+//! | `serve.rs`, `user.rs` | the query service and its users |
 //! | `run.rs`, `replay/`, `check.rs`, `verify/`, `pipeline_file.rs`, `repoint.rs` | pipeline files |
 //! | `present.rs`, `output/`, `live/` | results: formats, and views that follow changes |
 //! | `progress.rs`, `message.rs`, `logging.rs`, `failure.rs` | standard error and exit codes |
@@ -31,10 +32,12 @@ mod replay;
 mod repoint;
 mod run;
 mod script;
+mod serve;
 mod settings;
 mod shell;
 mod state;
 mod terminal;
+mod user;
 mod verify;
 mod version;
 
@@ -86,7 +89,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     millstream_state::failpoint::init_from_env()?;
     let settings = settings::load(cli.global.config.as_deref())?;
     // A service logs what is worth a look; everything else tells its user directly.
-    let is_service = matches!(cli.command, Some(Command::Run(_) | Command::Replay(_)));
+    let is_service = matches!(cli.command, Some(Command::Run(_) | Command::Replay(_) | Command::Serve(_)));
     let default = if is_service { "warn" } else { "off" };
     let filter = cli.global.log.clone().or_else(|| settings.log_filter.clone()).unwrap_or_else(|| default.into());
     logging::start(&filter, cli.global.log_format.or(settings.log_format).unwrap_or(LogFormat::Text))?;
@@ -97,6 +100,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     }
     match command {
         Command::Run(args) => run::run(args, &global, &settings).await,
+        Command::Serve(args) => serve::serve(args, &global, &settings).await,
+        Command::User(args) => user::user(&args),
         Command::Replay(args) => replay::replay(args, &global, &settings).await,
         Command::Check(args) => check::check(args, &global, &settings).await,
         Command::Verify(args) => verify::verify(args, &global, &settings).await,

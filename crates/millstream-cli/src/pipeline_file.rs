@@ -57,7 +57,18 @@ pub(crate) fn builder(args: &PipelineArgs, settings: &Settings, state_dir: Optio
 /// # Errors
 /// A script failure that names file and line.
 pub(crate) async fn apply(engine: &Engine, script: &Script, presenter: &Presenter) -> Result<PipelineFile, Failure> {
-    let applied = engine.apply_pipeline_file(&script.text, script.name.as_deref()).await;
+    told(engine.apply_pipeline_file(&script.text, script.name.as_deref()).await, presenter)
+}
+
+/// As [`apply`], beside what clients of a server have made.
+///
+/// # Errors
+/// As [`apply`].
+pub(crate) async fn apply_shared(engine: &Engine, script: &Script, presenter: &Presenter) -> Result<PipelineFile, Failure> {
+    told(engine.apply_shared_pipeline_file(&script.text, script.name.as_deref()).await, presenter)
+}
+
+fn told(applied: Result<PipelineFile, ScriptFailure>, presenter: &Presenter) -> Result<PipelineFile, Failure> {
     let file = applied.map_err(|failure| Failure::script(rendered_failure(&failure)))?;
     for notice in &file.notices {
         presenter.notice(notice);

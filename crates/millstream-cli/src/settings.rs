@@ -9,27 +9,42 @@
 //! [shell]
 //! timing = true
 //!
+//! [serve]
+//! pg = "127.0.0.1:6543"   # as --pg
+//!
 //! [pipeline]              # every pipeline option, as SET takes it
 //! trigger = "1s"
 //! ```
 //! The environment overrides the file: `MILLSTREAM__OUTPUT__FORMAT=csv`. An unknown name is an error that suggests the
 //! nearest known one, never silence. The engine itself checks the names under `pipeline`.
 
-use crate::args::LogFormat;
+use crate::args::{ListenAt, LogFormat, address};
 use crate::failure::Failure;
 use crate::output::{Expanded, Format};
+use millstream_types::options::{parse_bytes, parse_duration};
 use millstream_types::suggest::nearest;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The names outside `pipeline`, each with what it is for.
-pub(crate) const KNOWN: [(&str, &str); 10] = [
+pub(crate) const KNOWN: [(&str, &str); 20] = [
     ("log.filter", "what is logged, as --log"),
     ("log.format", "text or json, as --log-format"),
     ("output.expanded", "on, off or auto: rows one column per line"),
     ("output.format", "box, table, expanded, csv, tsv, json, ndjson or markdown, as --format"),
     ("output.null", "what stands for NULL in tables"),
     ("output.pager", "on or off: show what is longer than the window in $PAGER"),
+    ("serve.connections", "connections of each protocol at a time"),
+    ("serve.http", "where `serve` speaks HTTP, or none, as --http"),
+    ("serve.insecure", "on or off: serve whoever comes, as --insecure"),
+    ("serve.message_bytes", "bytes of a statement or request at most, such as 64 MB"),
+    ("serve.pg", "where `serve` speaks the PostgreSQL protocol, or none, as --pg"),
+    ("serve.statement_timeout", "how long a statement of a client may run; 0 for any time"),
+    ("serve.stop_timeout", "how long a stopping server waits for statements that run"),
+    ("serve.tls_cert", "the server's certificate, as --tls-cert"),
+    ("serve.tls_key", "the certificate's key, as --tls-key"),
+    ("serve.users", "who may connect, as --users"),
     ("shell.history_file", "where the shell keeps its history; empty for none"),
     ("shell.history_size", "statements the shell remembers"),
     ("shell.live", "table, changelog or append: how SELECT ... EMIT CHANGES is shown"),
@@ -89,10 +104,37 @@ pub(crate) struct Settings {
     pub(crate) log_filter: Option<String>,
     /// `log.format`.
     pub(crate) log_format: Option<LogFormat>,
+    /// `serve.*`.
+    pub(crate) serve: ServeSettings,
     /// Options of the pipeline.
     pub(crate) pipeline: BTreeMap<String, String>,
     /// All of them as they were given.
     pub(crate) entries: Vec<Entry>,
+}
+
+/// The settings of `millstream serve`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ServeSettings {
+    /// `serve.pg`.
+    pub(crate) pg: Option<ListenAt>,
+    /// `serve.http`.
+    pub(crate) http: Option<ListenAt>,
+    /// `serve.users`.
+    pub(crate) users: Option<PathBuf>,
+    /// `serve.tls_cert`.
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// `serve.tls_key`.
+    pub(crate) tls_key: Option<PathBuf>,
+    /// `serve.insecure`.
+    pub(crate) insecure: Option<bool>,
+    /// `serve.connections`.
+    pub(crate) connections: Option<usize>,
+    /// `serve.message_bytes`.
+    pub(crate) message_bytes: Option<usize>,
+    /// `serve.statement_timeout`.
+    pub(crate) statement_timeout: Option<Duration>,
+    /// `serve.stop_timeout`.
+    pub(crate) stop_timeout: Option<Duration>,
 }
 
 /// Reads the settings: `file` where one is named (it must exist), else the first of the default files that exists.
@@ -162,6 +204,22 @@ fn interpret(entries: Vec<Entry>) -> Result<Settings, Failure> {
             "output.format" => settings.format = Some(choice(entry, &Format::ALL)?),
             "output.null" => settings.null = Some(entry.value.clone()),
             "output.pager" => settings.pager = Some(choice(entry, &SWITCH)?),
+            "serve.connections" => {
+                let count = entry.value.parse().ok().filter(|count| *count > 0).ok_or_else(|| wrong(entry, "a number above 0"))?;
+                settings.serve.connections = Some(count);
+            }
+            "serve.http" => settings.serve.http = Some(address(&entry.value).map_err(|_| wrong(entry, "an address, or none"))?),
+            "serve.insecure" => settings.serve.insecure = Some(choice(entry, &SWITCH)?),
+            "serve.message_bytes" => {
+                let bytes = parse_bytes(&entry.value).and_then(|bytes| usize::try_from(bytes).ok()).filter(|bytes| *bytes >= 1_000);
+                settings.serve.message_bytes = Some(bytes.ok_or_else(|| wrong(entry, "a size of 1,000 bytes or more"))?);
+            }
+            "serve.pg" => settings.serve.pg = Some(address(&entry.value).map_err(|_| wrong(entry, "an address, or none"))?),
+            "serve.statement_timeout" => settings.serve.statement_timeout = Some(duration(entry)?),
+            "serve.stop_timeout" => settings.serve.stop_timeout = Some(duration(entry)?),
+            "serve.tls_cert" => settings.serve.tls_cert = Some(entry.value.clone().into()),
+            "serve.tls_key" => settings.serve.tls_key = Some(entry.value.clone().into()),
+            "serve.users" => settings.serve.users = Some(entry.value.clone().into()),
             "shell.history_file" => settings.history_file = Some(entry.value.clone().into()),
             "shell.history_size" => {
                 let size = entry.value.parse().map_err(|_| wrong(entry, "a number"))?;
@@ -194,6 +252,10 @@ fn choice<T: Copy>(entry: &Entry, choices: &[(&str, T)]) -> Result<T, Failure> {
         let names: Vec<String> = choices.iter().map(|(name, _)| format!("'{name}'")).collect();
         wrong(entry, &format!("one of {}", names.join(", ")))
     })
+}
+
+fn duration(entry: &Entry) -> Result<Duration, Failure> {
+    parse_duration(&entry.value).ok_or_else(|| wrong(entry, "a duration such as 30s"))
 }
 
 fn wrong(entry: &Entry, expected: &str) -> Failure {

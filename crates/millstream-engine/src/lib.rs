@@ -7,6 +7,7 @@
 //! The crate knows neither wire protocols nor terminals.
 
 pub mod catalog;
+pub mod change_log;
 pub mod context;
 pub mod dead_letters;
 pub mod edge;
@@ -15,7 +16,7 @@ pub mod error;
 mod file_relation;
 mod guard;
 pub mod memory;
-mod notice;
+pub mod notice;
 pub mod pipeline;
 pub mod progress;
 pub mod result;
@@ -37,7 +38,7 @@ pub use pipeline::command::Stop;
 pub use pipeline::log_replay::{LoggedEpoch, LoggedEpochs};
 pub use progress::{EpochProgress, PhaseTimes, Progress, RunReport};
 pub use result::{Output, Rows, StatementResult};
-pub use session::{ScriptFailure, ScriptPosition, Session};
+pub use session::{Described, ScriptFailure, ScriptPosition, Session};
 pub use settings::{SettingInfo, Trigger};
 pub use stopwatch::{Stopwatch, SystemClock};
 pub use subscription::{Change, Subscription};

@@ -135,12 +135,51 @@ pub struct EpochProgress {
     pub checkpoint: Option<CheckpointProgress>,
 }
 
+/// Upper bounds of the classes of [`DurationHistogram`], in seconds.
+pub const DURATION_BUCKETS: [f64; 14] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// How often something took how long.
+#[derive(Debug, Clone, Default)]
+pub struct DurationHistogram {
+    /// Per class of [`DURATION_BUCKETS`], without the classes below.
+    pub counts: [u64; DURATION_BUCKETS.len()],
+    /// All of them, also those above the last class.
+    pub count: u64,
+    /// Their sum.
+    pub seconds: f64,
+}
+
+impl DurationHistogram {
+    /// Counts one.
+    pub fn add(&mut self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        if let Some(class) = DURATION_BUCKETS.iter().position(|bound| seconds <= *bound) {
+            self.counts[class] += 1;
+        }
+        self.count += 1;
+        self.seconds += seconds;
+    }
+}
+
+/// Time of epochs in all, and by phase.
+#[derive(Debug, Clone, Default)]
+struct Durations {
+    total: DurationHistogram,
+    plan: DurationHistogram,
+    read: DurationHistogram,
+    dataflow: DurationHistogram,
+    sink: DurationHistogram,
+    commit: DurationHistogram,
+    publish: DurationHistogram,
+}
+
 #[derive(Debug)]
 struct Registry {
     epochs: VecDeque<Arc<EpochProgress>>,
     latencies_us: Vec<u32>,
     totals: Totals,
     phases: PhaseTimes,
+    durations: Durations,
     checkpoints: VecDeque<CheckpointProgress>,
     errors: VecDeque<(Epoch, String, String)>,
     started: Stopwatch,
@@ -178,6 +217,7 @@ impl Default for Progress {
             latencies_us: Vec::new(),
             totals: Totals::default(),
             phases: PhaseTimes::default(),
+            durations: Durations::default(),
             checkpoints: VecDeque::new(),
             errors: VecDeque::new(),
             started: Stopwatch::start(),
@@ -206,6 +246,13 @@ impl Progress {
     /// The last failures: (epoch, query or empty, message).
     pub fn errors(&self) -> Vec<(Epoch, String, String)> {
         self.registry.lock().errors.iter().cloned().collect()
+    }
+
+    /// How long epochs took since the engine was built: in all (`total`) and by phase.
+    pub fn durations(&self) -> Vec<(&'static str, DurationHistogram)> {
+        let Durations { total, plan, read, dataflow, sink, commit, publish } = self.registry.lock().durations.clone();
+        let phases = [("plan", plan), ("read", read), ("dataflow", dataflow), ("sink", sink), ("commit", commit), ("publish", publish)];
+        std::iter::once(("total", total)).chain(phases).collect()
     }
 
     /// Every epoch as it is committed.
@@ -252,6 +299,14 @@ impl Progress {
                 registry.latencies_us.push(u32::try_from(progress.total.as_micros()).unwrap_or(u32::MAX));
             }
         }
+        let durations = &mut registry.durations;
+        durations.total.add(progress.total);
+        durations.plan.add(progress.phases.plan);
+        durations.read.add(progress.phases.read);
+        durations.dataflow.add(progress.phases.dataflow);
+        durations.sink.add(progress.phases.sink);
+        durations.commit.add(progress.phases.commit);
+        durations.publish.add(progress.phases.publish);
         let phases = &mut registry.phases;
         phases.plan += progress.phases.plan;
         phases.read += progress.phases.read;

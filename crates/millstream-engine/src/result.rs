@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{Stream, StreamExt, TryStreamExt};
+use millstream_types::Epoch;
 
 /// The result of a statement.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct StatementResult {
     pub tag: String,
     /// What it has to tell although it succeeded.
     pub notices: Vec<Notice>,
+    /// The epoch whose snapshot a query read.
+    pub epoch: Option<Epoch>,
     /// Rows or changes, if it gives any.
     pub output: Output,
 }
@@ -34,7 +37,7 @@ pub enum Output {
 
 impl StatementResult {
     pub(crate) fn done(tag: impl Into<String>, notices: Vec<Notice>) -> Self {
-        Self { tag: tag.into(), notices, output: Output::None }
+        Self { tag: tag.into(), notices, epoch: None, output: Output::None }
     }
 
     pub(crate) fn batch(tag: impl Into<String>, batch: RecordBatch) -> Self {
@@ -43,6 +46,7 @@ impl StatementResult {
         Self {
             tag: tag.into(),
             notices: Vec::new(),
+            epoch: None,
             output: Output::Rows(Rows::new(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))),
         }
     }

@@ -128,23 +128,6 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("unbounded_state", "warn", "What CREATE does about operator state that no watermark bounds: 'allow', 'warn' or 'refuse'."),
 ];
 
-/// Settings of PostgreSQL clients that are accepted and change nothing.
-const HARMLESS: &[&str] = &[
-    "application_name",
-    "bytea_output",
-    "client_encoding",
-    "client_min_messages",
-    "datestyle",
-    "extra_float_digits",
-    "intervalstyle",
-    "lock_timeout",
-    "search_path",
-    "standard_conforming_strings",
-    "statement_timeout",
-    "timezone",
-    "transaction_isolation",
-];
-
 /// The options in force. Checked when set.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
@@ -162,7 +145,8 @@ impl Settings {
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let name = name.to_lowercase();
         let Some((known, _, _)) = SETTINGS.iter().find(|(known, _, _)| *known == name) else {
-            if HARMLESS.contains(&name.as_str()) {
+            // They belong to a session; a pipeline file may say them, and they change nothing.
+            if crate::session::is_client_setting(&name) {
                 return Ok(());
             }
             let hint = match nearest(&name, SETTINGS.iter().map(|(known, _, _)| *known)) {
@@ -362,7 +346,6 @@ mod tests {
         assert_eq!(settings.trigger().unwrap(), Trigger::Interval(Duration::from_millis(100)));
         settings.set("trigger", "2 seconds").unwrap();
         assert_eq!(settings.trigger().unwrap(), Trigger::Interval(Duration::from_secs(2)));
-        settings.set("search_path", "public").unwrap();
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub struct Change {
 pub struct Subscription {
     pub(crate) schema: SchemaRef,
     pub(crate) append_only: bool,
+    pub(crate) epoch: Epoch,
     pub(crate) receiver: mpsc::Receiver<Result<Change>>,
     pub(crate) remaining: Option<u64>,
 }
@@ -37,6 +38,11 @@ impl Subscription {
     /// Columns of the query.
     pub fn schema(&self) -> SchemaRef {
         SchemaRef::clone(&self.schema)
+    }
+
+    /// The epoch it begins after: the rows the query had then are its snapshot.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// No row is ever taken back.

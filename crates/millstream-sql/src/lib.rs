@@ -21,6 +21,7 @@
 pub mod dialect;
 pub mod error;
 pub mod literal;
+pub mod parameters;
 pub mod parse;
 pub mod place;
 mod planner_error;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 mod endings;
+mod serve;
 mod verify;
 
 use std::io::Write;

@@ -14,7 +14,7 @@ use crate::notice::Notice;
 use crate::pipeline::Shared;
 use crate::pipeline::command::{Answer, Command, Stop};
 use crate::pipeline::log_replay::LoggedEpoch;
-use crate::pipeline::snapshot::SnapshotRequest;
+use crate::pipeline::snapshot::{Snapshot, SnapshotRequest};
 use crate::progress::{Progress, RunReport};
 use crate::result::StatementResult;
 use crate::session::Session;
@@ -226,6 +226,22 @@ impl Engine {
         }
     }
 
+    /// Returns when the pipeline has stopped; its end of input is none.
+    ///
+    /// # Errors
+    /// The error that stopped it.
+    pub async fn await_stop(&self) -> Result<()> {
+        let mut committed = self.inner.shared.committed.subscribe();
+        loop {
+            if let Some(stopped) = &committed.borrow_and_update().stopped {
+                return stopped.clone().map_or(Ok(()), Err);
+            }
+            if committed.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Follows the changes of a query, beginning with the rows it has now.
     ///
     /// # Errors
@@ -257,8 +273,7 @@ impl Engine {
     /// When the pipeline's task is gone.
     pub async fn report(&self) -> Result<RunReport> {
         let mut report = self.progress().report();
-        let request = SnapshotRequest { figures: true, ..SnapshotRequest::default() };
-        let snapshot = self.request(|answer| Command::Snapshot { request, answer }).await?;
+        let snapshot = self.figures().await?;
         (report.state_rows, report.state_bytes) = snapshot.state;
         if let Ok(usage) = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF) {
             let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
@@ -266,6 +281,20 @@ impl Engine {
             report.peak_memory_bytes = u64::try_from(usage.max_rss()).unwrap_or(0) * 1024;
         }
         Ok(report)
+    }
+
+    /// Figures of streams, sinks, queries and operators after the newest epoch, without the content of relations.
+    ///
+    /// # Errors
+    /// When the pipeline's task is gone.
+    pub async fn figures(&self) -> Result<Snapshot> {
+        let request = SnapshotRequest { figures: true, ..SnapshotRequest::default() };
+        self.request(|answer| Command::Snapshot { request, answer }).await
+    }
+
+    /// Whether the pipeline has stopped.
+    pub fn has_stopped(&self) -> bool {
+        self.inner.shared.committed.borrow().stopped.is_some()
     }
 
     /// Names, kinds and columns of everything in the catalog, for completion and `\d`.

@@ -29,6 +29,18 @@ impl Engine {
     /// # Errors
     /// At the first statement that does not parse or fit; nothing of the file has taken effect then.
     pub async fn apply_pipeline_file(&self, text: &str, name: Option<&str>) -> Result<PipelineFile, ScriptFailure> {
+        self.apply_file(text, name, true).await
+    }
+
+    /// As [`Engine::apply_pipeline_file`], beside objects that the file does not define: clients of a server have made them.
+    ///
+    /// # Errors
+    /// As [`Engine::apply_pipeline_file`].
+    pub async fn apply_shared_pipeline_file(&self, text: &str, name: Option<&str>) -> Result<PipelineFile, ScriptFailure> {
+        self.apply_file(text, name, false).await
+    }
+
+    async fn apply_file(&self, text: &str, name: Option<&str>, is_all: bool) -> Result<PipelineFile, ScriptFailure> {
         let mut definitions: Vec<(ScriptPosition, Statement)> = Vec::new();
         let mut inserts: Vec<(u64, ScriptPosition, Statement)> = Vec::new();
         let mut queries = Vec::new();
@@ -49,7 +61,7 @@ impl Engine {
             }
         }
         let mut notices = Vec::new();
-        let new = self.new_definitions(&definitions)?;
+        let new = self.new_definitions(&definitions, is_all)?;
         if !new.is_empty() {
             // They take effect together or not at all.
             let statements: Vec<Statement> = new.iter().map(|(_, statement)| statement.clone()).collect();
@@ -88,8 +100,12 @@ impl Engine {
         defined || known
     }
 
-    /// The definitions of a file that the catalog does not have yet.
-    fn new_definitions(&self, definitions: &[(ScriptPosition, Statement)]) -> Result<Vec<(ScriptPosition, Statement)>, ScriptFailure> {
+    /// The definitions of a file that the catalog does not have yet. `is_all`: what the file does not define must not be there.
+    fn new_definitions(
+        &self,
+        definitions: &[(ScriptPosition, Statement)],
+        is_all: bool,
+    ) -> Result<Vec<(ScriptPosition, Statement)>, ScriptFailure> {
         let catalog = self.inner.shared.catalog.read().clone();
         let fail = |position: &ScriptPosition, error| ScriptFailure { position: position.clone(), error };
         let mut new = Vec::new();
@@ -136,7 +152,8 @@ impl Engine {
                 Some(object) => return Err(fail(position, differs(&format!("{} \"{name}\"", object.kind.word()), &object.sql, statement))),
             }
         }
-        if let Some(object) = catalog.objects().iter().find(|object| !named.contains(&object.name) && !object.is_adopted()) {
+        let other = catalog.objects().iter().find(|object| !named.contains(&object.name) && !object.is_adopted());
+        if let Some(object) = other.filter(|_| is_all) {
             let position = definitions.first().map(|(position, _)| position.clone());
             let position = position.unwrap_or(ScriptPosition { name: None, line: 1, text: String::new() });
             let message = format!("the state directory has the {} \"{}\", which the file does not define", object.kind.word(), object.name);

@@ -288,7 +288,7 @@ impl Pipeline {
     fn note_file_insert(&mut self, file_insert: Option<(u64, u64)>) {
         if let Some((position, hash)) = file_insert {
             self.pending_catalog.push(super::record::CatalogChange::FileInsert { position, hash });
-            self.catalog.applied_inserts.insert((position, hash));
+            self.catalog.note_insert(position, hash);
             self.publish_catalog();
         }
     }

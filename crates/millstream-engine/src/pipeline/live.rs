@@ -141,8 +141,13 @@ impl Pipeline {
             changes.extend(live.dataflow.step(&input).await?);
         }
         let changes = live.consolidated(changes)?;
-        let subscription =
-            Subscription { schema: SchemaRef::clone(&live.schema), append_only: live.append_only, receiver, remaining: request.limit };
+        let subscription = Subscription {
+            schema: SchemaRef::clone(&live.schema),
+            append_only: live.append_only,
+            epoch: self.epoch,
+            receiver,
+            remaining: request.limit,
+        };
         if request.snapshot {
             live.send(self.epoch, changes, true);
         }

@@ -262,7 +262,7 @@ impl Pipeline {
                     self.define(&statement, &mut initial).await?;
                 }
                 CatalogChange::FileInsert { position, hash } => {
-                    self.catalog.applied_inserts.insert((*position, *hash));
+                    self.catalog.note_insert(*position, *hash);
                 }
                 CatalogChange::Pinned { table, blob } => {
                     self.named_blobs.name(record.epoch, blob["hash"].as_str().unwrap_or_default());

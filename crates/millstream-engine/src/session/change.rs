@@ -38,17 +38,46 @@ struct Computed {
     rows: usize,
 }
 
+/// What changes tables.
+pub(super) enum Change<'a> {
+    /// INSERT, UPDATE, DELETE or TRUNCATE.
+    Statement {
+        /// The statement.
+        statement: &'a Statement,
+        /// Its position and text hash in a pipeline file.
+        file_insert: Option<(u64, u64)>,
+    },
+    /// Rows with all columns of a table.
+    Rows {
+        /// The table.
+        target: String,
+        /// The rows.
+        rows: Vec<RecordBatch>,
+        /// What the commit record notes, so that the same rows are not inserted again.
+        noted: Option<(u64, u64)>,
+    },
+}
+
 impl Session {
     /// Carries out INSERT, UPDATE, DELETE or TRUNCATE of tables: at once, or within the open transaction with its COMMIT.
     pub(super) async fn change(&self, statement: &Statement, file_insert: Option<(u64, u64)>) -> Result<StatementResult> {
+        self.change_by(Change::Statement { statement, file_insert }).await
+    }
+
+    /// As [`Session::change`], for rows that are there already too.
+    pub(super) async fn change_by(&self, change: Change<'_>) -> Result<StatementResult> {
+        let file_insert = match &change {
+            Change::Statement { file_insert, .. } => *file_insert,
+            Change::Rows { noted, .. } => *noted,
+        };
         for _ in 0..ATTEMPTS {
-            let computed = self.compute(statement).await?;
+            let computed = self.compute(&change).await?;
             let rows: usize = computed.iter().map(|computed| computed.rows).sum();
-            let tag = match statement {
-                Statement::InsertInto(_) => format!("INSERT {rows}"),
-                Statement::Update(_) => format!("UPDATE {rows}"),
-                Statement::Delete(_) => format!("DELETE {rows}"),
-                _ => "TRUNCATE".to_string(),
+            let tag = match &change {
+                Change::Rows { .. } | Change::Statement { statement: Statement::InsertInto(_), .. } => format!("INSERT {rows}"),
+                Change::Statement { statement: Statement::Update(_), .. } => format!("UPDATE {rows}"),
+                Change::Statement { statement: Statement::Delete(_), .. } => format!("DELETE {rows}"),
+                Change::Statement { .. } => "TRUNCATE".to_string(),
             };
             let tables: BTreeMap<String, TableChange> = computed.into_iter().map(|computed| (computed.table, computed.change)).collect();
             if self.buffer(&tables) || (rows == 0 && file_insert.is_none()) {
@@ -62,10 +91,17 @@ impl Session {
         Err(EngineError::invalid("the table changes too often for this statement to get through", "Try again when less is written."))
     }
 
-    async fn compute(&self, statement: &Statement) -> Result<Vec<Computed>> {
+    async fn compute(&self, change: &Change<'_>) -> Result<Vec<Computed>> {
         if self.engine.shared().paused.load(Ordering::Acquire) {
             return Err(EngineError::invalid("tables cannot be changed while the pipeline is paused", "RESUME PIPELINE lets it go on."));
         }
+        let statement = match change {
+            Change::Statement { statement, .. } => *statement,
+            Change::Rows { target, rows, .. } => {
+                let def = self.table(&ObjectName::from(vec![ast::Ident::with_quote('"', target)]), "INSERT INTO")?;
+                return Ok(vec![self.compute_insertion(&def, rows.clone()).await?]);
+            }
+        };
         match statement {
             Statement::InsertInto(insert) => Ok(vec![self.compute_insert(insert).await?]),
             Statement::Update(update) => match update.as_ref() {
@@ -87,8 +123,12 @@ impl Session {
     async fn compute_insert(&self, insert: &InsertInto) -> Result<Computed> {
         let def = self.table(&insert.target, "INSERT INTO")?;
         let rows = self.rows_for(insert, &def.name, &def.schema).await?;
+        self.compute_insertion(&def, rows).await
+    }
+
+    async fn compute_insertion(&self, def: &TableDef, rows: Vec<RecordBatch>) -> Result<Computed> {
         let count = rows.iter().map(RecordBatch::num_rows).sum();
-        let based_on = if def.key.is_empty() { None } else { Some(self.check_keys(&def, &[], &rows).await?) };
+        let based_on = if def.key.is_empty() { None } else { Some(self.check_keys(def, &[], &rows).await?) };
         let changes = rows.into_iter().filter(|batch| batch.num_rows() > 0).map(DeltaBatch::insertions).collect();
         Ok(Computed { table: def.name.clone(), change: TableChange { changes, based_on }, rows: count })
     }

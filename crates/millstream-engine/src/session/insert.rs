@@ -1,7 +1,8 @@
 //! `INSERT INTO`: rows for a table or a memory stream, or a continuous query for a sink.
 
 use super::Session;
-use super::change::fitting;
+use super::change::{Change, fitting};
+use crate::catalog::KEYED;
 use crate::catalog::object::ObjectKind;
 use crate::catalog::resolve::object_name;
 use crate::error::{EngineError, Result};
@@ -13,6 +14,15 @@ use millstream_sql::Statement;
 use millstream_sql::statement::InsertInto;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// What came of rows that were to be inserted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inserted {
+    /// How many were inserted.
+    pub rows: usize,
+    /// Their key had been used before; nothing was done.
+    pub repeated: bool,
+}
 
 impl Session {
     /// `INSERT INTO`: rows for a table or memory stream, or a continuous query for a sink.
@@ -31,23 +41,67 @@ impl Session {
                 return Ok(StatementResult::done("INSERT", notices));
             }
             ObjectKind::Stream(def) if def.connector == "memory" => self.engine.memory_schema(&name)?,
-            other => {
-                return Err(EngineError::invalid(
-                    format!("cannot INSERT INTO {} \"{name}\"", other.word()),
-                    "Rows can be inserted into tables and memory streams, continuous queries into sinks.",
-                ));
-            }
+            other => return Err(takes_no_rows(other, &name)),
         };
-        if shared.paused.load(Ordering::Acquire) {
-            return Err(EngineError::invalid(
-                format!("cannot INSERT INTO \"{name}\" while the pipeline is paused"),
-                "RESUME PIPELINE lets it go on.",
-            ));
-        }
+        self.refuse_while_paused(&name)?;
         let rows = self.rows_for(&insert, &name, &schema).await?;
         let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
         self.engine.memory_source(&name)?.insert(arrow::compute::concat_batches(&schema, &rows)?, file_insert).await?;
         Ok(StatementResult::done(format!("INSERT {count}"), Vec::new()))
+    }
+
+    /// Inserts rows that are there as batches: into a table, or a memory stream. Returns after they are committed (in a transaction:
+    /// after they are kept for COMMIT). Columns that the batches do not have are NULL. Rows with a key that was used before for the
+    /// relation are not inserted again, also after a restart; the newest 100,000 keys are remembered.
+    ///
+    /// # Errors
+    /// As for INSERT.
+    pub async fn insert_rows(&self, target: &str, rows: Vec<RecordBatch>, key: Option<&str>) -> Result<Inserted> {
+        let schema = self.insert_schema(target)?;
+        let key = key.map(|key| xxhash_rust::xxh3::xxh3_64(format!("{target}\0{key}").as_bytes()));
+        let noted = key.map(|hash| (KEYED | self.engine.epoch().0, hash));
+        if key.is_some_and(|hash| self.engine.shared().catalog.read().has_key(hash)) {
+            return Ok(Inserted { rows: 0, repeated: true });
+        }
+        let mut whole = Vec::with_capacity(rows.len());
+        for batch in rows {
+            let columns: Vec<String> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+            check_columns(&columns, target, &schema)?;
+            whole.push(whole_rows(&batch, &columns, target, &schema)?);
+        }
+        let count = whole.iter().map(RecordBatch::num_rows).sum();
+        let is_table = matches!(self.engine.shared().catalog.read().require(target)?.kind, ObjectKind::Table(_));
+        if !is_table {
+            self.refuse_in_transaction()?;
+            self.refuse_while_paused(target)?;
+            self.engine.memory_source(target)?.insert(arrow::compute::concat_batches(&schema, &whole)?, noted).await?;
+            return Ok(Inserted { rows: count, repeated: false });
+        }
+        self.change_by(Change::Rows { target: target.to_string(), rows: whole, noted }).await?;
+        Ok(Inserted { rows: count, repeated: false })
+    }
+
+    /// The columns of a table or memory stream that rows can be inserted into.
+    ///
+    /// # Errors
+    /// When there is none of this name, or it takes no rows.
+    pub fn insert_schema(&self, target: &str) -> Result<SchemaRef> {
+        let catalog = self.engine.shared().catalog.read().clone();
+        match &catalog.require(target)?.kind {
+            ObjectKind::Table(def) => Ok(Arc::clone(&def.schema)),
+            ObjectKind::Stream(def) if def.connector == "memory" => self.engine.memory_schema(target),
+            other => Err(takes_no_rows(other, target)),
+        }
+    }
+
+    fn refuse_while_paused(&self, name: &str) -> Result<()> {
+        match self.engine.shared().paused.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(EngineError::invalid(
+                format!("cannot INSERT INTO \"{name}\" while the pipeline is paused"),
+                "RESUME PIPELINE lets it go on.",
+            )),
+        }
     }
 
     /// The rows of an INSERT with the columns of its target; columns not named are NULL.
@@ -65,23 +119,45 @@ impl Session {
                 format!("The columns are ({}).", columns.join(", ")),
             ));
         }
-        if let Some(unknown) = columns.iter().find(|column| schema.index_of(column).is_err()) {
-            return Err(EngineError::invalid(format!("\"{target}\" has no column \"{unknown}\""), ""));
-        }
+        check_columns(&columns, target, schema)?;
         let frame = DataFrame::new(resolved.state, resolved.plan);
-        let source: Vec<RecordBatch> = frame.collect().await?;
-        let mut rows = Vec::with_capacity(source.len());
-        for batch in source {
-            let mut arrays: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
-            for field in schema.fields() {
-                let array = match columns.iter().position(|column| column == field.name()) {
-                    Some(index) => Arc::clone(batch.column(index)),
-                    None => arrow::array::new_null_array(field.data_type(), batch.num_rows()),
-                };
-                arrays.push(fitting(&array, field, target)?);
-            }
-            rows.push(RecordBatch::try_new(Arc::clone(schema), arrays)?);
-        }
-        Ok(rows)
+        frame.collect().await?.iter().map(|batch| whole_rows(batch, &columns, target, schema)).collect()
     }
+}
+
+fn check_columns(columns: &[String], target: &str, schema: &SchemaRef) -> Result<()> {
+    for (index, column) in columns.iter().enumerate() {
+        if schema.index_of(column).is_err() {
+            let names = schema.fields().iter().map(|field| field.name().as_str());
+            let hint = match millstream_types::suggest::nearest(column, names) {
+                Some(near) => format!("Did you mean \"{near}\"?"),
+                None => String::new(),
+            };
+            return Err(EngineError::invalid(format!("\"{target}\" has no column \"{column}\""), hint));
+        }
+        if columns[..index].contains(column) {
+            return Err(EngineError::invalid(format!("column \"{column}\" of \"{target}\" is given twice"), "Keep one of them."));
+        }
+    }
+    Ok(())
+}
+
+fn takes_no_rows(kind: &ObjectKind, name: &str) -> EngineError {
+    EngineError::invalid(
+        format!("cannot INSERT INTO {} \"{name}\"", kind.word()),
+        "Rows can be inserted into tables and memory streams, continuous queries into sinks.",
+    )
+}
+
+/// Rows of some columns with all columns of the target.
+fn whole_rows(batch: &RecordBatch, columns: &[String], target: &str, schema: &SchemaRef) -> Result<RecordBatch> {
+    let mut arrays: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
+        let array = match columns.iter().position(|column| column == field.name()) {
+            Some(index) => Arc::clone(batch.column(index)),
+            None => arrow::array::new_null_array(field.data_type(), batch.num_rows()),
+        };
+        arrays.push(fitting(&array, field, target)?);
+    }
+    Ok(RecordBatch::try_new(Arc::clone(schema), arrays)?)
 }

@@ -3,8 +3,10 @@
 mod change;
 mod contents;
 mod insert;
+mod prepare;
 mod show;
 mod transaction;
+mod variables;
 
 use crate::catalog::resolve::{Resolved, Resolver, object_name};
 use crate::engine::Engine;
@@ -19,20 +21,26 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use contents::{BatchContents, NamesOnly};
 use datafusion::prelude::DataFrame;
 use futures::Stream;
+pub use insert::Inserted;
 use millstream_plan::process::ProcessNode;
 use millstream_sql::statement::{AlterAction, CopySource, Emit, ExplainMode, PipelineAction, QueryStatement, Subscribe, SubscribeSource};
 use millstream_sql::{ScriptError, Statement, parse_script, parse_statement};
 use millstream_types::Epoch;
 use parking_lot::Mutex;
+pub use prepare::Described;
 use sqlparser::ast::Query;
 use std::sync::Arc;
-use transaction::{Transaction, accepted_harmlessly};
+use transaction::Transaction;
+pub use transaction::accepted_harmlessly as is_harmless;
+use variables::Variables;
+pub use variables::{client_setting_default, is_client_setting};
 
 /// A session over an engine. Cheap to clone, and a clone is the same session; sessions do not see each other.
 #[derive(Debug, Clone)]
 pub struct Session {
     engine: Engine,
     transaction: Arc<Mutex<Option<Transaction>>>,
+    variables: Arc<Variables>,
 }
 
 /// Where a statement of a script stands.
@@ -65,7 +73,7 @@ impl ScriptFailure {
 
 impl Session {
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine, transaction: Arc::default() }
+        Self { engine, transaction: Arc::default(), variables: Arc::default() }
     }
 
     /// The engine of this session.
@@ -76,6 +84,16 @@ impl Session {
     /// Every option with its value.
     pub fn settings(&self) -> Vec<SettingInfo> {
         self.engine.shared().settings.read().list()
+    }
+
+    /// Whether BEGIN has opened a transaction that is not ended yet.
+    pub fn in_transaction(&self) -> bool {
+        self.transaction.lock().is_some()
+    }
+
+    /// The value of a setting of PostgreSQL clients, such as `statement_timeout`; `None` when there is none of this name.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name)
     }
 
     /// Carries out one statement.
@@ -117,6 +135,12 @@ impl Session {
     async fn dispatch(&self, statement: Statement) -> Result<StatementResult> {
         self.check_transaction(&statement)?;
         let tag = tag_of(&statement);
+        if statement == Statement::Reset(None) {
+            self.variables.reset(None);
+        }
+        if let Some(done) = self.savepoint(&statement) {
+            return done;
+        }
         match statement {
             Statement::Query(query) => self.query(query).await,
             Statement::Subscribe(subscribe) => self.subscribe_statement(subscribe).await,
@@ -156,6 +180,7 @@ impl Session {
                 Ok(StatementResult {
                     tag: "COPY".into(),
                     notices: Vec::new(),
+                    epoch: None,
                     output: Output::Rows(Rows::new(frame.execute_stream().await?)),
                 })
             }
@@ -190,6 +215,8 @@ impl Session {
                 let notices = self.engine.ddl(vec![statement]).await?;
                 Ok(StatementResult::done(tag, notices))
             }
+            Statement::Set(ref set) if self.variables.set(&set.name, &set.value) => Ok(StatementResult::done(tag, Vec::new())),
+            Statement::Reset(Some(ref name)) if self.variables.reset(Some(name)) => Ok(StatementResult::done(tag, Vec::new())),
             Statement::CreateStream(_)
             | Statement::CreateTable(_)
             | Statement::CreateExternalTable(_)
@@ -203,7 +230,13 @@ impl Session {
                 let notices = self.engine.ddl(vec![statement]).await?;
                 Ok(StatementResult::done(tag, notices))
             }
-            other if accepted_harmlessly(&other) => Ok(StatementResult::done(tag, Vec::new())),
+            Statement::CopyFrom(_) | Statement::DeclareCursor(_) | Statement::Fetch(_) | Statement::CloseCursor(_) => {
+                Err(EngineError::invalid(
+                    format!("{tag} needs a connection over the PostgreSQL protocol"),
+                    "`millstream serve` offers one to psql and every other PostgreSQL client.",
+                ))
+            }
+            other if is_harmless(&other) => Ok(StatementResult::done(tag, Vec::new())),
             _ => Err(unsupported(&tag)),
         }
     }
@@ -217,7 +250,7 @@ impl Session {
             Emit::Periodic(_) => return Err(EngineError::invalid("EMIT PERIODIC is not in this build", "Write EMIT CHANGES.")),
         };
         let subscription = self.engine.request(|answer| Command::Subscribe { request, answer }).await?;
-        Ok(StatementResult { tag: "SELECT".into(), notices: Vec::new(), output: Output::Changes(subscription) })
+        Ok(StatementResult { tag: "SELECT".into(), notices: Vec::new(), epoch: None, output: Output::Changes(subscription) })
     }
 
     async fn subscribe_statement(&self, subscribe: Subscribe) -> Result<StatementResult> {
@@ -240,7 +273,7 @@ impl Session {
             up_to: subscribe.up_to.map(Epoch),
         };
         let subscription = self.engine.request(|answer| Command::Subscribe { request, answer }).await?;
-        Ok(StatementResult { tag: "SUBSCRIBE".into(), notices: Vec::new(), output: Output::Changes(subscription) })
+        Ok(StatementResult { tag: "SUBSCRIBE".into(), notices: Vec::new(), epoch: None, output: Output::Changes(subscription) })
     }
 
     /// Plans a batch query over one consistent snapshot.
@@ -286,10 +319,11 @@ impl Session {
     }
 
     async fn select(&self, query: &Query) -> Result<StatementResult> {
-        let resolved = self.plan(query).await?;
+        let (resolved, epoch) = self.plan_at(query).await?;
         let frame = DataFrame::new(resolved.state, resolved.plan);
         let rows = frame.execute_stream().await.map_err(|error| EngineError::in_query(error, query))?;
-        Ok(StatementResult { tag: "SELECT".into(), notices: Vec::new(), output: Output::Rows(Rows::new(rows)) })
+        let output = Output::Rows(Rows::new(rows));
+        Ok(StatementResult { tag: "SELECT".into(), notices: Vec::new(), epoch: Some(epoch), output })
     }
 
     async fn explain_batch(&self, mode: ExplainMode, statement: Statement) -> Result<StatementResult> {
@@ -301,7 +335,8 @@ impl Session {
         };
         let resolved = self.plan(query).await?;
         let frame = DataFrame::new(resolved.state, resolved.plan).explain(mode == ExplainMode::Verbose, mode == ExplainMode::Analyze)?;
-        Ok(StatementResult { tag: "EXPLAIN".into(), notices: Vec::new(), output: Output::Rows(Rows::new(frame.execute_stream().await?)) })
+        let output = Output::Rows(Rows::new(frame.execute_stream().await?));
+        Ok(StatementResult { tag: "EXPLAIN".into(), notices: Vec::new(), epoch: None, output })
     }
 }
 

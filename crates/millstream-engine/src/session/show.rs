@@ -8,6 +8,7 @@ use crate::error::{EngineError, Result};
 use crate::result::StatementResult;
 use crate::system_tables;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use millstream_sql::statement::{Show, ShowWhat};
 use sqlparser::ast::ObjectName;
 use std::sync::Arc;
@@ -54,11 +55,19 @@ impl Session {
                 let settings = shared.settings.read();
                 let value = match (settings.get(name), name.as_str()) {
                     (Some(value), _) => value,
-                    (None, "epoch") => shared.committed.borrow().epoch.to_string(),
+                    // What a transaction reads is of the epoch it began with.
+                    (None, "epoch") => match self.pinned() {
+                        Some((_, snapshot)) => snapshot.epoch.to_string(),
+                        None => shared.committed.borrow().epoch.to_string(),
+                    },
                     (None, "server_version") => format!("15.0 (Millstream {})", env!("CARGO_PKG_VERSION")),
-                    (None, _) => {
-                        return Err(EngineError::invalid(format!("unknown setting \"{name}\""), "SHOW ALL lists the options."));
-                    }
+                    (None, "server_version_num") => "150000".to_string(),
+                    (None, _) => match self.variables.get(name) {
+                        Some(value) => value,
+                        None => {
+                            return Err(EngineError::invalid(format!("unknown setting \"{name}\""), "SHOW ALL lists the options."));
+                        }
+                    },
                 };
                 drop(settings);
                 return text_result("SHOW", name, [value]);
@@ -122,18 +131,21 @@ impl Session {
             },
         };
         let fields = schema.fields();
-        let columns: Vec<(&str, ArrayRef)> = vec![
-            ("column", Arc::new(StringArray::from_iter_values(fields.iter().map(|field| field.name())))),
-            ("type", Arc::new(StringArray::from_iter_values(fields.iter().map(|field| crate::sql_types::sql_type(field.data_type()))))),
-            (
-                "nullable",
-                Arc::new(StringArray::from_iter_values(fields.iter().map(|field| if field.is_nullable() { "YES" } else { "NO" }))),
-            ),
-            (
-                "note",
-                Arc::new(StringArray::from_iter_values(fields.iter().map(|field| notes.get(field.name()).cloned().unwrap_or_default()))),
-            ),
+        let types = fields.iter().map(|field| crate::sql_types::sql_type(field.data_type()));
+        let nullable = fields.iter().map(|field| if field.is_nullable() { "YES" } else { "NO" });
+        let notes = fields.iter().map(|field| notes.get(field.name()).cloned().unwrap_or_default());
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values(fields.iter().map(|field| field.name()))),
+            Arc::new(StringArray::from_iter_values(types)),
+            Arc::new(StringArray::from_iter_values(nullable)),
+            Arc::new(StringArray::from_iter_values(notes)),
         ];
-        Ok(StatementResult::batch("DESCRIBE", RecordBatch::try_from_iter(columns)?))
+        Ok(StatementResult::batch("DESCRIBE", RecordBatch::try_new(describe_columns(), columns)?))
     }
+}
+
+/// The columns of what DESCRIBE gives.
+pub(super) fn describe_columns() -> SchemaRef {
+    let text = |name| Field::new(name, DataType::Utf8, false);
+    Arc::new(Schema::new(vec![text("column"), text("type"), text("nullable"), text("note")]))
 }

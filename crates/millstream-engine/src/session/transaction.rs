@@ -7,6 +7,7 @@
 
 use super::Session;
 use crate::catalog::Catalog;
+use crate::catalog::resolve::fold;
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
 use crate::pipeline::command::{Command, TableChange};
@@ -26,6 +27,8 @@ pub(super) struct Transaction {
     catalog: Arc<Catalog>,
     snapshot: Arc<Snapshot>,
     tables: BTreeMap<String, TableChange>,
+    /// What was kept when a savepoint was set, by its name; the newest last.
+    savepoints: Vec<(String, BTreeMap<String, TableChange>)>,
 }
 
 impl Session {
@@ -38,7 +41,7 @@ impl Session {
         let names = catalog.objects().iter().map(|object| object.name.clone()).collect();
         let request = SnapshotRequest { names, figures: true };
         let snapshot = Arc::new(self.engine.request(|answer| Command::Snapshot { request, answer }).await?);
-        *self.transaction.lock() = Some(Transaction { catalog, snapshot, tables: BTreeMap::new() });
+        *self.transaction.lock() = Some(Transaction { catalog, snapshot, tables: BTreeMap::new(), savepoints: Vec::new() });
         Ok(StatementResult::done("BEGIN", Vec::new()))
     }
 
@@ -69,6 +72,36 @@ impl Session {
             Some(_) => StatementResult::done("ROLLBACK", Vec::new()),
             None => none_open("ROLLBACK"),
         }
+    }
+
+    /// SAVEPOINT, RELEASE SAVEPOINT and ROLLBACK TO SAVEPOINT; `None` for any other statement. Outside a transaction they change nothing.
+    pub(super) fn savepoint(&self, statement: &Statement) -> Option<Result<StatementResult>> {
+        let Statement::Other(statement) = statement else { return None };
+        let datafusion::sql::parser::Statement::Statement(statement) = statement.as_ref() else { return None };
+        let (tag, name) = match statement.as_ref() {
+            ast::Statement::Savepoint { name } => ("SAVEPOINT", fold(name)),
+            ast::Statement::ReleaseSavepoint { name } => ("RELEASE", fold(name)),
+            ast::Statement::Rollback { savepoint: Some(name), .. } => ("ROLLBACK", fold(name)),
+            _ => return None,
+        };
+        let mut open = self.transaction.lock();
+        let Some(transaction) = open.as_mut() else { return Some(Ok(none_open(tag))) };
+        if tag == "SAVEPOINT" {
+            transaction.savepoints.push((name, transaction.tables.clone()));
+            return Some(Ok(StatementResult::done(tag, Vec::new())));
+        }
+        let Some(at) = transaction.savepoints.iter().rposition(|(known, _)| *known == name) else {
+            return Some(Err(EngineError::invalid(format!("savepoint \"{name}\" does not exist"), "")));
+        };
+        match tag {
+            "ROLLBACK" => {
+                // The savepoint itself stays.
+                transaction.savepoints.truncate(at + 1);
+                transaction.tables = transaction.savepoints[at].1.clone();
+            }
+            _ => transaction.savepoints.truncate(at),
+        }
+        Some(Ok(StatementResult::done(tag, Vec::new())))
     }
 
     /// What the open transaction sees.
@@ -140,7 +173,7 @@ impl Session {
             true => Ok(()),
             false => Err(EngineError::invalid(
                 "a transaction holds only queries and changes of tables",
-                "COMMIT or ROLLBACK first; several definitions at once are a pipeline file.",
+                "COMMIT or ROLLBACK first; a client that opens transactions by itself has a switch called autocommit.",
             )),
         }
     }
@@ -148,13 +181,14 @@ impl Session {
 
 /// Statements of PostgreSQL clients that are accepted and change nothing: a statement that fails leaves no trace in a transaction, so
 /// that a savepoint has nothing to keep.
-pub(super) fn accepted_harmlessly(statement: &Statement) -> bool {
+pub fn accepted_harmlessly(statement: &Statement) -> bool {
     let Statement::Other(statement) = statement else { return false };
     let datafusion::sql::parser::Statement::Statement(statement) = statement.as_ref() else { return false };
     matches!(
         statement.as_ref(),
         ast::Statement::Savepoint { .. }
             | ast::Statement::ReleaseSavepoint { .. }
+            | ast::Statement::Rollback { savepoint: Some(_), .. }
             | ast::Statement::Discard { .. }
             | ast::Statement::LISTEN { .. }
             | ast::Statement::UNLISTEN { .. }

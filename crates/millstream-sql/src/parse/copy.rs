@@ -1,11 +1,12 @@
-//! `COPY (query) TO 'file' STORED AS PARQUET OPTIONS (..)`, and PostgreSQL's `COPY .. TO STDOUT (FORMAT csv, ..)`.
+//! `COPY (query) TO 'file' STORED AS PARQUET OPTIONS (..)`, and PostgreSQL's `COPY .. TO STDOUT (FORMAT csv, ..)` and
+//! `COPY t FROM STDIN`, whose options may also be written as words, as before PostgreSQL 9: `COPY t FROM STDIN CSV HEADER`.
 
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use super::StatementParser;
 use crate::error::{Result, SqlError};
-use crate::statement::{Copy, CopySource, CopyTarget, OptionList, Statement};
+use crate::statement::{Copy, CopyFrom, CopySource, CopyTarget, OptionList, Statement};
 use crate::tokens::QueryEnd;
 
 impl StatementParser<'_> {
@@ -20,13 +21,19 @@ impl StatementParser<'_> {
             self.expect_token(&Token::RParen)?;
             source
         } else {
-            CopySource::Relation(self.name()?)
+            let name = self.name()?;
+            let columns = if self.is_token(&Token::LParen) { self.ident_list()? } else { Vec::new() };
+            if self.is("from") {
+                return self.copy_from(name, columns);
+            }
+            match columns.as_slice() {
+                [] => CopySource::Relation(name),
+                columns => {
+                    let columns: Vec<String> = columns.iter().map(ToString::to_string).collect();
+                    CopySource::Query(super::parse_query(&format!("SELECT {} FROM {name}", columns.join(", ")))?)
+                }
+            }
         };
-        if self.is("from") {
-            return Err(SqlError::new("COPY ... FROM is not in this build")
-                .with_hint("Declare the files as a stream, `CREATE STREAM s WITH (connector = 'files', path = '...')`, and select from it.")
-                .at(self.span()));
-        }
         self.expect(&["to"])?;
         let target = if self.eat(&["stdout"]) { CopyTarget::Stdout } else { CopyTarget::File(self.string()?) };
         if matches!(source, CopySource::Subscribe(_)) && target != CopyTarget::Stdout {
@@ -51,11 +58,65 @@ impl StatementParser<'_> {
                         copy.options.push((key, value));
                     }
                 }
+            } else if let Some((key, value)) = (copy.target == CopyTarget::Stdout).then(|| self.copy_word()).transpose()?.flatten() {
+                if key == "format" {
+                    set_format(&mut copy, &value).map_err(|error| error.at(span))?;
+                } else {
+                    copy.options.push((key, value));
+                }
             } else {
                 return Err(self.unexpected("STORED AS, PARTITIONED BY, OPTIONS or the end of the statement"));
             }
         }
         Ok(Statement::Copy(copy))
+    }
+
+    fn copy_from(&mut self, target: sqlparser::ast::ObjectName, columns: Vec<sqlparser::ast::Ident>) -> Result<Statement> {
+        self.expect(&["from"])?;
+        let span = self.span();
+        if !self.eat(&["stdin"]) {
+            return Err(SqlError::new("COPY takes rows FROM STDIN only, which a client sends")
+                .with_hint("Declare files as a stream, `CREATE STREAM s WITH (connector = 'files', path = '...')`, and select from it.")
+                .at(span));
+        }
+        let mut options = OptionList::new();
+        while !self.at_statement_end() {
+            if self.eat(&["with"]) && !self.is_token(&Token::LParen) {
+                continue;
+            }
+            let span = self.span();
+            if self.is_token(&Token::LParen) {
+                options.extend(self.copy_options()?);
+            } else if let Some(option) = self.copy_word()? {
+                options.push(option);
+            } else {
+                return Err(self.unexpected("WITH or the end of the statement"));
+            }
+            let twice = options.iter().enumerate().find(|(at, (key, _))| options[..*at].iter().any(|(other, _)| other == key));
+            if let Some((_, (key, _))) = twice {
+                return Err(SqlError::new(format!("option \"{key}\" is given twice")).with_hint("Keep one of them.").at(span));
+            }
+        }
+        Ok(Statement::CopyFrom(CopyFrom { target, columns, options }))
+    }
+
+    /// An option that is written as a word: `CSV`, `HEADER`, `DELIMITER AS ';'`.
+    fn copy_word(&mut self) -> Result<Option<(String, String)>> {
+        for format in ["csv", "binary", "text"] {
+            if self.eat(&[format]) {
+                return Ok(Some(("format".to_owned(), format.to_owned())));
+            }
+        }
+        if self.eat(&["header"]) {
+            return Ok(Some(("header".to_owned(), "true".to_owned())));
+        }
+        for key in ["delimiter", "delimiters", "null", "quote", "escape", "encoding"] {
+            if self.eat(&[key]) {
+                self.eat(&["as"]);
+                return Ok(Some((key.trim_end_matches('s').to_owned(), self.string()?)));
+            }
+        }
+        Ok(None)
     }
 
     /// An option list in which a key may stand alone: `(FORMAT csv, HEADER)`.

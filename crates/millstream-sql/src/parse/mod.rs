@@ -8,6 +8,7 @@ mod alter;
 mod columns;
 mod copy;
 mod create;
+mod cursor;
 mod external_table;
 mod insert;
 mod options;
@@ -236,6 +237,9 @@ impl<'t> StatementParser<'t> {
             "explain" => self.explain(),
             "subscribe" => self.subscribe().map(Statement::Subscribe),
             "copy" => self.copy(),
+            "declare" => self.declare_cursor(),
+            "fetch" => self.fetch(),
+            "close" => self.close_cursor(),
             "alter" => self.alter(),
             "checkpoint" | "pause" | "resume" | "stop" | "refresh" | "cancel" => self.control(),
             "start" if self.are(&["start", "pipeline"]) => self.control(),

@@ -90,6 +90,11 @@ impl Display for Statement {
             Statement::Query(statement) => write!(f, "{}{}", statement.query, statement.emit),
             Statement::Subscribe(statement) => statement.fmt(f),
             Statement::Copy(statement) => statement.fmt(f),
+            Statement::CopyFrom(statement) => statement.fmt(f),
+            Statement::DeclareCursor(statement) => statement.fmt(f),
+            Statement::Fetch(statement) => statement.fmt(f),
+            Statement::CloseCursor(Some(name)) => write!(f, "CLOSE {name}"),
+            Statement::CloseCursor(None) => f.write_str("CLOSE ALL"),
             Statement::Checkpoint => f.write_str("CHECKPOINT"),
             Statement::Pipeline(action) => write!(f, "{action} PIPELINE"),
             Statement::Alter(statement) => statement.fmt(f),
@@ -320,6 +325,34 @@ impl Display for Subscribe {
             write!(f, " AS OF EPOCH {epoch}")?;
         }
         self.up_to.map_or(Ok(()), |epoch| write!(f, " UP TO EPOCH {epoch}"))
+    }
+}
+
+impl Display for CopyFrom {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "COPY {}", self.target)?;
+        in_parentheses(f, " ", &self.columns)?;
+        f.write_str(" FROM STDIN")?;
+        with_options(f, &self.options)
+    }
+}
+
+impl Display for DeclareCursor {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "DECLARE {} CURSOR {}FOR {}", self.name, if self.hold { "WITH HOLD " } else { "" }, self.statement)
+    }
+}
+
+impl Display for Fetch {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.count {
+            Some(count) => write!(f, "FETCH {count} FROM {}", self.cursor)?,
+            None => write!(f, "FETCH ALL FROM {}", self.cursor)?,
+        }
+        match self.timeout {
+            Some(timeout) => write!(f, " WITH (timeout = '{}')", humantime::format_duration(timeout)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -63,6 +63,14 @@ pub enum Statement {
     Subscribe(Subscribe),
     /// `COPY .. TO`.
     Copy(Copy),
+    /// `COPY .. FROM STDIN`.
+    CopyFrom(CopyFrom),
+    /// `DECLARE name CURSOR FOR ..`.
+    DeclareCursor(DeclareCursor),
+    /// `FETCH n FROM name`.
+    Fetch(Fetch),
+    /// `CLOSE name`, or all cursors.
+    CloseCursor(Option<Ident>),
     /// `CHECKPOINT`.
     Checkpoint,
     /// `START | STOP | PAUSE | RESUME PIPELINE`.
@@ -561,6 +569,39 @@ pub enum CopyTarget {
     File(String),
     /// The client.
     Stdout,
+}
+
+/// `COPY target [(columns)] FROM STDIN [WITH (options)]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyFrom {
+    /// The table or stream.
+    pub target: ObjectName,
+    /// The columns that rows have; empty for all.
+    pub columns: Vec<Ident>,
+    /// Options of the format; keys in lower case, `format` among them.
+    pub options: OptionList,
+}
+
+/// `DECLARE name CURSOR FOR query | SUBSCRIBE ..`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeclareCursor {
+    /// The cursor's name.
+    pub name: Ident,
+    /// It outlives the transaction (`WITH HOLD`).
+    pub hold: bool,
+    /// A query or a subscription.
+    pub statement: Box<Statement>,
+}
+
+/// `FETCH [FORWARD] n | ALL FROM name [WITH (timeout = '1s')]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// The cursor's name.
+    pub cursor: Ident,
+    /// Rows at most; `None` for all that are left (of a subscription: all that are there).
+    pub count: Option<u64>,
+    /// How long to wait for the rows of a subscription.
+    pub timeout: Option<Duration>,
 }
 
 /// What happens to the pipeline.

@@ -1,0 +1,190 @@
+//! `millstream serve`: a pipeline that PostgreSQL clients and HTTP talk to, until it is stopped.
+//!
+//! The pipeline file is set up as `run` does it; without one, the pipeline is what the state directory holds, or nothing yet. A query that
+//! fails costs only itself (`on_query_failure = 'isolate'` unless the settings say otherwise). The first SIGINT or SIGTERM ends the
+//! service in good order: no new connections, some seconds for what runs, then a checkpoint; a second one ends the process at once.
+
+use crate::args::{GlobalArgs, ListenAt, PipelineArgs, ServeArgs};
+use crate::engine_setup;
+use crate::failure::{DONE, Failure};
+use crate::interrupt::Interrupts;
+use crate::message;
+use crate::pipeline_file;
+use crate::present::Presenter;
+use crate::script;
+use crate::settings::Settings;
+use millstream_engine::{Engine, EngineError, Stop, Trigger};
+use millstream_server::{Config, Limits, Server, ServerError, TlsFiles, UserEntry};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+/// Serves.
+///
+/// # Errors
+/// A usage error for a configuration that is not safe or not right, a script failure for the file, or the error that stopped the pipeline.
+pub(crate) async fn serve(args: ServeArgs, global: &GlobalArgs, settings: &Settings) -> anyhow::Result<u8> {
+    let config = config(&args, settings)?;
+    let pipeline = PipelineArgs {
+        file: args.file.clone().unwrap_or_default(),
+        state_dir: args.state_dir,
+        in_memory: args.in_memory,
+        takeover: args.takeover,
+        variables: args.variables,
+        set: args.set,
+        report: None,
+        progress: false,
+        no_progress: true,
+    };
+    let script = match &args.file {
+        Some(file) => Some(pipeline_file::read(file, &pipeline.variables, &pipeline.set)?),
+        None => None,
+    };
+    let default_dir = args.file.as_deref().map(pipeline_file::default_state_dir);
+    let mut builder = pipeline_file::builder(&pipeline, settings, default_dir, global.quiet);
+    if !settings.pipeline.contains_key("on_query_failure") {
+        builder = builder.option("on_query_failure", "isolate");
+    }
+    let mut interrupts = Interrupts::watch()?;
+    let engine = engine_setup::build(builder).await?;
+    if let Some(script) = &script {
+        let presenter = Presenter::new(settings, global.format, global.quiet, false);
+        let file = pipeline_file::apply_shared(&engine, script, &presenter).await?;
+        if let Some((position, _)) = file.queries.first()
+            && !global.quiet
+        {
+            message::line(&format!(
+                "notice: the query on line {} of the file is not run; clients of the server run queries",
+                position.line
+            ));
+        }
+    }
+    let work = tokio::spawn(start(engine.clone()));
+    let server = Server::start(engine.clone(), config).await.map_err(|error| usage(&error))?;
+    if !global.quiet {
+        announce(&server);
+    }
+    let outcome = tokio::select! {
+        stopped = watch(&engine) => Err(stopped),
+        _ = interrupts.next() => Ok(()),
+    };
+    work.abort();
+    if outcome.is_ok() && !global.quiet {
+        message::line("stopping: what runs is finished (again: at once)");
+    }
+    let ended = async {
+        server.stop().await;
+        match outcome {
+            Ok(()) => script::stop(&engine).await,
+            Err(error) => Err(Failure::failed(engine_setup::with_hint(&error)).into()),
+        }
+    };
+    tokio::select! {
+        ended = ended => ended.map(|()| DONE),
+        interrupt = interrupts.next() => {
+            // The caller leaves the process right after; nothing is waited for.
+            let _ = tokio::time::timeout(Duration::from_millis(100), engine.stop(Stop::Now)).await;
+            Err(Failure::silent(interrupt.code()).into())
+        }
+    }
+}
+
+/// Starts the clock where there is something to run. What is made later starts it by itself.
+async fn start(engine: Engine) -> Result<(), EngineError> {
+    if !engine.catalog().iter().any(|entry| matches!(entry.kind, "materialized view" | "sink")) {
+        return Ok(());
+    }
+    match script::trigger(&engine).unwrap_or_default() {
+        Trigger::Available => engine.drain().await,
+        Trigger::Once => engine.drain_once().await,
+        Trigger::Interval(_) => engine.start().await,
+    }
+}
+
+/// Returns when the pipeline has failed. One that someone stopped is served on: what it holds can be read.
+async fn watch(engine: &Engine) -> EngineError {
+    match engine.await_stop().await {
+        Err(error) => error,
+        Ok(()) => std::future::pending().await,
+    }
+}
+
+fn announce(server: &Server) {
+    if let Some(address) = server.pg_address() {
+        message::line(&format!("serving PostgreSQL at {address}: psql \"host={} port={}\"", address.ip(), address.port()));
+    }
+    if let Some(address) = server.http_address() {
+        message::line(&format!("serving HTTP at http://{address}"));
+    }
+}
+
+/// The configuration: flags, then settings, then defaults.
+fn config(args: &ServeArgs, settings: &Settings) -> Result<Config, Failure> {
+    let serve = &settings.serve;
+    let at = |flag: Option<ListenAt>, setting: Option<ListenAt>, port: u16| match flag.or(setting) {
+        Some(ListenAt::Nowhere) => None,
+        Some(ListenAt::Address(address)) => Some(address),
+        None => Some(SocketAddr::from(([127, 0, 0, 1], port))),
+    };
+    let users = match args.users.as_ref().or(serve.users.as_ref()) {
+        Some(file) => users(file)?,
+        None => Vec::new(),
+    };
+    let certificate = args.tls_cert.clone().or_else(|| serve.tls_cert.clone());
+    let key = args.tls_key.clone().or_else(|| serve.tls_key.clone());
+    let tls = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+        (None, None) => None,
+        _ => return Err(Failure::usage("a certificate and its key belong together\nhint: Give both serve.tls_cert and serve.tls_key.")),
+    };
+    let defaults = Limits::default();
+    let message_bytes = serve.message_bytes.unwrap_or(defaults.message_bytes);
+    let limits = Limits {
+        connections: serve.connections.unwrap_or(defaults.connections),
+        message_bytes,
+        body_bytes: serve.message_bytes.unwrap_or(defaults.body_bytes),
+        statement_timeout: serve.statement_timeout.unwrap_or(defaults.statement_timeout),
+        grace: serve.stop_timeout.unwrap_or(defaults.grace),
+        ..defaults
+    };
+    Ok(Config {
+        pg: at(args.pg, serve.pg, 6543),
+        http: at(args.http, serve.http, 8080),
+        users,
+        tls,
+        insecure: args.insecure || serve.insecure.unwrap_or(false),
+        limits,
+    })
+}
+
+/// The users of a file: `[[user]]` with name, role, password and tokens.
+fn users(file: &Path) -> Result<Vec<UserEntry>, Failure> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct UsersFile {
+        #[serde(default)]
+        user: Vec<UserEntry>,
+    }
+    if !file.is_file() {
+        return Err(Failure::usage(format!("users file \"{}\" does not exist", file.display())));
+    }
+    let source = config::File::from(file).format(config::FileFormat::Toml);
+    let read = config::Config::builder().add_source(source).build().and_then(config::Config::try_deserialize::<UsersFile>);
+    let users = read.map_err(|error| Failure::usage(format!("users file \"{}\": {error}", file.display())))?.user;
+    if users.is_empty() {
+        return Err(Failure::usage(format!(
+            "users file \"{}\" has no users\nhint: `millstream user NAME --role reader` prints one.",
+            file.display()
+        )));
+    }
+    Ok(users)
+}
+
+fn usage(error: &ServerError) -> Failure {
+    let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+    let message = format!("{error}{hint}");
+    match error {
+        ServerError::Listen { .. } => Failure::failed(message),
+        ServerError::Configuration { .. } => Failure::usage(message),
+    }
+}

@@ -1,0 +1,200 @@
+//! `millstream serve` and the clients that people have: psql, PostgreSQL drivers for Python, SQLAlchemy and pandas, and HTTP.
+
+use super::{directory, millstream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+const SHOP: &str = "CREATE STREAM sales (id BIGINT, colour VARCHAR, price DECIMAL(10, 2));
+CREATE TABLE accounts (id BIGINT PRIMARY KEY, balance BIGINT NOT NULL);
+CREATE MATERIALIZED VIEW per_colour AS SELECT colour, count(*) AS n, sum(price) AS total FROM sales GROUP BY colour;
+CREATE VIEW rich AS SELECT id, balance FROM accounts WHERE balance > 100;
+";
+
+/// A server that is stopped with the test.
+struct Serving {
+    child: Child,
+    pg: u16,
+    http: u16,
+}
+
+impl Serving {
+    fn start(directory: &Path, args: &[&str]) -> Self {
+        let common = ["serve", "--state-dir", "state", "--pg", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+        let mut child = millstream(directory, &[&common[..], args].concat()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (mut pg, mut seen) = (0, String::new());
+        let port = |line: &str| line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(':').next()?.trim().parse().ok()).unwrap_or(0);
+        for line in lines.by_ref() {
+            let line = line.unwrap();
+            if line.starts_with("serving PostgreSQL") {
+                pg = port(&line);
+            } else if line.starts_with("serving HTTP") {
+                let http = port(&line);
+                // What else it says is read, so that it never waits for us.
+                std::thread::spawn(move || lines.for_each(drop));
+                return Self { child, pg, http };
+            }
+            seen.push_str(&line);
+        }
+        panic!("the server did not start: {seen}");
+    }
+
+    /// Stops it as a service manager does, and gives its exit code.
+    fn stop(mut self) -> Option<i32> {
+        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        self.child.wait().unwrap().code()
+    }
+
+    fn psql(&self, input: &str) -> String {
+        let port = self.pg.to_string();
+        let mut psql = Command::new("psql")
+            .args(["-X", "-A", "-t", "-h", "127.0.0.1", "-p", &port, "-U", "me", "-d", "millstream"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("psql runs; `cargo xtask clients` installs it");
+        psql.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = psql.wait_with_output().unwrap();
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn http(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn post(&self, path: &str, kind: &str, headers: &str, body: &str) -> String {
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: {kind}\r\n{headers}Content-Length: {length}"
+        );
+        self.http(&format!("{head}\r\n\r\n{body}"))
+    }
+}
+
+/// The Python with the drivers.
+fn python() -> PathBuf {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/clients/bin/python");
+    assert!(python.exists(), "the drivers are missing: run `cargo xtask clients`");
+    python
+}
+
+/// The story of docs/guide/serving.md.
+#[test]
+fn a_story_from_the_first_row_to_the_restart() {
+    let directory = directory();
+    std::fs::write(directory.path().join("shop.sql"), SHOP).unwrap();
+    let server = Serving::start(directory.path(), &["shop.sql"]);
+    assert_eq!(server.psql("INSERT INTO sales VALUES (1, 'red', 1.50), (2, 'blue', 2.25);"), "INSERT 0 2\n");
+    let follow = "GET /api/v1/subscribe?query=SELECT%20*%20FROM%20per_colour HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut follower = TcpStream::connect(("127.0.0.1", server.http)).unwrap();
+    follower.write_all(follow.as_bytes()).unwrap();
+    let mut events = BufReader::new(follower).lines().map(Result::unwrap);
+    let mut until = |end: &str| -> Vec<String> {
+        let mut seen = Vec::new();
+        for line in events.by_ref() {
+            seen.extend(line.starts_with("data: ").then(|| line.clone()));
+            if line.starts_with(end) {
+                break;
+            }
+        }
+        seen
+    };
+    assert_eq!(until("id:").len(), 3, "two rows and a mark");
+    let key = "Idempotency-Key: order-7\r\n";
+    let row = r#"{"id":3,"colour":"red","price":3}"#;
+    let inserted = server.post("/api/v1/streams/sales/rows", "application/x-ndjson", key, row);
+    assert!(inserted.starts_with("HTTP/1.1 200") && inserted.contains(r#""rows":1"#), "{inserted}");
+    let changes = until("id:").join("\n");
+    assert!(changes.contains(r#""op":"-D","colour":"red","n":1"#) && changes.contains(r#""op":"+I","colour":"red","n":2"#), "{changes}");
+    let answer = server.post("/api/v1/sql", "application/sql", "", "SELECT colour, n FROM per_colour ORDER BY colour");
+    assert!(answer.contains(r#""rows":[{"colour":"blue","n":1},{"colour":"red","n":2}]"#), "{answer}");
+    assert_eq!(server.stop(), Some(0));
+
+    let server = Serving::start(directory.path(), &["shop.sql"]);
+    let again = server.post("/api/v1/streams/sales/rows", "application/x-ndjson", key, row);
+    assert!(again.contains(r#""repeated":true"#), "{again}");
+    assert_eq!(server.psql("SELECT * FROM per_colour ORDER BY colour;"), "blue|1|2.25\nred|2|4.50\n");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn psql_looks_around_copies_and_sees_errors() {
+    let directory = directory();
+    std::fs::write(directory.path().join("shop.sql"), SHOP).unwrap();
+    let server = Serving::start(directory.path(), &["shop.sql"]);
+    let listed = server.psql("\\d\n\\d per_colour\n\\dt\n\\dv\n\\l\n\\dn\n");
+    for expected in ["public|accounts|table", "public|per_colour|view", "public|sales|table", "n|bigint||not null|", "total|numeric|||"] {
+        assert!(listed.contains(expected), "{expected} is not in:\n{listed}");
+    }
+    assert!(!listed.contains("ERROR"), "{listed}");
+    std::fs::write(directory.path().join("rows.csv"), "id,balance\n1,100\n2,200\n").unwrap();
+    let file = directory.path().join("rows.csv").display().to_string();
+    let copied = server.psql(&format!("\\copy accounts FROM '{file}' CSV HEADER\nCOPY rich TO STDOUT (FORMAT csv, HEADER);\n"));
+    assert_eq!(copied, "COPY 2\nid,balance\n2,200\n");
+    let wrong = server.psql("COPY accounts FROM STDIN;\n3\tx\n\\.\nSELECT count(*) FROM accounts;\n");
+    assert!(wrong.starts_with("2\n") && wrong.contains("row 1 of the copy, column \"balance\""), "{wrong}");
+    let error = server.psql("SELECT nosuch\nFROM accounts;\nSELECT 1;\n");
+    assert!(
+        error.starts_with("1\n") && error.contains("column \"nosuch\" does not exist") && error.contains("LINE 1: SELECT nosuch"),
+        "{error}"
+    );
+    let transaction = server.psql("BEGIN;\nINSERT INTO accounts VALUES (7, 700);\nROLLBACK;\nSELECT count(*) FROM accounts;\n");
+    assert_eq!(transaction, "BEGIN\nINSERT 0 1\nROLLBACK\n2\n");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn drivers_get_right_types_and_values() {
+    let directory = directory();
+    std::fs::write(directory.path().join("shop.sql"), SHOP).unwrap();
+    let server = Serving::start(directory.path(), &["shop.sql"]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/drivers.py");
+    let output = Command::new(python()).arg(script).arg(server.pg.to_string()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn users_come_from_a_file_that_the_program_makes() {
+    let directory = directory();
+    let user = |name: &str, role: &str| {
+        let mut child = millstream(directory.path(), &["user", name, "--role", role])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(b"a long password\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        (String::from_utf8(output.stdout).unwrap(), told.rsplit(' ').next().unwrap().trim().to_string())
+    };
+    let ((ada, token), (bob, _)) = (user("ada", "writer"), user("bob", "reader"));
+    assert!(!ada.contains("a long password") && !ada.contains(&token));
+    std::fs::write(directory.path().join("users.toml"), format!("{ada}\n{bob}")).unwrap();
+    let server = Serving::start(directory.path(), &["--users", "users.toml"]);
+    let denied = server.psql("SELECT 1;");
+    assert!(denied.contains("no password supplied") || denied.contains("password authentication failed"), "{denied}");
+    let authorized = server.post("/api/v1/sql", "application/sql", &format!("Authorization: Bearer {token}\r\n"), "SELECT 1 AS one");
+    assert!(authorized.contains(r#""rows":[{"one":1}]"#), "{authorized}");
+    let port = server.pg.to_string();
+    let asked = Command::new("psql")
+        .args(["-X", "-A", "-t", "-h", "127.0.0.1", "-p", &port, "-U", "ada", "-d", "millstream", "-c", "SELECT 7"])
+        .env("PGPASSWORD", "a long password")
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&asked.stdout), "7\n", "{}", String::from_utf8_lossy(&asked.stderr));
+    assert_eq!(server.stop(), Some(0));
+    let open = super::run(directory.path(), &["serve", "--in-memory", "--pg", "0.0.0.0:0"]);
+    assert_eq!(open.status.code(), Some(2));
+    assert!(super::stderr(&open).contains("can be reached from outside, but the server has no users and TLS"), "{}", super::stderr(&open));
+}

@@ -1,0 +1,115 @@
+//! How a server is set up: addresses, users, TLS, limits.
+
+use crate::error::ServerError;
+use crate::users::UserEntry;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How a server is set up.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Where the PostgreSQL protocol is spoken; nowhere without.
+    pub pg: Option<SocketAddr>,
+    /// Where HTTP is spoken; nowhere without.
+    pub http: Option<SocketAddr>,
+    /// Who may connect; without users everybody may do everything.
+    pub users: Vec<UserEntry>,
+    /// Certificate and key for TLS.
+    pub tls: Option<TlsFiles>,
+    /// Listen on any address without users or without TLS.
+    pub insecure: bool,
+    /// What a client may ask for.
+    pub limits: Limits,
+}
+
+/// The files of a certificate chain and its private key, in PEM form. They are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificates, the server's own first.
+    pub certificate: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+/// What clients may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time, of each protocol.
+    pub connections: usize,
+    /// Bytes of a statement or another message of the PostgreSQL protocol.
+    pub message_bytes: usize,
+    /// Bytes of an HTTP request.
+    pub body_bytes: usize,
+    /// Bytes of all rows of one COPY FROM STDIN.
+    pub copy_bytes: usize,
+    /// Prepared statements, and likewise portals, of one connection.
+    pub prepared: usize,
+    /// How long a statement may run that says nothing else; zero for any time.
+    pub statement_timeout: Duration,
+    /// How long a stopping server waits for statements that run.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1_000,
+            message_bytes: 64 * 1024 * 1024,
+            body_bytes: 64 * 1024 * 1024,
+            copy_bytes: 1024 * 1024 * 1024,
+            prepared: 10_000,
+            statement_timeout: Duration::ZERO,
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Config {
+    /// Refuses what would let strangers in.
+    ///
+    /// # Errors
+    /// An address that others reach, without users or without TLS.
+    pub(crate) fn check(&self) -> Result<(), ServerError> {
+        if self.pg.is_none() && self.http.is_none() {
+            return Err(ServerError::configuration("the server has no address", "Give it one: --pg 127.0.0.1:6543."));
+        }
+        for address in [self.pg, self.http].into_iter().flatten() {
+            if address.ip().is_loopback() || self.insecure || (!self.users.is_empty() && self.tls.is_some()) {
+                continue;
+            }
+            let missing = match (self.users.is_empty(), self.tls.is_none()) {
+                (true, true) => "users and TLS",
+                (true, false) => "users",
+                _ => "TLS",
+            };
+            return Err(ServerError::configuration(
+                format!("{address} can be reached from outside, but the server has no {missing}"),
+                "Give it --users FILE, --tls-cert FILE and --tls-key FILE; --insecure serves whoever comes.",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::users::Role;
+
+    #[test]
+    fn strangers_are_not_let_in_by_accident() {
+        let check = |address: &str, change: fn(&mut Config)| {
+            let mut config = Config { pg: Some(address.parse().unwrap()), ..Config::default() };
+            change(&mut config);
+            config.check().map_err(|error| error.to_string())
+        };
+        let user = |config: &mut Config| config.users.push(UserEntry::new("ada", Role::Admin));
+        assert_eq!(check("127.0.0.1:1", |_| {}), Ok(()));
+        assert_eq!(check("[::1]:1", |_| {}), Ok(()));
+        assert_eq!(check("0.0.0.0:1", |_| {}).unwrap_err(), "0.0.0.0:1 can be reached from outside, but the server has no users and TLS");
+        assert_eq!(check("10.0.0.1:1", user).unwrap_err(), "10.0.0.1:1 can be reached from outside, but the server has no TLS");
+        assert_eq!(check("0.0.0.0:1", |config| config.insecure = true), Ok(()));
+        assert!(Config::default().check().is_err());
+    }
+}

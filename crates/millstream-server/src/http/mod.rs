@@ -1,0 +1,190 @@
+//! HTTP.
+//!
+//! | | |
+//! | --- | --- |
+//! | `POST /api/v1/sql` | one statement; JSON, NDJSON, CSV or Arrow by `Accept` (`sql.rs`, `body.rs`) |
+//! | `GET /api/v1/subscribe?query=..` | changes as server-sent events (`subscribe.rs`) |
+//! | `POST /api/v1/streams/{name}/rows` | rows into a stream or table (`ingest.rs`) |
+//! | `GET /metrics` | figures for Prometheus (`metrics.rs`) |
+//! | `GET /health/live`, `/health/ready`, `/version`, `/api/v1/openapi.json` | without a token (`health.rs`, `openapi.rs`) |
+//!
+//! Where there are no users, requests must name the server by a loopback address: a page of the web that a browser shows must not
+//! reach it under a name of its own. Statements come in a body whose type browsers do not send across origins unasked.
+
+mod body;
+mod failure;
+mod health;
+mod ingest;
+mod metrics;
+mod openapi;
+mod sql;
+mod subscribe;
+
+use crate::error::{RequestError, codes};
+use crate::service::Service;
+use crate::tls::Tls;
+use crate::users::User;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use failure::Failure;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+/// How long a client may take for a TLS handshake, and for the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long after a failed accept the next one is tried.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Bytes of a request's head at most.
+const HEAD_BYTES: usize = 64 * 1024;
+
+/// Accepts connections until the server stops, and returns when the last one has ended.
+pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Option<Tls>) {
+    let router = router(Arc::clone(&service));
+    let places = Arc::new(Semaphore::new(service.limits.connections));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = service.stopping.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Beyond that a connection is closed before anything is read from it.
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let _ = stream.set_nodelay(true);
+        let (service, router, acceptor) = (Arc::clone(&service), router.clone(), tls.as_ref().map(Tls::acceptor));
+        connections.spawn(async move {
+            connection(&service, router, stream, acceptor).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connection(service: &Service, router: Router, stream: TcpStream, acceptor: Option<TlsAcceptor>) {
+    match acceptor {
+        None => requests(service, router, stream).await,
+        Some(acceptor) => match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => requests(service, router, stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        },
+    }
+}
+
+async fn requests<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static>(service: &Service, router: Router, stream: S) {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT).max_header_list_size(HEAD_BYTES as u32);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = service.stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = service.stopped.cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+fn router(service: Arc<Service>) -> Router {
+    Router::new()
+        .route("/api/v1/sql", post(sql::sql))
+        .route("/api/v1/subscribe", get(subscribe::subscribe))
+        .route("/api/v1/streams/{name}/rows", post(ingest::rows))
+        .route("/metrics", get(metrics::metrics))
+        .layer(DefaultBodyLimit::max(service.limits.body_bytes))
+        .route("/api/v1/openapi.json", get(openapi::document))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/version", get(health::version))
+        .fallback(health::nowhere)
+        .layer(from_fn_with_state(Arc::clone(&service), checked))
+        .with_state(service)
+}
+
+/// What holds for every request.
+async fn checked(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
+    service.figures.http_requests.fetch_add(1, Ordering::Relaxed);
+    if service.users.is_empty() && service.is_local && !names_loopback(&request) {
+        let error = RequestError::new(
+            codes::NO_PRIVILEGE,
+            "without users this server answers to a loopback address or \"localhost\" only",
+            "Use http://127.0.0.1 and the port, or give the server users.",
+        );
+        return Failure(error).into_response();
+    }
+    next.run(request).await
+}
+
+/// Whether the request names a host that is this machine for everybody.
+fn names_loopback(request: &Request) -> bool {
+    let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let Some(host) = request.uri().host().or(header) else { return false };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Who asks.
+///
+/// # Errors
+/// When there are users and the request has no token of theirs.
+fn user(service: &Service, headers: &HeaderMap) -> Result<User, Failure> {
+    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = token.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    Ok(service.bearer(token.map(|(_, token)| token.trim()))?)
+}
+
+/// The media type of a header, without its parameters, in lower case.
+fn media_type(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
+    let value = headers.get(name)?.to_str().ok()?;
+    Some(value.split(';').next().unwrap_or_default().trim().to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_loopback() {
+        let loopback = |host: &str| {
+            let request = axum::http::Request::builder().uri("/x").header("host", host).body(axum::body::Body::empty()).unwrap();
+            names_loopback(&request)
+        };
+        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:80", "[::1]:8080"] {
+            assert!(loopback(host), "{host}");
+        }
+        for host in ["example.org", "127.0.0.1.example.org", "10.0.0.1:80", "", "localhost.evil"] {
+            assert!(!loopback(host), "{host}");
+        }
+    }
+}

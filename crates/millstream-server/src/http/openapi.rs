@@ -1,0 +1,30 @@
+//! `GET /api/v1/openapi.json`: the description of this interface, made from its code.
+
+use super::{failure, health, ingest, metrics, sql, subscribe};
+use axum::Json;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Millstream", description = "SQL over micro-batches: statements, subscriptions, rows in."),
+    paths(sql::sql, subscribe::subscribe, ingest::rows, metrics::metrics, health::live, health::ready, health::version),
+    components(schemas(failure::ErrorBody, failure::ErrorDetail, sql::SqlRequest, sql::Done, sql::Told, ingest::Inserted)),
+    modifiers(&Token)
+)]
+struct Document;
+
+/// Requests carry a token.
+struct Token;
+
+impl Modify for Token {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        document.components.get_or_insert_default().add_security_scheme("token", bearer);
+    }
+}
+
+/// The document.
+pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
+    Json(Document::openapi())
+}

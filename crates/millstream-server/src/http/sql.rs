@@ -1,0 +1,173 @@
+//! `POST /api/v1/sql`: one statement, its rows in the form that `Accept` names.
+//!
+//! The body is the statement (`Content-Type: application/sql`) or `{"query": "..", "parameters": [..]}` (`application/json`), whose
+//! parameters take the place of `$1`, `$2` and so on. Each request is a session of its own: what spans several statements (transactions,
+//! settings of a session) has no place here.
+
+use super::body::{Form, stream};
+use super::failure::{ErrorBody, Failure};
+use super::{media_type, user};
+use crate::aside::aside;
+use crate::error::{RequestError, codes};
+use crate::rows::RowSource;
+use crate::service::Service;
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use millstream_engine::{Output, StatementResult};
+use millstream_sql::{Statement, parse_expression, parse_statement};
+use serde::{Deserialize, Serialize};
+use sqlparser::ast::{Expr, Value};
+use std::future::Future;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// A statement with its parameters.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SqlRequest {
+    /// The statement.
+    query: String,
+    /// The values of `$1`, `$2` and so on: texts, numbers, true, false or null.
+    #[serde(default)]
+    #[schema(value_type = Vec<Object>)]
+    parameters: Vec<serde_json::Value>,
+}
+
+/// The answer to a statement that gives no rows.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Done {
+    /// What was done: `CREATE STREAM`, `INSERT 3`.
+    done: String,
+    /// What the statement has to tell although it succeeded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notices: Vec<Told>,
+}
+
+/// A notice.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Told {
+    /// What is so.
+    message: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+/// Carries out one statement.
+#[utoipa::path(
+    post,
+    path = "/api/v1/sql",
+    request_body(content((SqlRequest = "application/json"), (String = "application/sql"))),
+    responses(
+        (status = 200, description = "rows by `Accept` (JSON, NDJSON, CSV, Arrow stream), or what was done", body = Done),
+        (status = 400, description = "the statement is wrong", body = ErrorBody),
+        (status = 401, description = "no token", body = ErrorBody),
+        (status = 403, description = "the role of the user is too low", body = ErrorBody),
+    ),
+    security(("token" = []))
+)]
+pub(super) async fn sql(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
+    let user = user(&service, &headers)?;
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let Some(form) = Form::accepted(accept) else {
+        let forms = "Choose application/json, application/x-ndjson, text/csv or application/vnd.apache.arrow.stream.";
+        return Err(RequestError::new("22023", format!("rows cannot be given as {}", accept.unwrap_or_default()), forms).into());
+    };
+    let (text, parameters) = request(&headers, &body)?;
+    if let Some(query) = service.catalog.recognize(&text) {
+        let query = query.bound(&parameters)?;
+        let of_catalog = Arc::clone(&service);
+        let rows = within(&service, aside(async move { of_catalog.catalog.run(&query).await })).await?;
+        return answer(&service, form, None, RowSource::of_stream(rows)).await;
+    }
+    let mut statement = parse_statement(&text)?;
+    let wanted = statement.parameter_count()?;
+    if wanted != parameters.len() {
+        let message = format!("the statement takes {wanted} parameters, not {}", parameters.len());
+        return Err(RequestError::new(codes::SYNTAX, message, "").into());
+    }
+    statement.replace_parameters(&mut |index| parameters.get(index).cloned())?;
+    if let Statement::Begin | Statement::Commit | Statement::Rollback = statement {
+        let hint = "A transaction needs a connection over the PostgreSQL protocol.";
+        return Err(RequestError::new(codes::NOT_SUPPORTED, "each request is a session of its own", hint).into());
+    }
+    user.authorize(&statement)?;
+    let session = service.engine.session();
+    let result = within(&service, aside(async move { session.execute_parsed(statement).await })).await?;
+    let StatementResult { tag, notices, epoch, output } = result;
+    match output {
+        Output::Rows(rows) => answer(&service, form, epoch.map(|epoch| epoch.0), RowSource::of_rows(rows)).await,
+        Output::Changes(subscription) if form == Form::Ndjson => {
+            let body = Body::from_stream(stream(form, None, None, RowSource::of_changes(subscription))?);
+            Ok(([(header::CONTENT_TYPE, form.media_type())], body).into_response())
+        }
+        Output::Changes(_) => {
+            let hint = "GET /api/v1/subscribe?query=.. gives them as server-sent events, and Accept: application/x-ndjson as lines.";
+            Err(RequestError::new(codes::NOT_SUPPORTED, "changes go on and have no end that this form could be given with", hint).into())
+        }
+        Output::None => {
+            let notices = notices.into_iter().map(|notice| Told { message: notice.message, hint: notice.hint }).collect();
+            Ok(Json(Done { done: tag, notices }).into_response())
+        }
+    }
+}
+
+/// The statement and its parameters.
+fn request(headers: &HeaderMap, body: &[u8]) -> Result<(String, Vec<Expr>), RequestError> {
+    match media_type(headers, header::CONTENT_TYPE).as_deref() {
+        Some("application/sql") => match std::str::from_utf8(body) {
+            Ok(text) => Ok((text.to_string(), Vec::new())),
+            Err(_) => Err(RequestError::new(codes::BAD_VALUE, "the statement is no valid UTF-8", "")),
+        },
+        Some("application/json") => {
+            let wrong = |error: serde_json::Error| {
+                RequestError::new(codes::BAD_VALUE, format!("the body is no request: {error}"), "Send {\"query\": \"SELECT ..\"}.")
+            };
+            let request: SqlRequest = serde_json::from_slice(body).map_err(wrong)?;
+            let parameters = request.parameters.into_iter().map(literal).collect::<Result<_, _>>()?;
+            Ok((request.query, parameters))
+        }
+        _ => Err(RequestError::new(
+            "22023",
+            "a statement comes as application/sql or application/json",
+            "curl -H 'Content-Type: application/sql' -d 'SELECT 1' ..",
+        )),
+    }
+}
+
+fn literal(value: serde_json::Value) -> Result<Expr, RequestError> {
+    match value {
+        serde_json::Value::Null => Ok(Expr::value(Value::Null)),
+        serde_json::Value::Bool(value) => Ok(Expr::value(Value::Boolean(value))),
+        serde_json::Value::String(text) => Ok(Expr::value(Value::SingleQuotedString(text))),
+        // A number of JSON is one of SQL.
+        serde_json::Value::Number(number) => Ok(parse_expression(&number.to_string())?),
+        _ => Err(RequestError::new(codes::BAD_VALUE, "a parameter is a text, a number, true, false or null", "")),
+    }
+}
+
+/// Waits for work as long as a statement may take.
+async fn within<T>(service: &Service, work: impl Future<Output = Result<T, impl Into<RequestError>>>) -> Result<T, RequestError> {
+    let limit = service.limits.statement_timeout;
+    if limit.is_zero() {
+        return work.await.map_err(Into::into);
+    }
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done.map_err(Into::into),
+        Err(_) => Err(RequestError::new(codes::CANCELED, "canceling statement due to statement timeout", "")),
+    }
+}
+
+/// Rows as an answer. The first are waited for: what fails at once has a status that says so.
+async fn answer(service: &Service, form: Form, epoch: Option<u64>, mut source: RowSource) -> Result<Response, Failure> {
+    let first = within(service, source.next(usize::MAX)).await?;
+    let body = Body::from_stream(stream(form, epoch, first, source)?);
+    let mut response = ([(header::CONTENT_TYPE, form.media_type())], body).into_response();
+    if let Some(epoch) = epoch {
+        response.headers_mut().insert("millstream-epoch", HeaderValue::from(epoch));
+    }
+    Ok(response)
+}

@@ -1,0 +1,400 @@
+//! The extended protocol: prepared statements, their parameters, and portals that are run in parts.
+
+use super::connection::{Connection, Ended};
+use super::execute::{Outcome, Parsed, no_cursor, no_statement, parse};
+use super::values::parameter::literal;
+use super::values::types::{Column, columns, data_type, parameter_type};
+use super::wire::Target;
+use crate::aside::aside;
+use crate::error::{RequestError, codes};
+use crate::rows::RowSource;
+use arrow::datatypes::DataType;
+use bytes::Bytes;
+use millstream_engine::catalog::resolve::fold;
+use millstream_engine::{Described, EngineError};
+use millstream_sql::Statement;
+use postgres_types::Type;
+use sqlparser::ast::{self, Expr};
+use std::sync::Arc;
+
+/// A prepared statement.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    text: String,
+    parsed: Parsed,
+    /// The types that values are sent as.
+    kinds: Vec<Type>,
+    /// The types that the statement takes.
+    types: Vec<DataType>,
+    /// The columns of its rows, if it gives any.
+    columns: Option<Vec<Column>>,
+}
+
+/// A statement with its values, to be run; or a cursor.
+pub(super) struct Portal {
+    state: State,
+    columns: Option<Vec<Column>>,
+    formats: Vec<i16>,
+    /// Made by DECLARE: `Some` says whether it outlives the transaction.
+    cursor: Option<bool>,
+}
+
+enum State {
+    /// Not run yet.
+    Bound(Parsed, String),
+    /// Rows are left, perhaps.
+    Running(RowSource, &'static str),
+    /// All rows were sent.
+    Finished(&'static str),
+}
+
+impl Portal {
+    pub(super) fn cursor(source: RowSource, hold: bool) -> Self {
+        let columns = Some(columns(&source.schema()));
+        Self { state: State::Running(source, "SELECT"), columns, formats: Vec::new(), cursor: Some(hold) }
+    }
+
+    /// Made by DECLARE.
+    pub(super) fn is_cursor(&self) -> bool {
+        self.cursor.is_some()
+    }
+
+    /// Outlives the transaction.
+    pub(super) fn holds(&self) -> bool {
+        self.cursor == Some(true)
+    }
+
+    pub(super) fn take_source(&mut self) -> Option<RowSource> {
+        match std::mem::replace(&mut self.state, State::Finished("SELECT")) {
+            State::Running(source, _) => Some(source),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    pub(super) fn put_source(&mut self, source: RowSource) {
+        self.state = State::Running(source, "SELECT");
+    }
+}
+
+impl Connection {
+    pub(super) async fn parse_message(&mut self, name: String, text: String, types: &[u32]) -> Result<(), Ended> {
+        if !name.is_empty() && self.statements.contains_key(&name) {
+            let message = format!("prepared statement \"{name}\" exists already");
+            return Err(RequestError::new(codes::DUPLICATE_STATEMENT, message, "DEALLOCATE it first.").into());
+        }
+        self.begin_statement();
+        let kinds: Vec<Option<Type>> = types.iter().map(|oid| Type::from_oid(*oid).filter(|kind| *kind != Type::UNKNOWN)).collect();
+        let prepared = match self.prepared(text.clone(), &kinds).await {
+            Err(Ended::Failed(error)) => return Err(placed(error, &text)),
+            prepared => prepared?,
+        };
+        self.keep_statement(name, prepared)?;
+        self.writer.answers.parse_complete();
+        Ok(())
+    }
+
+    fn keep_statement(&mut self, name: String, prepared: Prepared) -> Result<(), RequestError> {
+        let most = self.service.limits.prepared;
+        if self.statements.len() >= most && !self.statements.contains_key(&name) {
+            let message = format!("the connection has {most} prepared statements already");
+            return Err(RequestError::new(codes::TOO_LARGE, message, "DEALLOCATE those that are not used any more."));
+        }
+        self.statements.insert(name, Arc::new(prepared));
+        Ok(())
+    }
+
+    /// Reads a statement and finds out what it takes and gives.
+    async fn prepared(&mut self, text: String, kinds: &[Option<Type>]) -> Result<Prepared, Ended> {
+        let script = millstream_sql::split::split(&text);
+        if let Some(error) = script.error {
+            return Err(error.into());
+        }
+        let parsed = match script.statements.as_slice() {
+            [] => Parsed::Empty,
+            [statement] => parse(&self.service, &text[..statement.offset + statement.text.len()])?,
+            _ => {
+                let message = "cannot insert multiple commands into a prepared statement";
+                return Err(RequestError::new(codes::SYNTAX, message, "Send them one by one.").into());
+            }
+        };
+        let mut given: Vec<Option<DataType>> = kinds.iter().map(|kind| kind.as_ref().and_then(parameter_type)).collect();
+        if let Parsed::Engine(statement) = &parsed {
+            self.give_numeric_types(statement, kinds, &mut given).await?;
+        }
+        let described = match &parsed {
+            Parsed::Empty => Described { parameters: Vec::new(), columns: None },
+            Parsed::Catalog(query) => {
+                let (service, query) = (Arc::clone(&self.service), query.clone());
+                let (parameters, columns) = self.guarded(aside(async move { service.catalog.describe(&query, &given).await })).await?;
+                let kinds_of_parameters = parameters.iter().enumerate().map(|(index, wanted)| kind_of(kinds, index, wanted)).collect();
+                // Lists of numbers are lists of object identifiers there, which drivers have built in.
+                let columns = columns_of_catalog(&columns);
+                return Ok(Prepared { text, parsed, kinds: kinds_of_parameters, types: parameters, columns: Some(columns) });
+            }
+            Parsed::Engine(statement) => match statement.as_ref() {
+                Statement::Fetch(fetch) => {
+                    let name = fold(&fetch.cursor);
+                    let portal = self.portals.get(&name).ok_or_else(|| no_cursor(&name))?;
+                    let columns = portal.columns.clone();
+                    return Ok(Prepared { text, parsed, kinds: Vec::new(), types: Vec::new(), columns });
+                }
+                Statement::Execute(execute) => {
+                    let columns = self.statements.get(&executed_name(execute)?).and_then(|prepared| prepared.columns.clone());
+                    return Ok(Prepared { text, parsed, kinds: Vec::new(), types: Vec::new(), columns });
+                }
+                Statement::DeclareCursor(declare) => {
+                    let mut described = self.describe_engine(&declare.statement, given).await?;
+                    described.columns = None;
+                    described
+                }
+                statement => self.describe_engine(statement, given).await?,
+            },
+        };
+        Ok(Prepared {
+            kinds: described.parameters.iter().enumerate().map(|(index, wanted)| kind_of(kinds, index, wanted)).collect(),
+            columns: described.columns.map(|schema| columns(&schema)),
+            types: described.parameters,
+            text,
+            parsed,
+        })
+    }
+
+    /// A `numeric` is what its place makes of it; where nothing does, it has ten decimal places.
+    async fn give_numeric_types(
+        &mut self,
+        statement: &Statement,
+        kinds: &[Option<Type>],
+        given: &mut [Option<DataType>],
+    ) -> Result<(), Ended> {
+        if !kinds.contains(&Some(Type::NUMERIC)) || matches!(statement, Statement::Fetch(_) | Statement::Execute(_)) {
+            return Ok(());
+        }
+        let inferred = self.describe_engine(statement, given.to_vec()).await?.parameters;
+        for (index, kind) in kinds.iter().enumerate() {
+            if *kind == Some(Type::NUMERIC) && inferred.get(index) == Some(&DataType::Utf8) {
+                given[index] = Some(DataType::Decimal128(38, 10));
+            }
+        }
+        Ok(())
+    }
+
+    async fn describe_engine(&mut self, statement: &Statement, given: Vec<Option<DataType>>) -> Result<Described, Ended> {
+        self.user.authorize(statement)?;
+        let (session, statement) = (self.session.clone(), statement.clone());
+        self.guarded(aside(async move { session.describe_statement(&statement, &given).await })).await
+    }
+
+    pub(super) async fn bind_message(
+        &mut self,
+        name: String,
+        statement: &str,
+        formats: &[i16],
+        values: &[Option<Bytes>],
+        result_formats: Vec<i16>,
+    ) -> Result<(), Ended> {
+        let prepared = self.statements.get(statement).cloned().ok_or_else(|| no_statement(statement))?;
+        if let Some(format) = formats.iter().chain(&result_formats).find(|format| !matches!(format, 0 | 1)) {
+            return Err(RequestError::new(codes::PROTOCOL, format!("unsupported format code: {format}"), "").into());
+        }
+        if values.len() != prepared.types.len() {
+            let message = format!(
+                "bind message supplies {} parameters, but prepared statement \"{statement}\" requires {}",
+                values.len(),
+                prepared.types.len()
+            );
+            return Err(RequestError::new(codes::WRONG_PARAMETERS, message, "").into());
+        }
+        if formats.len() > 1 && formats.len() != values.len() {
+            let message = format!("bind message has {} parameter formats but {} parameters", formats.len(), values.len());
+            return Err(RequestError::new(codes::PROTOCOL, message, "").into());
+        }
+        if !name.is_empty() && self.portals.contains_key(&name) {
+            let message = format!("portal \"{name}\" exists already");
+            return Err(RequestError::new(codes::DUPLICATE_CURSOR, message, "Close it first.").into());
+        }
+        self.check_portals()?;
+        let mut literals = Vec::with_capacity(values.len());
+        for (index, value) in values.iter().enumerate() {
+            let binary = super::connection::is_binary(formats, index);
+            let literal = literal(value.as_ref(), binary, &prepared.kinds[index], &prepared.types[index]);
+            literals.push(literal.map_err(|error| RequestError::new(codes::BAD_VALUE, format!("parameter ${}: {error}", index + 1), ""))?);
+        }
+        let parsed = bound(&prepared.parsed, &literals)?;
+        let state = State::Bound(parsed, prepared.text.clone());
+        self.portals.insert(name, Portal { state, columns: prepared.columns.clone(), formats: result_formats, cursor: None });
+        self.writer.answers.bind_complete();
+        Ok(())
+    }
+
+    pub(super) fn check_portals(&self) -> Result<(), RequestError> {
+        let most = self.service.limits.prepared;
+        if self.portals.len() < most {
+            return Ok(());
+        }
+        Err(RequestError::new(
+            codes::TOO_LARGE,
+            format!("the connection has {most} portals already"),
+            "Close those that are not used any more.",
+        ))
+    }
+
+    pub(super) fn describe_message(&mut self, target: Target, name: &str) -> Result<(), Ended> {
+        let (columns, formats) = match target {
+            Target::Statement => {
+                let prepared = self.statements.get(name).cloned().ok_or_else(|| no_statement(name))?;
+                let oids: Vec<u32> = prepared.kinds.iter().map(Type::oid).collect();
+                self.writer.answers.parameters(&oids);
+                (prepared.columns.clone(), Vec::new())
+            }
+            Target::Portal => {
+                let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
+                (portal.columns.clone(), portal.formats.clone())
+            }
+        };
+        match columns {
+            Some(columns) => self.row_description(&columns, &formats),
+            None => self.writer.answers.no_data(),
+        }
+        Ok(())
+    }
+
+    pub(super) async fn execute_message(&mut self, name: &str, rows_max: u32) -> Result<(), Ended> {
+        let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
+        let state = std::mem::replace(&mut portal.state, State::Finished("SELECT"));
+        let formats = portal.formats.clone();
+        self.begin_statement();
+        let (mut source, tag) = match state {
+            State::Finished(tag) => {
+                self.writer.answers.command_complete(&format!("{tag} 0"));
+                return Ok(());
+            }
+            State::Running(source, tag) => (source, tag),
+            State::Bound(parsed, text) => match self.execute(parsed, &text).await {
+                Ok(Outcome::Rows(source, tag)) => (source, tag),
+                Ok(other) => return self.send_outcome(other).await,
+                Err(Ended::Failed(error)) => return Err(placed(error, &text)),
+                Err(ended) => return Err(ended),
+            },
+        };
+        let most = (rows_max > 0).then_some(u64::from(rows_max));
+        let (sent, more) = self.send_rows(&mut source, &formats, most).await?;
+        let state = if more { State::Running(source, tag) } else { State::Finished(tag) };
+        if let Some(portal) = self.portals.get_mut(name) {
+            portal.state = state;
+        }
+        match more {
+            true => self.writer.answers.portal_suspended(),
+            false => self.writer.answers.command_complete(&format!("{tag} {sent}")),
+        }
+        Ok(())
+    }
+
+    pub(super) fn close_message(&mut self, target: Target, name: &str) {
+        match target {
+            Target::Statement => drop(self.statements.remove(name)),
+            Target::Portal => drop(self.portals.remove(name)),
+        }
+        self.writer.answers.close_complete();
+    }
+
+    /// `PREPARE name [(types)] AS statement`.
+    pub(super) async fn prepare_statement(&mut self, prepare: &ast::Statement, text: &str) -> Result<Outcome, Ended> {
+        let ast::Statement::Prepare { name, data_types, .. } = prepare else {
+            return Err(EngineError::Internal("a PREPARE that is none".into()).into());
+        };
+        let name = fold(name);
+        if self.statements.contains_key(&name) {
+            let message = format!("prepared statement \"{name}\" exists already");
+            return Err(RequestError::new(codes::DUPLICATE_STATEMENT, message, "DEALLOCATE it first.").into());
+        }
+        if !data_types.is_empty() {
+            let error =
+                RequestError::new(codes::NOT_SUPPORTED, "PREPARE with types is not supported", "Leave them out, or CAST the parameters.");
+            return Err(error.into());
+        }
+        let Some(statement) = text.split_once(|c: char| c.is_whitespace()).and_then(|(_, rest)| after_as(rest)) else {
+            return Err(RequestError::new(codes::SYNTAX, "PREPARE needs AS and a statement", "").into());
+        };
+        let prepared = self.prepared(statement.to_string(), &[]).await?;
+        self.keep_statement(name, prepared)?;
+        Ok(Outcome::Done("PREPARE".into()))
+    }
+
+    /// `EXECUTE name (values)`.
+    pub(super) async fn execute_prepared(&mut self, execute: &ast::Statement) -> Result<Outcome, Ended> {
+        let ast::Statement::Execute { parameters, .. } = execute else {
+            return Err(EngineError::Internal("an EXECUTE that is none".into()).into());
+        };
+        let name = executed_name(execute)?;
+        let prepared = self.statements.get(&name).cloned().ok_or_else(|| no_statement(&name))?;
+        if parameters.len() != prepared.types.len() {
+            let message = format!("prepared statement \"{name}\" takes {} parameters, not {}", prepared.types.len(), parameters.len());
+            return Err(RequestError::new(codes::SYNTAX, message, "").into());
+        }
+        let parsed = bound(&prepared.parsed, parameters)?;
+        Box::pin(self.execute(parsed, &prepared.text)).await
+    }
+}
+
+/// The type a value is sent as: the client's, else the one the statement takes.
+fn kind_of(kinds: &[Option<Type>], index: usize, wanted: &DataType) -> Type {
+    kinds.get(index).cloned().flatten().unwrap_or_else(|| data_type(wanted))
+}
+
+fn columns_of_catalog(schema: &arrow::datatypes::Schema) -> Vec<Column> {
+    let mut columns = columns(schema);
+    for column in columns.iter_mut().filter(|column| column.kind == Type::INT4_ARRAY) {
+        column.kind = Type::OID_ARRAY;
+    }
+    columns
+}
+
+/// A statement with values in place of its parameters.
+fn bound(parsed: &Parsed, values: &[Expr]) -> Result<Parsed, RequestError> {
+    Ok(match parsed {
+        Parsed::Empty => Parsed::Empty,
+        Parsed::Catalog(query) => Parsed::Catalog(query.bound(values)?),
+        Parsed::Engine(statement) => {
+            let mut statement = statement.clone();
+            statement.replace_parameters(&mut |index| values.get(index).cloned())?;
+            Parsed::Engine(statement)
+        }
+    })
+}
+
+fn executed_name(execute: &ast::Statement) -> Result<String, RequestError> {
+    match execute {
+        ast::Statement::Execute { name: Some(name), .. } => Ok(millstream_engine::catalog::resolve::object_name(name)),
+        _ => Err(RequestError::new(codes::SYNTAX, "EXECUTE names a prepared statement", "")),
+    }
+}
+
+/// The text after the first word `AS` outside quotes and parentheses.
+fn after_as(text: &str) -> Option<&str> {
+    let lower = text.to_ascii_lowercase();
+    let mut from = 0;
+    while let Some(at) = lower[from..].find("as").map(|at| at + from) {
+        let before = lower[..at].chars().next_back().is_none_or(|c| c.is_whitespace() || c == ')' || c == '"');
+        let after = lower[at + 2..].chars().next().is_some_and(|c| c.is_whitespace() || c == '(');
+        if before && after {
+            return Some(text[at + 2..].trim());
+        }
+        from = at + 2;
+    }
+    None
+}
+
+/// An error with its place in the text, where it has one.
+fn placed(error: RequestError, text: &str) -> Ended {
+    match error.position(text, 0) {
+        Some(position) => Ended::Placed(error, position),
+        None => Ended::Failed(error),
+    }
+}
+
+fn no_portal(name: &str) -> RequestError {
+    RequestError::new(codes::NO_CURSOR, format!("portal \"{name}\" does not exist"), "")
+}

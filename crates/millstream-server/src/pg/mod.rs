@@ -1,0 +1,74 @@
+//! The PostgreSQL protocol.
+//!
+//! | file | for |
+//! | --- | --- |
+//! | `wire.rs`, `socket.rs` | bytes and messages; a connection's two directions |
+//! | `startup.rs`, `cancel.rs` | TLS, authentication, requests to cancel |
+//! | `connection.rs`, `extended.rs` | a session: its messages, prepared statements and portals |
+//! | `execute.rs` | a statement carried out |
+//! | `copy/` | COPY in both directions |
+//! | `catalog.rs` | `pg_catalog` and `information_schema` |
+//! | `values/` | values as PostgreSQL writes them |
+
+pub(crate) mod cancel;
+pub(crate) mod catalog;
+mod connection;
+mod copy;
+mod execute;
+mod extended;
+mod socket;
+mod startup;
+mod values;
+mod wire;
+
+use crate::service::{Counted, Service};
+use crate::tls::Tls;
+use cancel::Cancels;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// How long after a failed accept (no more file descriptors, say) the next one is tried.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections until the server stops, and returns when the last one has ended.
+pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Option<Tls>) {
+    let cancels = Arc::new(Cancels::default());
+    // Also connections that have not said yet who they are count; a few more are let in to be told so, or to cancel.
+    let places = Arc::new(Semaphore::new(service.limits.connections));
+    let waiting = Arc::new(Semaphore::new(service.limits.connections.saturating_mul(2).saturating_add(16)));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = service.stopping.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Beyond that a connection is closed before anything is read from it.
+        let Ok(admitted) = Arc::clone(&waiting).try_acquire_owned() else { continue };
+        // Answers are small and awaited.
+        let _ = stream.set_nodelay(true);
+        let (service, cancels, places) = (Arc::clone(&service), Arc::clone(&cancels), Arc::clone(&places));
+        let acceptor = tls.as_ref().map(Tls::acceptor);
+        connections.spawn(async move {
+            let _admitted = admitted;
+            let place = places.try_acquire_owned().ok();
+            let _counted = Counted::new(&service.figures.pg_connections);
+            if let Err(error) = startup::serve(&service, &cancels, Box::new(stream), acceptor, place.is_some()).await {
+                tracing::debug!(%error, "a connection ended");
+            }
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}

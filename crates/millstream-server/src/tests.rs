@@ -1,0 +1,319 @@
+//! The server as its clients meet it: a PostgreSQL driver, raw bytes, users.
+
+use crate::{Config, Limits, Role, Server, UserEntry};
+use bytes::BytesMut;
+use millstream_engine::Engine;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+async fn server(change: impl FnOnce(&mut Config)) -> (Engine, Server) {
+    let engine = Engine::builder().build().await.unwrap();
+    let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let mut config = Config { pg: Some(loopback), http: Some(loopback), ..Config::default() };
+    change(&mut config);
+    let server = Server::start(engine.clone(), config).await.unwrap();
+    (engine, server)
+}
+
+async fn connect(server: &Server, options: &str) -> Result<Client, tokio_postgres::Error> {
+    let address = server.pg_address().unwrap();
+    let options = format!("host={} port={} user=me {options}", address.ip(), address.port());
+    let (client, connection) = tokio_postgres::connect(&options, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn number(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_prepares_binds_and_reads_in_parts() {
+    let (_engine, server) = server(|_| {}).await;
+    let mut client = connect(&server, "").await.unwrap();
+    client.batch_execute("CREATE TABLE t (id BIGINT PRIMARY KEY, word VARCHAR, at TIMESTAMP)").await.unwrap();
+    let insert = client.prepare("INSERT INTO t VALUES ($1, $2, $3)").await.unwrap();
+    assert_eq!(insert.params().iter().map(|kind| kind.name()).collect::<Vec<_>>(), ["int8", "text", "timestamp"]);
+    for id in 0..10_i64 {
+        assert_eq!(client.execute(&insert, &[&id, &format!("w'{id}"), &None::<std::time::SystemTime>]).await.unwrap(), 1);
+    }
+    let row = client.query_one("SELECT word, id + 1 AS next FROM t WHERE id = $1", &[&7_i64]).await.unwrap();
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, i64>("next")), ("w'7", 8));
+    let updated = client.execute("UPDATE t SET word = $1 WHERE id < $2", &[&"x", &3_i64]).await.unwrap();
+    assert_eq!((updated, number(&client, "SELECT count(*) FROM t WHERE word = 'x'").await), (3, 3));
+    assert_eq!(client.execute("DELETE FROM t WHERE word = $1 AND id = $2", &[&"x", &0_i64]).await.unwrap(), 1);
+
+    let transaction = client.transaction().await.unwrap();
+    let portal = transaction.bind("SELECT id FROM t ORDER BY id", &[]).await.unwrap();
+    let first: Vec<i64> = transaction.query_portal(&portal, 4).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let rest = transaction.query_portal(&portal, 0).await.unwrap();
+    assert_eq!((first, rest.len()), (vec![1, 2, 3, 4], 5));
+    transaction.commit().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_costs_only_its_statement() {
+    let (_engine, server) = server(|_| {}).await;
+    let client = connect(&server, "").await.unwrap();
+    client.batch_execute("CREATE TABLE t (id BIGINT PRIMARY KEY)").await.unwrap();
+    let code = |error: tokio_postgres::Error| error.code().cloned().unwrap();
+    assert_eq!(code(client.query("SELECT * FROM nosuch", &[]).await.unwrap_err()), SqlState::UNDEFINED_TABLE);
+    assert_eq!(code(client.query("SELEC", &[]).await.unwrap_err()), SqlState::SYNTAX_ERROR);
+    assert_eq!(code(client.query("SELECT 1 / 0", &[]).await.unwrap_err()), SqlState::DIVISION_BY_ZERO);
+    let placed = client.query("SELECT 1,\n nosuch FROM t", &[]).await.unwrap_err();
+    let database = placed.as_db_error().unwrap();
+    assert_eq!(format!("{:?}", database.position()), "Some(Original(12))");
+
+    client.batch_execute("BEGIN; INSERT INTO t VALUES (1); SAVEPOINT s; INSERT INTO t VALUES (2)").await.unwrap();
+    assert!(client.batch_execute("INSERT INTO t VALUES (1)").await.is_err(), "a duplicate");
+    client.batch_execute("ROLLBACK TO SAVEPOINT s; INSERT INTO t VALUES (3); COMMIT").await.unwrap();
+    assert_eq!(number(&client, "SELECT sum(id)::BIGINT FROM t").await, 4);
+    let messages = client.simple_query("SELECT 1; SELECT 1 / 0; SELECT 2").await;
+    assert_eq!(code(messages.unwrap_err()), SqlState::DIVISION_BY_ZERO);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscriptions_stream_and_are_canceled() {
+    let (engine, server) = server(|_| {}).await;
+    engine.sql("CREATE STREAM s (n BIGINT)").await.unwrap();
+    engine.sql("CREATE MATERIALIZED VIEW v AS SELECT sum(n) AS total FROM s").await.unwrap();
+    let client = connect(&server, "").await.unwrap();
+    client.batch_execute("INSERT INTO s VALUES (1); DECLARE c CURSOR FOR SUBSCRIBE TO v").await.unwrap();
+    let ops = |messages: Vec<SimpleQueryMessage>| -> Vec<String> {
+        let row = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => Some(format!("{} {}", row.get("op").unwrap(), row.get("total").unwrap_or("-"))),
+            _ => None,
+        };
+        messages.iter().filter_map(row).collect()
+    };
+    assert_eq!(ops(client.simple_query("FETCH ALL FROM c").await.unwrap()), ["+I 1", "= -"]);
+    client.batch_execute("INSERT INTO s VALUES (2)").await.unwrap();
+    assert_eq!(ops(client.simple_query("FETCH 2 FROM c WITH (timeout = '20s')").await.unwrap()), ["-D 1", "+I 3"]);
+    assert_eq!(ops(client.simple_query("FETCH ALL FROM c").await.unwrap()), [""; 0]);
+
+    let token = client.cancel_token();
+    let (canceled, ()) = tokio::join!(client.simple_query("SUBSCRIBE TO v"), async {
+        // Asked for until it is heard: the statement may not have begun yet.
+        for _ in 0..50 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            token.cancel_query(NoTls).await.unwrap();
+        }
+    });
+    assert_eq!(canceled.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
+    client.batch_execute("SET statement_timeout = '100ms'").await.unwrap();
+    let endless = "SELECT count(*) FROM generate_series(1, 1000000) a CROSS JOIN generate_series(1, 1000000) b";
+    assert_eq!(client.simple_query(endless).await.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
+    assert_eq!(number(&client, "SELECT 7::BIGINT").await, 7);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_get_in_with_their_password_and_do_what_their_role_allows() {
+    let (engine, server) = server(|config| {
+        config.users = vec![
+            UserEntry::new("me", Role::Reader).with_password("se'cret").with_token("t-reader"),
+            UserEntry::new("boss", Role::Admin).with_password("x"),
+        ];
+    })
+    .await;
+    engine.sql("CREATE TABLE t (id BIGINT)").await.unwrap();
+    assert_eq!(connect(&server, "password=wrong").await.err().unwrap().code(), Some(&SqlState::INVALID_PASSWORD));
+    let address = server.pg_address().unwrap();
+    let nobody = format!("host={} port={} user=nobody password=x", address.ip(), address.port());
+    assert_eq!(tokio_postgres::connect(&nobody, NoTls).await.err().unwrap().code(), Some(&SqlState::INVALID_PASSWORD));
+    let client = connect(&server, r"password='se\'cret'").await.unwrap();
+    assert_eq!(number(&client, "SELECT count(*) FROM t").await, 0);
+    for sql in
+        ["INSERT INTO t VALUES (1)", "CREATE VIEW v AS SELECT 1 AS a", "SELECT * FROM '/etc/passwd'", "SET trigger = '1s'", "CHECKPOINT"]
+    {
+        assert_eq!(client.batch_execute(sql).await.unwrap_err().code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{sql}");
+        assert!(client.prepare(sql).await.is_err(), "{sql}");
+    }
+    client.batch_execute("SET search_path = public").await.unwrap();
+
+    let http = server.http_address().unwrap();
+    assert!(http_get(http, "/metrics", "").await.starts_with("HTTP/1.1 401"));
+    assert!(http_get(http, "/metrics", "Authorization: Bearer t-reader\r\n").await.starts_with("HTTP/1.1 200"));
+    assert!(http_get(http, "/health/live", "").await.starts_with("HTTP/1.1 200"));
+    server.stop().await;
+}
+
+async fn http_get(address: SocketAddr, path: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// Sends bytes and reads until the server closes, or says nothing for a moment.
+async fn answer_to(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let _ = stream.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_millis(50), stream.read_to_end(&mut answer)).await;
+    answer
+}
+
+fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![kind];
+    bytes.extend((i32::try_from(body.len()).unwrap() + 4).to_be_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+fn startup() -> Vec<u8> {
+    let mut bytes = vec![0, 0, 0, 16, 0, 3, 0, 0];
+    bytes.extend(b"user\0m\0\0");
+    bytes[3] = u8::try_from(bytes.len()).unwrap();
+    bytes
+}
+
+/// Requests that mean harm: each is refused or survived, and the server serves on.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_requests_cost_only_their_connection() {
+    use rand::{Rng, SeedableRng};
+    let (_engine, server) = server(|config| config.limits = Limits { message_bytes: 100_000, prepared: 50, ..Limits::default() }).await;
+    let (pg, http) = (server.pg_address().unwrap(), server.http_address().unwrap());
+    let deep = format!("SELECT {}1{}", "(".repeat(20_000), ")".repeat(20_000));
+    let nested = format!("SELECT {}", "NOT ".repeat(20_000));
+    let mut requests: Vec<Vec<u8>> = vec![
+        vec![],
+        vec![0],
+        vec![0, 0, 0, 0],
+        vec![0xff; 64],
+        vec![0x7f, 0xff, 0xff, 0xff, 0, 3, 0, 0],
+        vec![0, 0, 0, 8, 4, 210, 22, 47],
+        vec![0, 0, 0, 8, 0, 2, 0, 0],
+        vec![0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 0, 0, 0, 2],
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+    ];
+    let sessions: Vec<Vec<u8>> = vec![
+        frame(b'Q', b"no end"),
+        frame(b'Q', b"\xff\xfe\0"),
+        b"Q\x7f\xff\xff\xff".to_vec(),
+        b"Q\0\0\0\0".to_vec(),
+        b"Q\xff\xff\xff\xff".to_vec(),
+        frame(b'?', b""),
+        frame(b'p', b"x\0"),
+        frame(b'E', b"nosuch\0\0\0\0\0"),
+        frame(b'B', b"\0nosuch\0\0\0\0\0\0\0"),
+        frame(b'B', b"\0\0\xff\xff"),
+        frame(b'D', b"Snosuch\0"),
+        frame(b'C', b"Pnosuch\0"),
+        frame(b'd', b"stray rows"),
+        frame(b'c', b""),
+        frame(b'f', b"stray\0"),
+        frame(b'F', &[0; 12]),
+        frame(b'Q', format!("{deep}\0").as_bytes()),
+        frame(b'Q', format!("{nested}\0").as_bytes()),
+        frame(b'Q', b"COPY nosuch FROM STDIN\0"),
+        frame(b'Q', b"SELECT '\0"),
+        frame(b'Q', b"SELECT $$\0"),
+        frame(b'Q', b"/* no end\0"),
+        frame(b'Q', b"SELECT repeat('x', 1000000000000)\0"),
+        frame(b'P', b"\0SELECT $99999999\0\0\0"),
+        frame(b'P', b"\0SELECT 1; SELECT 2\0\0\0"),
+        [frame(b'P', b"\0SELECT $1\0\0\x01\0\0\0\x14"), frame(b'B', b"\0\0\0\x01\0\x01\0\x01\0\0\0\x03abc\0\0"), frame(b'S', b"")].concat(),
+        (0..200).flat_map(|n| frame(b'P', format!("s{n}\0SELECT 1\0\0\0").as_bytes())).collect(),
+        frame(b'S', b"").repeat(1_000),
+        frame(b'H', b"").repeat(1_000),
+    ];
+    requests.extend(sessions.iter().map(|session| [startup(), session.clone()].concat()));
+    let mut random = rand::rngs::SmallRng::seed_from_u64(11);
+    for _ in 0..80 {
+        let mut bytes = startup();
+        for _ in 0..random.random_range(1..6) {
+            let body: Vec<u8> = (0..random.random_range(0..60)).map(|_| random.random()).collect();
+            bytes.extend(frame(b"QPBDECHSXdcfFp"[random.random_range(0..14)], &body));
+        }
+        requests.push(bytes);
+    }
+    assert!(requests.len() > 100);
+    for request in &requests {
+        answer_to(pg, request).await;
+    }
+    let client = connect(&server, "").await.unwrap();
+    assert_eq!(number(&client, "SELECT 1::BIGINT").await, 1, "after {} hostile requests", requests.len());
+
+    let mut requests: Vec<Vec<u8>> = [
+        "",
+        "\r\n\r\n",
+        "GET",
+        "GET / HTTP/9.9\r\n\r\n",
+        "GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /api/v1/streams/..%2f..%2fetc/rows HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "POST /api/v1/sql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/sql\r\nContent-Length: 99999999999999\r\n\r\n",
+        "POST /api/v1/sql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/sql\r\nContent-Length: -1\r\n\r\n",
+        "POST /api/v1/sql HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 8\r\n\r\nSELECT 1",
+        "POST /api/v1/sql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{\"query\":",
+        "POST /api/v1/sql HTTP/1.1\r\nHost: evil.example\r\nContent-Type: application/sql\r\nContent-Length: 8\r\n\r\nSELECT 1",
+        "POST /api/v1/sql HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+        "GET /api/v1/subscribe HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /api/v1/subscribe?query=%ff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /api/v1/subscribe?query=DROP%20TABLE%20t HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ]
+    .iter()
+    .map(|request| request.as_bytes().to_vec())
+    .collect();
+    requests.push([b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 200_000]].concat());
+    requests.push(frame(b'Q', b"SELECT 1\0"));
+    for _ in 0..90 {
+        let mut bytes = b"POST /api/v1/streams/s/rows HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n".to_vec();
+        let body: Vec<u8> = (0..random.random_range(0..80)).map(|_| random.random()).collect();
+        bytes.extend(format!("Content-Length: {}\r\n\r\n", body.len()).bytes());
+        bytes.extend(body);
+        requests.push(bytes);
+    }
+    assert!(requests.len() > 100);
+    for request in &requests {
+        answer_to(http, request).await;
+    }
+    assert!(http_get(http, "/health/ready", "").await.starts_with("HTTP/1.1 200"));
+    let refused = answer_to(http, &requests[8]).await;
+    assert!(String::from_utf8_lossy(&refused).contains("a statement comes as application/sql or application/json"));
+    let rebound = answer_to(http, &requests[10]).await;
+    assert!(rebound.starts_with(b"HTTP/1.1 403"), "{}", String::from_utf8_lossy(&rebound));
+    server.stop().await;
+}
+
+/// A client that does not read holds back its own rows, and nobody else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_client_costs_nobody_else() {
+    let (_engine, server) = server(|_| {}).await;
+    let mut slow = TcpStream::connect(server.pg_address().unwrap()).await.unwrap();
+    let endless = b"SELECT a.value, b.value FROM generate_series(1, 100000) a CROSS JOIN generate_series(1, 100000) b\0";
+    slow.write_all(&[startup(), frame(b'Q', endless)].concat()).await.unwrap();
+    let client = connect(&server, "").await.unwrap();
+    for n in 0..20_i64 {
+        assert_eq!(client.query_one("SELECT $1::BIGINT", &[&n]).await.unwrap().get::<_, i64>(0), n);
+    }
+    drop(slow);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_server_says_so() {
+    let (_engine, server) = server(|config| config.limits.grace = Duration::from_millis(100)).await;
+    let mut idle = TcpStream::connect(server.pg_address().unwrap()).await.unwrap();
+    idle.write_all(&startup()).await.unwrap();
+    let mut greeting = BytesMut::new();
+    while !greeting.ends_with(b"Z\0\0\0\x05I") {
+        idle.read_buf(&mut greeting).await.unwrap();
+    }
+    let full = connect(&server, "").await.unwrap();
+    let following = tokio::spawn(async move { full.simple_query("SUBSCRIBE TO (SELECT 1 AS one)").await });
+    server.stop().await;
+    let mut farewell = Vec::new();
+    idle.read_to_end(&mut farewell).await.unwrap();
+    assert!(String::from_utf8_lossy(&farewell).contains("57P01"));
+    assert!(following.await.unwrap().is_err());
+}
