@@ -160,7 +160,8 @@ fn details(node: &Node, inputs: &[&Node]) -> String {
         Op::Recompute { plan } => fragment_outline(plan),
         Op::TouchedKeys { plan, keys, .. } => {
             let keys: Vec<String> = keys.iter().map(|key| show(&key.expr)).collect();
-            format!("{} by {}", fragment_outline(plan), keys.join(", "))
+            let by = if keys.is_empty() { String::new() } else { format!(" by {}", keys.join(", ")) };
+            format!("{}{by}", fragment_outline(plan))
         }
         Op::WindowClose { bucket } => short(node.schema.field(bucket.column).name()),
     }
@@ -187,8 +188,9 @@ fn facts(graph: &Graph, node: &Node) -> Vec<String> {
     if let Some(reason) = &node.fallback_reason {
         lines.push(format!("because {reason}"));
     }
-    if let Op::TouchedKeys { tail: Some(_), .. } = &node.op {
-        lines.push("rows behind all others of their partition are computed from its end alone".to_string());
+    if let Op::TouchedKeys { tail: Some(_), keys, .. } = &node.op {
+        let whose = if keys.is_empty() { "" } else { " of their partition" };
+        lines.push(format!("rows behind all others{whose} are computed from the end alone"));
     }
     let inherited = node.inputs.iter().any(|input| graph.node(*input).properties.nondeterminism == node.properties.nondeterminism);
     if let Some(note) = node.properties.nondeterminism.as_ref().filter(|_| !inherited) {
@@ -282,8 +284,12 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
             let (bound, time) = (versions.bound.describe(), short(node.schema.field(versions.time).name()));
             Some(format!("of each key the last row before {bound} on {time} and the rows after it, {}", size()))
         }
-        Op::TouchedKeys { emit, bucket, .. } => {
-            let kept = if *emit == Emit::OnClose { "the input by key" } else { "the input and the result by key" };
+        Op::TouchedKeys { emit, bucket, keys, .. } => {
+            let kept = match emit {
+                Emit::OnClose => "the input by key",
+                Emit::Changes if keys.is_empty() => "the input and the result",
+                Emit::Changes => "the input and the result by key",
+            };
             Some(match bucket {
                 Some(bucket) => format!("{kept}, {}", bounded(&bucket.bound, bucket.column)),
                 None => format!("{kept}, {}", size()),

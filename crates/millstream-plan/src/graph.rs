@@ -393,7 +393,7 @@ pub enum Op {
     TouchedKeys {
         /// The plan.
         plan: Arc<LogicalPlan>,
-        /// The keys, at least one.
+        /// The keys; none only with a `tail`: all rows are of one key then.
         keys: Vec<FragmentKey>,
         /// When the results of a key are handed out.
         emit: Emit,

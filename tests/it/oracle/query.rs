@@ -205,8 +205,9 @@ impl<'a> Grammar<'a> {
         let (Some(time), Some(of)) = (find(Type::Time), find(Type::Int)) else { return part };
         let Some(partition) = self.partition(&part.columns) else { return part };
         let rest = self.total_order(&part.columns);
-        let by_place = format!("PARTITION BY {partition} ORDER BY {time}, {rest}");
-        let by_value = format!("PARTITION BY {partition} ORDER BY {time}");
+        let by = if self.rng.random_ratio(1, 4) { String::new() } else { format!("PARTITION BY {partition} ") };
+        let by_place = format!("{by}ORDER BY {time}, {rest}");
+        let by_value = format!("{by}ORDER BY {time}");
         let choices = [
             format!("CAST(row_number() OVER ({by_place}) AS BIGINT)"),
             format!("lag({of}, 2) OVER ({by_place})"),
@@ -228,7 +229,7 @@ impl<'a> Grammar<'a> {
         node("running", vec![part], columns, |parts| format!("SELECT *, {} FROM ({}) AS q", items.join(", "), parts[0]))
     }
 
-    /// What follows from pairs of numbers, round by round. Those of UNION ALL end after three rounds.
+    /// What follows from pairs of numbers, round by round. Those of UNION ALL end after two rounds.
     fn recursion(&mut self, depth: usize) -> Query {
         let (part, other) = (self.query(depth.min(2)), self.query(depth.min(1)));
         let integers = |query: &Query| -> Vec<String> {
@@ -241,10 +242,12 @@ impl<'a> Grammar<'a> {
         let ([a, b], [c, d]) = ([self.pick(&own), self.pick(&own)], [self.pick(&others), self.pick(&others)]);
         let [r, x, y, z] = [self.name(), self.name(), self.name(), self.name()];
         let columns: Vec<Column> = [&x, &y, &z].into_iter().map(|name| Column { name: name.clone(), kind: Type::Int }).collect();
-        let (union, step, condition) = self.pick(&[("UNION", "0", ""), ("UNION ALL", "1", " WHERE r.z < 3")]);
+        let (union, step, condition) = self.pick(&[("UNION", "0", ""), ("UNION ALL", "1", " WHERE r.z < 2")]);
         let form = self.rng.random_range(0..4);
+        let pair = if c == d { c.clone() } else { format!("{c}, {d}") };
         node("recursion", vec![part, other], columns, |parts| {
-            let (start, edges) = (parts[0], parts[1]);
+            // Every pair once: paths multiply from round to round.
+            let (start, edges) = (parts[0], format!("SELECT DISTINCT {pair} FROM ({}) AS p", parts[1]));
             let term = match form {
                 0 | 1 => format!("SELECT r.x, e.{d}, r.z + {step} FROM {r} AS r JOIN ({edges}) AS e ON r.y = e.{c}{condition}"),
                 2 => format!("SELECT r.y, r.x, r.z + {step} FROM {r} AS r{condition}"),

@@ -146,6 +146,11 @@ impl Translator<'_> {
         if let (Some(local), [input]) = (fragment.local.take(), inputs.as_slice()) {
             return self.touched_keys(plan, *input, fragment, local);
         }
+        self.recomputed(plan, inputs, fragment)
+    }
+
+    /// The operator that runs all of a fragment again. `plan` reads leaves by the places of `inputs`.
+    pub(super) fn recomputed(&mut self, plan: LogicalPlan, inputs: Vec<NodeId>, fragment: Fragment) -> Result<NodeId> {
         let df_schema = Arc::clone(plan.schema());
         let mut properties = no_properties(df_schema.fields().len());
         properties.clock_dependent = fragment.clock_dependent;

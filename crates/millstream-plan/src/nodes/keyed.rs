@@ -15,19 +15,21 @@ use crate::bound::Bound;
 use crate::canonical::{as_column, canonical_texts, column_at, is_volatile, rebase};
 use crate::error::Result;
 use crate::graph::{Bucket, Emit, FragmentKey, NodeId, Op, Properties, Strategy};
+use crate::leaf::InputLeaf;
 use crate::nodes::fragment::Fragment;
 use crate::nodes::tail::tail_of;
 use crate::nodes::versions::versions_of;
 use crate::translate::{NewNode, Part, Translator, preferred_column};
 use crate::watermark::{bound_over, expression_bound};
 use datafusion::common::DFSchemaRef;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::{Expr, LogicalPlan, Projection};
 use std::sync::Arc;
 
 /// What a fragment is local to, and what follows for its columns.
 #[derive(Clone, Debug)]
 pub(crate) struct Local {
-    /// At least one.
+    /// None for one partition of all rows that go on from its end.
     keys: Vec<FragmentKey>,
     /// By column.
     bounds: Vec<Option<Arc<Bound>>>,
@@ -51,6 +53,11 @@ impl Part {
     /// Whether it is a fragment that is local to keys.
     pub(crate) fn is_local(&self) -> bool {
         self.local().is_some()
+    }
+
+    /// Whether it is one of a single partition of all rows, which goes on from its end as long as nothing filters it.
+    pub(crate) fn is_keyless(&self) -> bool {
+        self.local().is_some_and(|local| local.keys.is_empty())
     }
 
     fn local(&self) -> Option<&Local> {
@@ -109,6 +116,37 @@ impl Translator<'_> {
         let unique = partition.unique.unwrap_or_else(|| self.unique_of(&child));
         let demand = partition.demand.and_then(|column| keys.iter().position(|key| key.column == column));
         self.grow(plan, child, Some(reason), Local { keys, bounds, unique, demand })
+    }
+
+    /// A plan node whose rows all meet, over its translated input: one partition without keys where it looks back only, so that rows
+    /// go on from its end, and else recomputed.
+    pub(crate) fn by_no_key(&mut self, plan: &LogicalPlan, child: Part, reason: &str) -> Result<Part> {
+        let below = match &child {
+            Part::Node(node) => {
+                let leaf = |schema: &DFSchemaRef| InputLeaf { index: 0, schema: Arc::clone(schema), fingerprint: 0 }.into_plan();
+                plan.inputs().first().map(|input| (*node, leaf(input.schema())))
+            }
+            Part::Fragment(fragment) => match (&fragment.local, fragment.inputs.iter().collect::<Vec<_>>().as_slice()) {
+                (Some(local), [node]) if local.keys.is_empty() => Some((**node, fragment.plan.clone())),
+                _ => None,
+            },
+        };
+        if let Some((node, below)) = below {
+            let mut below = Some(below);
+            let whole = plan.clone().map_children(|child| Ok(below.take().map_or(Transformed::no(child), Transformed::yes)))?.data;
+            if tail_of(&whole, self.get(node), &[]).is_some() {
+                let (bounds, unique) = (vec![None; plan.schema().fields().len()], self.unique_of(&child));
+                return self.grow(plan, child, Some(reason), Local { keys: vec![], bounds, unique, demand: None });
+            }
+        }
+        // What is below is run again with it.
+        let child = match child {
+            Part::Fragment(fragment) if fragment.local.as_ref().is_some_and(|local| local.keys.is_empty()) => {
+                Part::Fragment(Box::new(Fragment { local: None, ..*fragment }))
+            }
+            child => child,
+        };
+        self.by_key(plan, child, Partition { by: vec![], unique: None, demand: None }, reason)
     }
 
     /// The operator of a part, unless it is recomputed as a whole.
@@ -175,6 +213,9 @@ impl Translator<'_> {
 
     /// The operator of a local fragment. `plan` reads leaf 0.
     pub(crate) fn touched_keys(&mut self, plan: LogicalPlan, input: NodeId, fragment: Fragment, local: Local) -> Result<NodeId> {
+        if local.keys.is_empty() && tail_of(&plan, self.get(input), &[]).is_none() {
+            return self.recomputed(plan, vec![input], fragment);
+        }
         let Local { keys, mut bounds, unique, demand } = local;
         let bucket_of = |column: usize| bounds[column].clone().map(|bound| Bucket { column, bound });
         let on_close = demand.and_then(|key| bucket_of(keys[key].column));

@@ -69,7 +69,7 @@ impl Translator<'_> {
         let (difficult, plain): (Vec<Expr>, Vec<Expr>) =
             split_conjunction_owned(filter.predicate.clone()).into_iter().partition(|expr| obstacle([expr]).is_some());
         let (timed, difficult) = timed(difficult, filter.input.schema());
-        let cut = (child.is_local() && reason.is_some()) || (!timed.is_empty() && !child.is_open());
+        let cut = (child.is_local() && reason.is_some()) || (!timed.is_empty() && !child.is_open()) || child.is_keyless();
         let child = if cut { Part::Node(self.node(child)?) } else { child };
         let Part::Node(input) = child else { return self.passing(plan, child, reason) };
         let whole = timed.is_empty() && difficult.is_empty();

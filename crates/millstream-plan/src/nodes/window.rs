@@ -60,9 +60,10 @@ impl Translator<'_> {
             Some(input) => by_columns(input.schema(), partition),
             None => vec![],
         };
-        let reason =
-            if by.is_empty() { "window functions without PARTITION BY read all rows" } else { "window functions read whole partitions" };
-        self.by_key(plan, child, Partition { by, unique: None, demand }, reason)
+        if !by.is_empty() {
+            return self.by_key(plan, child, Partition { by, unique: None, demand }, "window functions read whole partitions");
+        }
+        self.by_no_key(plan, child, "window functions without PARTITION BY read all rows")
     }
 
     /// A window node with a longer ORDER BY for the calls that need it. Calls that treat ties alike come above them in a node of their

@@ -562,13 +562,13 @@ Map: auction, first_value(bids.price) OVER (..) AS f, rank() OVER (..) AS r
   TouchedKeys: Window by bidder
       T2 touched keys, retracting; state: the input and the result by key, UNBOUNDED
       because window functions read whole partitions
-      rows behind all others of their partition are computed from its end alone
+      rows behind all others of their partition are computed from the end alone
     Map: auction, bidder, price, ts, rank() OVER (..)
         T1 delta, retracting
       TouchedKeys: Window by __partition_0
           T2 touched keys, retracting; state: the input and the result by key, UNBOUNDED
           because window functions read whole partitions
-          rows behind all others of their partition are computed from its end alone
+          rows behind all others of their partition are computed from the end alone
         Map: auction, bidder, price, ts, auction % 2 AS __partition_0
             T1 delta, append-only
           Input: bids (auction, bidder, price, ts)
@@ -970,7 +970,7 @@ async fn check_node(sql: &str, graph: &Graph, node: &Node, state: &SessionState)
 #[tokio::test]
 async fn fragments_run_again_on_new_batches() {
     // What a limit stands on is recomputed with it.
-    let numbered = "SELECT auction, price, row_number() OVER (ORDER BY auction) AS n FROM bids";
+    let numbered = "SELECT auction, price, ntile(1) OVER (ORDER BY auction) AS n FROM bids";
     let sql = format!("SELECT auction, price FROM ({numbered}) WHERE n > 0 ORDER BY price DESC OFFSET 1");
     let planned = planned(&sql, EmitClause::None).await.unwrap();
     let node = planned.graph.output_node();
@@ -1039,7 +1039,7 @@ async fn refusals() {
     );
     let error = planned("SELECT auction, count(*) AS n FROM bids GROUP BY auction", EmitClause::OnWindowClose).await.unwrap_err();
     assert_eq!(error.hint().unwrap(), "Group by a window over \"ts\" of stream \"bids\" and select the window column.");
-    let (optimized, state) = optimized("SELECT lag(price) OVER (ORDER BY ts) AS l FROM bids").await.unwrap();
+    let (optimized, state) = optimized("SELECT lead(price) OVER (ORDER BY ts) AS l FROM bids").await.unwrap();
     let options = PlanOptions { fallback: Fallback::Error, ..PlanOptions::default() };
     let error = plan(&optimized, &Catalog, &state, &options).unwrap_err();
     let reason = "would be recomputed as a whole: window functions without PARTITION BY read all rows";

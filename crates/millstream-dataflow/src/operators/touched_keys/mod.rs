@@ -116,12 +116,12 @@ impl Keys {
         (0..batch.num_rows()).map(find).collect()
     }
 
-    /// The slots of keys, new ones included, and the values of the bucket column.
-    fn insert(&mut self, columns: &[ArrayRef]) -> Result<(Vec<u32>, Option<Vec<BucketKey>>)> {
+    /// The slots of the keys of rows, new ones included, and the values of the bucket column.
+    fn insert(&mut self, columns: &[ArrayRef], rows: usize) -> Result<(Vec<u32>, Option<Vec<BucketKey>>)> {
         let encoded = self.index.encode(columns)?;
         let values = self.bucket.as_ref().map(|(column, _)| column.keys(&columns[column.column])).transpose()?;
-        let mut slots = Vec::with_capacity(columns[0].len());
-        for row in 0..columns[0].len() {
+        let mut slots = Vec::with_capacity(rows);
+        for row in 0..rows {
             let slot = match self.index.find(&encoded, row) {
                 Some(slot) => slot,
                 None => {
@@ -168,7 +168,7 @@ impl TouchedKeys {
         let Op::TouchedKeys { plan, keys, emit, bucket, versions, tail } = &node.op else {
             return Err(DataflowError::internal("expected a plan by keys"));
         };
-        if keys.is_empty() {
+        if keys.is_empty() && tail.is_none() {
             return Err(DataflowError::internal("a plan by keys has none"));
         }
         let input = context.input(node, 0);
@@ -238,7 +238,7 @@ impl TouchedKeys {
             if part.num_rows() == 0 {
                 continue;
             }
-            let (keys, buckets) = self.keys.insert(&columns)?;
+            let (keys, buckets) = self.keys.insert(&columns, part.num_rows())?;
             for (row, &key) in keys.iter().enumerate() {
                 if self.is_touched.len() <= key as usize {
                     self.is_touched.resize(key as usize + 1, false);
@@ -402,7 +402,7 @@ impl Operator for TouchedKeys {
         let mut all = BTreeSet::new();
         self.rows.restore(saved.group("rows"), |batch| {
             let columns = keys.of_input(batch)?;
-            let slots = keys.insert(&columns)?.0;
+            let slots = keys.insert(&columns, batch.num_rows())?.0;
             all.extend(slots.iter().copied());
             Ok(slots)
         })?;

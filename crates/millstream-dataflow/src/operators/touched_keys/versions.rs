@@ -63,7 +63,7 @@ impl TouchedKeys {
         for batch in self.rows.of(keys)? {
             let times = horizon.time.keys(batch.column(column))?;
             let columns = self.keys.of_input(&batch)?;
-            let (keys, _) = self.keys.insert(&columns)?;
+            let (keys, _) = self.keys.insert(&columns, batch.num_rows())?;
             for (key, time) in keys.iter().zip(&times).filter(|(_, time)| floor.passed(time) && **time != BucketKey::Null) {
                 match last.get_mut(key) {
                     Some(known) => {
