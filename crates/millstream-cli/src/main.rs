@@ -54,11 +54,16 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// Stack of each thread. A statement may be [`millstream_sql::depth::DEPTH_MAX`] levels deep, and planning it takes some tens of KB for each
+/// in a debug build. Only what is used takes memory.
+const STACK_SIZE: usize = 64 * 1024 * 1024;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Two at least: a statement that computes without a pause must not keep signals from being seen.
     let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match builder.worker_threads(workers).thread_stack_size(STACK_SIZE).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return ExitCode::from(failure::report(&error.into())),
     };
