@@ -1,4 +1,4 @@
-//! The clients that the tests of the server use: psql from the distribution, drivers from PyPI in an environment of their own.
+//! The clients that the tests of the server use: psql and promtool from the distribution, drivers from PyPI in an environment of their own.
 
 use crate::process;
 use std::path::Path;
@@ -11,10 +11,12 @@ const REQUIREMENTS: &str = "crates/millstream-cli/tests/clients/requirements.txt
 
 /// Installs what is missing.
 pub(crate) fn install(root: &Path) -> Result<(), String> {
-    if !answers("psql") {
-        let installed = process::run(root, "apt-get", &["update"])
-            .and_then(|()| process::run(root, "apt-get", &["install", "--yes", "--no-install-recommends", "postgresql-client"]));
-        installed.map_err(|error| format!("psql is missing and cannot be installed: {error}"))?;
+    for (program, package) in [("psql", "postgresql-client"), ("promtool", "prometheus")] {
+        if !answers(program) {
+            let installed = process::run(root, "apt-get", &["update"])
+                .and_then(|()| process::run(root, "apt-get", &["install", "--yes", "--no-install-recommends", package]));
+            installed.map_err(|error| format!("{program} is missing and cannot be installed: {error}"))?;
+        }
     }
     if !root.join(ENVIRONMENT).join("bin/pip").exists() && process::run(root, "python3", &["-m", "venv", "--clear", ENVIRONMENT]).is_err() {
         // Debian has the module in a package of its own.

@@ -55,13 +55,13 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Stack of every thread that may parse, plan or drop a statement: a generated one with thousands of operators is a tree as deep. Only what
-/// is used of it takes memory.
-const STACK_BYTES: usize = 256 << 20;
+/// Stack of each thread. A statement may be [`millstream_sql::depth::DEPTH_MAX`] levels deep, and planning it takes some tens of KB for each
+/// in a debug build. Only what is used takes memory.
+const STACK_SIZE: usize = 64 * 1024 * 1024;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match std::thread::Builder::new().name("main".into()).stack_size(STACK_BYTES).spawn(move || program(cli)) {
+    match std::thread::Builder::new().name("main".into()).stack_size(STACK_SIZE).spawn(move || program(cli)) {
         Ok(program) => program.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
         Err(error) => ExitCode::from(failure::report(&error.into())),
     }
@@ -70,11 +70,11 @@ fn main() -> ExitCode {
 fn program(cli: Cli) -> ExitCode {
     // Two at least: a statement that computes without a pause must not keep signals from being seen.
     let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
-    let runtime =
-        match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).thread_stack_size(STACK_BYTES).enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return ExitCode::from(failure::report(&error.into())),
-        };
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match builder.worker_threads(workers).thread_stack_size(STACK_SIZE).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return ExitCode::from(failure::report(&error.into())),
+    };
     let code = match runtime.block_on(dispatch(cli)) {
         Ok(code) => code,
         Err(error) => failure::report(&error),

@@ -18,6 +18,7 @@
 //! assert_eq!(statement.canonical_text(), "CREATE VIEW v AS SELECT a FROM t");
 //! ```
 
+pub mod depth;
 pub mod dialect;
 pub mod error;
 pub mod literal;

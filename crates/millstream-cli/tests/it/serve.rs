@@ -116,6 +116,20 @@ fn a_story_from_the_first_row_to_the_restart() {
     assert!(changes.contains(r#""op":"-D","colour":"red","n":1"#) && changes.contains(r#""op":"+I","colour":"red","n":2"#), "{changes}");
     let answer = server.post("/api/v1/sql", "application/sql", "", "SELECT colour, n FROM per_colour ORDER BY colour");
     assert!(answer.contains(r#""rows":[{"colour":"blue","n":1},{"colour":"red","n":2}]"#), "{answer}");
+    let metrics = server.http("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let page = metrics.split_once("\r\n\r\n").unwrap().1.replace("\r\n", "\n");
+    assert!(page.contains("millstream_source_rows_total{stream=\"sales\"} 3"), "{page}");
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool runs; `cargo xtask clients` installs it");
+    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let checked = promtool.wait_with_output().unwrap();
+    let complaints = String::from_utf8_lossy(&checked.stdout).into_owned() + &String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success(), "{complaints}\n{page}");
     assert_eq!(server.stop(), Some(0));
 
     let server = Serving::start(directory.path(), &["shop.sql"]);

@@ -77,6 +77,7 @@ pub(super) async fn sql(State(service): State<Arc<Service>>, headers: HeaderMap,
         return Err(RequestError::new("22023", format!("rows cannot be given as {}", accept.unwrap_or_default()), forms).into());
     };
     let (text, parameters) = request(&headers, &body)?;
+    millstream_sql::depth::check_text(&text)?;
     if let Some(query) = service.catalog.recognize(&text) {
         let query = query.bound(&parameters)?;
         let of_catalog = Arc::clone(&service);

@@ -48,6 +48,7 @@ pub(super) enum Outcome {
 /// # Errors
 /// When it is none.
 pub(super) fn parse(service: &Service, text: &str) -> Result<Parsed, RequestError> {
+    millstream_sql::depth::check_text(text)?;
     if let Some(query) = service.catalog.recognize(text) {
         return Ok(Parsed::Catalog(query));
     }

@@ -129,10 +129,11 @@ impl Connection {
             Parsed::Catalog(query) => {
                 let (service, query) = (Arc::clone(&self.service), query.clone());
                 let (parameters, columns) = self.guarded(aside(async move { service.catalog.describe(&query, &given).await })).await?;
-                let kinds_of_parameters = parameters.iter().enumerate().map(|(index, wanted)| kind_of(kinds, index, wanted)).collect();
+                let mut sent: Vec<Type> = parameters.iter().enumerate().map(|(index, wanted)| kind_of(kinds, index, wanted)).collect();
+                sent.iter_mut().filter(|kind| **kind == Type::INT4_ARRAY).for_each(|kind| *kind = Type::OID_ARRAY);
                 // Lists of numbers are lists of object identifiers there, which drivers have built in.
                 let columns = columns_of_catalog(&columns);
-                return Ok(Prepared { text, parsed, kinds: kinds_of_parameters, types: parameters, columns: Some(columns) });
+                return Ok(Prepared { text, parsed, kinds: sent, types: parameters, columns: Some(columns) });
             }
             Parsed::Engine(statement) => match statement.as_ref() {
                 Statement::Fetch(fetch) => {

@@ -26,7 +26,6 @@ mod tests;
 
 use datafusion::sql::parser::{DFParserBuilder, Statement as DfStatement};
 use sqlparser::ast::{self, Expr, Ident, ObjectName, Query};
-use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
@@ -181,24 +180,6 @@ impl<'a> Iterator for Script<'a> {
     }
 }
 
-/// Operators in one statement at most. `a OR b OR c` is a tree as deep as it is long, which is walked by recursion.
-const OPERATORS_MAX: usize = 10_000;
-
-/// Refuses a statement whose tree might be too deep for the stack.
-fn refuse_long_chain(tokens: &[TokenWithSpan]) -> Result<()> {
-    let is_operator = |token: &Token| match token {
-        Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod | Token::StringConcat => true,
-        Token::Word(word) => matches!(word.keyword, Keyword::AND | Keyword::OR | Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT),
-        _ => false,
-    };
-    match tokens.iter().filter(|token| is_operator(&token.token)).nth(OPERATORS_MAX) {
-        None => Ok(()),
-        Some(token) => Err(SqlError::new(format!("the statement has more than {OPERATORS_MAX} operators"))
-            .at(token.span)
-            .with_hint("Write x IN (..) for many comparisons, and VALUES or a table for many rows.")),
-    }
-}
-
 /// Reads one statement from its tokens.
 pub(crate) struct StatementParser<'t> {
     text: &'t str,
@@ -210,7 +191,6 @@ pub(crate) struct StatementParser<'t> {
 impl<'t> StatementParser<'t> {
     fn new(text: &'t str) -> Result<Self> {
         let Tokens { list, end } = tokens::tokenize(text)?;
-        refuse_long_chain(&list)?;
         let parser = sub_parser(list.clone());
         Ok(StatementParser { text, tokens: list, end, parser })
     }

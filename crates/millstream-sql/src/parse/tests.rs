@@ -316,11 +316,3 @@ fn deep_nesting_is_an_error() {
     let text = format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000));
     assert_eq!(parse_statement(&text).expect_err("too deep").message, "the statement is nested too deeply");
 }
-
-#[test]
-fn endless_chains_are_an_error() {
-    let text = format!("SELECT 1{}", " + 1".repeat(10_001));
-    let error = parse_statement(&text).expect_err("too long");
-    assert_eq!(error.message, "the statement has more than 10000 operators");
-    assert_eq!(error.start, Some(Position { line: 1, column: 40_010 }));
-}

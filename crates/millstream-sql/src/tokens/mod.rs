@@ -43,6 +43,7 @@ pub(crate) fn tokenize(text: &str) -> Result<Tokens> {
             word.value = word.value.to_lowercase();
         }
     }
+    crate::depth::check(&list)?;
     let end = list.last().map_or(Location::new(1, 1), |token| token.span.end);
     refuse_foreign_forms(&list)?;
     Ok(Tokens { list: asof_join::normalize(slices_to_versions(list)?)?, end })

@@ -22,7 +22,7 @@ use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use millstream_engine::catalog::resolve::SYSTEM_SCHEMA;
 use millstream_engine::system_tables::SYSTEM_TABLES;
 use millstream_engine::{CatalogEntry, Engine, EngineError};
-use sqlparser::ast::{self, Expr, ObjectName, ObjectNamePart, visit_expressions, visit_relations};
+use sqlparser::ast::{self, Expr, ObjectName, ObjectNamePart, visit_expressions, visit_expressions_mut, visit_relations};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -135,6 +135,12 @@ impl PgCatalog {
     ) -> Result<(Vec<DataType>, SchemaRef), RequestError> {
         let plan = self.plan(query).await?;
         let mut types: Vec<Option<DataType>> = given.to_vec();
+        for index in query.lists() {
+            if types.len() <= index {
+                types.resize(index + 1, None);
+            }
+            types[index].get_or_insert_with(|| DataType::new_list(DataType::Int32, true));
+        }
         for (name, data_type) in plan.get_parameter_types().map_err(EngineError::from)? {
             let Some(index) = millstream_sql::parameters::index(&name) else { continue };
             if types.len() <= index {
@@ -161,14 +167,43 @@ impl PgCatalog {
 }
 
 impl CatalogQuery {
+    /// The parameters that are cast to arrays, of `oid`s mostly: `$1::oid[]`.
+    fn lists(&self) -> Vec<usize> {
+        let mut found = Vec::new();
+        let _ = visit_expressions(&self.0, |expr| {
+            found.extend(cast_to_array(expr));
+            ControlFlow::<()>::Continue(())
+        });
+        found
+    }
+
     /// The same query with values in place of its parameters.
     ///
     /// # Errors
     /// A placeholder that is no parameter.
     pub(crate) fn bound(&self, values: &[Expr]) -> Result<Self, RequestError> {
         let mut statement = self.0.clone();
+        // An array has its type already, and `oid[]` is none that DataFusion casts to.
+        let _ = visit_expressions_mut(&mut statement, |expr| {
+            if let Some(index) = cast_to_array(expr)
+                && let Some(value) = values.get(index)
+            {
+                *expr = value.clone();
+            }
+            ControlFlow::<()>::Continue(())
+        });
         millstream_sql::parameters::replace(&mut statement, &mut |index| values.get(index).cloned())?;
         Ok(Self(statement))
+    }
+}
+
+/// The parameter that an expression casts to an array.
+fn cast_to_array(expr: &Expr) -> Option<usize> {
+    let Expr::Cast { expr: operand, data_type: ast::DataType::Array(_), .. } = expr else { return None };
+    let Expr::Value(value) = operand.as_ref() else { return None };
+    match &value.value {
+        ast::Value::Placeholder(name) => millstream_sql::parameters::index(name),
+        _ => None,
     }
 }
 
