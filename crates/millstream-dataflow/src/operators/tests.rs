@@ -60,7 +60,7 @@ async fn overflow_names_the_operator() {
     let mut runner = Runner::new(builder.finish(top));
     let rows = batch(&two_columns(), &[vec![Some(2), Some(2)]]);
     let error = runner.step(&[("t", vec![DeltaBatch::insertions(rows)])], 0).await.unwrap_err();
-    assert!(error.to_string().starts_with("operator \"Map #1\" failed: "), "{error}");
+    assert!(error.to_string().starts_with("operator \"Map #1\" failed on the row (k = 2, v = 2): "), "{error}");
     assert_eq!(error.kind(), ErrorKind::Data);
 }
 

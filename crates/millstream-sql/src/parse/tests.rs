@@ -314,5 +314,5 @@ fn scripts_are_read_one_by_one() {
 #[test]
 fn deep_nesting_is_an_error() {
     let text = format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000));
-    assert_eq!(parse_statement(&text).expect_err("too deep").message, "the statement is nested too deeply");
+    assert_eq!(parse_statement(&text).expect_err("too deep").message, "the statement is nested too deeply: more than 1000 levels");
 }
