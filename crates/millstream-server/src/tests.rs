@@ -298,7 +298,7 @@ async fn a_slow_client_costs_nobody_else() {
     slow.write_all(&[startup(), frame(b'Q', endless)].concat()).await.unwrap();
     let client = connect(&server, "").await.unwrap();
     for n in 0..20_i64 {
-        assert_eq!(client.query_one("SELECT $1::BIGINT", &[&n]).await.unwrap().get::<_, i64>(0), n);
+        assert_eq!(number(&client, &format!("SELECT {n}::BIGINT")).await, n);
     }
     drop(slow);
     server.stop().await;

@@ -51,7 +51,7 @@ impl Serving {
     fn psql(&self, input: &str) -> String {
         let port = self.pg.to_string();
         let mut psql = Command::new("psql")
-            .args(["-X", "-A", "-t", "-h", "127.0.0.1", "-p", &port, "-U", "me", "-d", "millstream"])
+            .args(["-X", "-w", "-A", "-t", "-h", "127.0.0.1", "-p", &port, "-U", "me", "-d", "millstream"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -76,6 +76,14 @@ impl Serving {
             "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: {kind}\r\n{headers}Content-Length: {length}"
         );
         self.http(&format!("{head}\r\n\r\n{body}"))
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // A test that failed leaves it running; one that did not has waited for it already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -202,7 +210,7 @@ fn users_come_from_a_file_that_the_program_makes() {
     assert!(authorized.contains(r#""rows":[{"one":1}]"#), "{authorized}");
     let port = server.pg.to_string();
     let asked = Command::new("psql")
-        .args(["-X", "-A", "-t", "-h", "127.0.0.1", "-p", &port, "-U", "ada", "-d", "millstream", "-c", "SELECT 7"])
+        .args(["-X", "-w", "-A", "-t", "-h", "127.0.0.1", "-p", &port, "-U", "ada", "-d", "millstream", "-c", "SELECT 7"])
         .env("PGPASSWORD", "a long password")
         .output()
         .unwrap();

@@ -499,8 +499,9 @@ mod tests {
 
     #[test]
     fn text_and_csv_read_what_they_mean() {
-        let table = "+--------+----+---------------+\n| word   | n  | flags         |\n+--------+----+---------------+\n\
-                     | a,b    | 1  | [true, false] |\n|        |    |               |\n| x\"y\tz | -3 | []            |\n+--------+----+---------------+";
+        let line = "+-------+----+---------------+\n";
+        let rows = "| word  | n  | flags         |\n+-------+----+---------------+\n| a,b   | 1  | [true, false] |\n|       |    |               |\n";
+        let table = format!("{line}{rows}| x\"y\tz | -3 | []            |\n{}", line.trim_end());
         assert_eq!(read(&[], b"a,b\t1\t{t,f}\n\t\\N\t\\N\nx\"y\\tz\t-3\t{}\n\\.\nnot read"), table);
         assert_eq!(read(&[("format", "csv")], b"\"a,b\",1,\"{t,f}\"\r\n\"\",,\n\"x\"\"y\tz\",-3,{}"), table);
         assert_eq!(

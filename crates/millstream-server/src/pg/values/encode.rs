@@ -375,7 +375,7 @@ mod tests {
         assert_eq!(texts(Arc::new(BooleanArray::from(vec![Some(true), Some(false), None]))), [some("t"), some("f"), None]);
         assert_eq!(texts(Arc::new(UInt64Array::from(vec![u64::MAX]))), [some("18446744073709551615")]);
         assert_eq!(
-            texts(Arc::new(TimestampNanosecondArray::from(vec![1_500_000_001]).with_timezone("UTC"))),
+            texts(Arc::new(TimestampNanosecondArray::from(vec![1_500_001_999]).with_timezone("UTC"))),
             [some("1970-01-01 00:00:01.500001+00")]
         );
         let lists = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None, Some(vec![])]);

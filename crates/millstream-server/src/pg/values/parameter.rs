@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(shown(&[0; 8], true, &Type::TIMESTAMPTZ, &DataType::Utf8), "CAST('2000-01-01 00:00:00+00' AS TIMESTAMPTZ)");
         assert_eq!(shown(&[1, 2], true, &Type::BYTEA, &DataType::Binary), "X'0102'");
         assert_eq!(shown(b"\\x0aff", false, &Type::BYTEA, &DataType::Binary), "X'0aff'");
-        assert_eq!(shown(b"1.50", false, &Type::NUMERIC, &DataType::Decimal128(10, 2)), "CAST('1.50' AS DECIMAL(10, 2))");
+        assert_eq!(shown(b"1.50", false, &Type::NUMERIC, &DataType::Decimal128(10, 2)), "CAST('1.50' AS DECIMAL(10,2))");
         assert_eq!(literal(None, false, &Type::INT8, &DataType::Int64).unwrap().to_string(), "CAST(NULL AS BIGINT)");
         assert_eq!(shown(&[1, 2], true, &Type::INT4, &DataType::Int32), "2 bytes are no binary value of type int4");
     }
