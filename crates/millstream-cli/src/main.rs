@@ -55,8 +55,8 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Stack of each thread. A statement may be [`millstream_sql::depth::DEPTH_MAX`] levels deep, and planning it takes some tens of KB for each
-/// in a debug build. Only what is used takes memory.
+/// Stack of each thread. A statement may be [`millstream_sql::depth::DEPTH_MAX`] levels deep, and planning it takes some tens of KB for
+/// each in a debug build. Only what is used takes memory.
 const STACK_SIZE: usize = 64 * 1024 * 1024;
 
 fn main() -> ExitCode {

@@ -5,6 +5,7 @@
 //! | `CASE WHEN .. THEN (SELECT ..) .. END` | NULL | defaults, identities and collations of columns: there are none |
 //! | a query that takes `indkey` or `conkey` apart with `unnest` | no rows, with its columns | there are no indexes and no constraints |
 //! | `pg_table_is_visible(c.oid)` | `c.relnamespace IN (..)` | what names without a schema find: not the system tables |
+//! | `pg_class.reloptions` | NULL | relations have no options |
 //! | `LIKE x ESCAPE '/'` | `LIKE replace(x, '/', '\\')` | the backslash is the escape that DataFusion has |
 
 use sqlparser::ast::{self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, ObjectName};
@@ -31,6 +32,8 @@ pub(super) fn simplify(statement: &mut ast::Statement) {
             _ => false,
         };
         if is_optional {
+            *expr = null();
+        } else if matches!(expr, Expr::CompoundIdentifier(parts) if parts.last().is_some_and(|last| last.value == "reloptions")) {
             *expr = null();
         } else if let Some(visible) = visible(expr) {
             *expr = visible;
