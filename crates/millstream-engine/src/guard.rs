@@ -1,13 +1,14 @@
 //! Panics of libraries on damaged input, as errors: one statement fails, and the program goes on.
 
 use crate::error::{EngineError, Result};
+use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use std::any::Any;
-use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
-/// The result of `work`, also when it panics. What it has changed must be of no use to anyone afterwards.
-pub(crate) async fn guarded<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+/// The result of `work`, also when it panics. What it has changed must be of no use to anyone afterwards. It is boxed, since what is guarded
+/// is large, and would be on the stack once more.
+pub(crate) async fn guarded<T>(what: &str, work: BoxFuture<'_, Result<T>>) -> Result<T> {
     match AssertUnwindSafe(work).catch_unwind().await {
         Ok(result) => result,
         Err(panic) => Err(panicked(what, panic.as_ref())),
@@ -36,7 +37,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error() {
-        let failed = guarded("the statement", async { if true { panic!("range {}", 3) } else { Ok(()) } }).await.unwrap_err();
+        let failed = guarded("the statement", async { if true { panic!("range {}", 3) } else { Ok(()) } }.boxed()).await.unwrap_err();
         assert!(failed.to_string().contains("the statement made the program panic: range 3"), "{failed}");
         let stream = futures::stream::iter([1, 2]).map(|item| if item == 2 { panic!("two") } else { Ok(item) });
         let items: Vec<Result<i32>> = guarded_stream("the query", stream).collect().await;

@@ -321,7 +321,7 @@ fn only_static_side(graph: &Graph, constant: NodeId) -> bool {
 pub(super) async fn content(provider: Arc<dyn TableProvider>, base: &SessionState) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let schema = provider.schema();
     let context = SessionContext::new_with_state(base.clone());
-    let rows = guarded("reading a table", async { Ok(context.read_table(provider)?.collect().await?) }).await?;
+    let rows = guarded("reading a table", Box::pin(async { Ok(context.read_table(provider)?.collect().await?) })).await?;
     Ok((schema, rows))
 }
 

@@ -315,7 +315,7 @@ impl Pipeline {
     /// Runs until it is stopped or fails. The last state is published in [`Shared::committed`].
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         // Whoever waits must learn that nothing goes on any more, whatever the reason.
-        let outcome = guarded("an epoch or a definition", self.run_loop(&mut commands)).await;
+        let outcome = guarded("an epoch or a definition", Box::pin(self.run_loop(&mut commands))).await;
         for (_, waker) in std::mem::take(&mut self.wakers) {
             waker.abort();
         }

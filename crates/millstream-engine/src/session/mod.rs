@@ -129,7 +129,7 @@ impl Session {
     /// # Errors
     /// As [`Session::execute`].
     pub async fn execute_parsed(&self, statement: Statement) -> Result<StatementResult> {
-        guarded("the statement", self.dispatch(statement)).await
+        guarded("the statement", Box::pin(self.dispatch(statement))).await
     }
 
     async fn dispatch(&self, statement: Statement) -> Result<StatementResult> {

@@ -60,11 +60,11 @@ impl Pipeline {
         definition.or_replace = true;
         definition.name = ObjectName::from(vec![ast::Ident::with_quote('"', &name)]);
         let statement = datafusion::sql::parser::Statement::CreateExternalTable(definition);
-        guarded(&owner, async {
+        let defined = async {
             let plan = context.state().statement_to_plan(statement).await?;
             Ok(context.execute_logical_plan(plan).await?)
-        })
-        .await?;
+        };
+        guarded(&owner, Box::pin(defined)).await?;
         let provider = context.table_provider(datafusion::common::TableReference::bare(name.clone())).await?;
         let def = Arc::new(ExternalTableDef { name: name.clone(), schema: provider.schema(), refresh, adopted: false, provider });
         if refresh == Refresh::Track {
