@@ -107,7 +107,7 @@ async fn subscriptions_stream_and_are_canceled() {
     });
     assert_eq!(canceled.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
     client.batch_execute("SET statement_timeout = '100ms'").await.unwrap();
-    let endless = "SELECT count(*) FROM generate_series(1, 1000000) a CROSS JOIN generate_series(1, 1000000) b";
+    let endless = "SELECT count(*) FROM generate_series(1, 1000000000000)";
     assert_eq!(client.simple_query(endless).await.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
     assert_eq!(number(&client, "SELECT 7::BIGINT").await, 7);
     server.stop().await;
