@@ -1,6 +1,7 @@
 //! `millstream run`: a pipeline file until its streams end, it is stopped or it fails.
 //!
-//! The first SIGINT or SIGTERM finishes the running epoch, writes what is buffered, makes a checkpoint and ends: with 0 a service, for which
+//! The first SIGINT or SIGTERM finishes the running epoch, writes what is buffered, makes a checkpoint and ends: with 0 a service, for
+//! which
 //! that is a clean stop, with 130 or 143 work that has an end and has not reached it. A second one ends the process at once; the next start
 //! recovers.
 

@@ -57,7 +57,8 @@ impl ViewStore {
     /// Adds the change of an epoch.
     ///
     /// # Errors
-    /// [`DataflowError::NegativeWeight`] when a row is taken back that is not there, [`DataflowError::Memory`] when the pool has no room; the
+    /// [`DataflowError::NegativeWeight`] when a row is taken back that is not there, [`DataflowError::Memory`] when the pool has no
+    /// room; the
     /// view is then undefined.
     pub fn apply(&mut self, delta: &[DeltaBatch]) -> Result<()> {
         self.rows.apply(delta).map_err(|error| error.at(&self.name))?;

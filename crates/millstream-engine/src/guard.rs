@@ -6,7 +6,8 @@ use futures::{FutureExt, Stream, StreamExt};
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 
-/// The result of `work`, also when it panics. What it has changed must be of no use to anyone afterwards. It is boxed, since what is guarded
+/// The result of `work`, also when it panics. What it has changed must be of no use to anyone afterwards. It is boxed, since what is
+/// guarded
 /// is large, and would be on the stack once more.
 pub(crate) async fn guarded<T>(what: &str, work: BoxFuture<'_, Result<T>>) -> Result<T> {
     match AssertUnwindSafe(work).catch_unwind().await {

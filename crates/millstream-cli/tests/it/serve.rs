@@ -24,17 +24,17 @@ impl Serving {
         let common = ["serve", "--state-dir", "state", "--pg", "127.0.0.1:0", "--http", "127.0.0.1:0"];
         let mut child = millstream(directory, &[&common[..], args].concat()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (mut pg, mut seen) = (0, String::new());
+        let (mut serving, mut seen) = (Self { child, pg: 0, http: 0 }, String::new());
         let port = |line: &str| line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(':').next()?.trim().parse().ok()).unwrap_or(0);
         for line in lines.by_ref() {
             let line = line.unwrap();
             if line.starts_with("serving PostgreSQL") {
-                pg = port(&line);
+                serving.pg = port(&line);
             } else if line.starts_with("serving HTTP") {
-                let http = port(&line);
+                serving.http = port(&line);
                 // What else it says is read, so that it never waits for us.
                 std::thread::spawn(move || lines.for_each(drop));
-                return Self { child, pg, http };
+                return serving;
             }
             seen.push_str(&line);
         }

@@ -383,12 +383,11 @@ impl Changelog {
         let mut rows: Vec<(&[u8], &[u8], Arrival, i64)> = match &self.kind {
             Kind::Keyed { last, .. } => last.iter().map(|(key, stored)| (key.as_ref(), stored.bytes.as_ref(), stored.arrival, 1)).collect(),
             Kind::Bag { rows, .. } => {
-                let rows = rows.iter().flatten();
-                let arrivals = |(key, row)| {
-                    let (key, row): (&Box<[u8]>, &BagRow) = (key, row);
-                    row.arrivals.iter().map(move |(arrival, weight)| (key.as_ref(), row.bytes.as_ref(), *arrival, *weight))
-                };
-                rows.flat_map(arrivals).collect()
+                let mut kept = Vec::new();
+                for (key, row) in rows.iter().flatten() {
+                    kept.extend(row.arrivals.iter().map(|(arrival, weight)| (key.as_ref(), row.bytes.as_ref(), *arrival, *weight)));
+                }
+                kept
             }
         };
         // Stable: the arrivals of a row stay in their order.
@@ -449,10 +448,12 @@ impl Changelog {
             }
             Kind::Bag { rows, .. } => {
                 let entry = size_of::<(Box<[u8]>, BagRow)>() + 1;
-                let of = |(key, row): (&Box<[u8]>, &BagRow)| {
-                    (key.len() + row.bytes.len() + size_of::<(Arrival, i64)>() * row.arrivals.capacity() + entry) as u64
-                };
-                rows.iter().flatten().fold((0, 0), |(rows, bytes), row| (rows + 1, bytes + of(row)))
+                let (mut count, mut bytes) = (0, 0);
+                for (key, row) in rows.iter().flatten() {
+                    count += 1;
+                    bytes += (key.len() + row.bytes.len() + size_of::<(Arrival, i64)>() * row.arrivals.capacity() + entry) as u64;
+                }
+                (count, bytes)
             }
         }
     }

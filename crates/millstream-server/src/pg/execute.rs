@@ -26,7 +26,7 @@ pub(super) enum Parsed {
     /// A statement of the dialect.
     Engine(Box<Statement>),
     /// A query over `pg_catalog` or `information_schema`.
-    Catalog(CatalogQuery),
+    Catalog(Box<CatalogQuery>),
 }
 
 /// What a statement gives.
@@ -50,7 +50,7 @@ pub(super) enum Outcome {
 pub(super) fn parse(service: &Service, text: &str) -> Result<Parsed, RequestError> {
     millstream_sql::depth::check_text(text)?;
     if let Some(query) = service.catalog.recognize(text) {
-        return Ok(Parsed::Catalog(query));
+        return Ok(Parsed::Catalog(Box::new(query)));
     }
     Ok(Parsed::Engine(Box::new(millstream_sql::parse_statement(text)?)))
 }

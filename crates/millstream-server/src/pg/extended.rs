@@ -357,7 +357,7 @@ fn columns_of_catalog(schema: &arrow::datatypes::Schema) -> Vec<Column> {
 fn bound(parsed: &Parsed, values: &[Expr]) -> Result<Parsed, RequestError> {
     Ok(match parsed {
         Parsed::Empty => Parsed::Empty,
-        Parsed::Catalog(query) => Parsed::Catalog(query.bound(values)?),
+        Parsed::Catalog(query) => Parsed::Catalog(Box::new(query.bound(values)?)),
         Parsed::Engine(statement) => {
             let mut statement = statement.clone();
             statement.replace_parameters(&mut |index| values.get(index).cloned())?;

@@ -503,12 +503,12 @@ mod tests {
         use rand::{Rng, SeedableRng};
         let mut random = rand::rngs::SmallRng::seed_from_u64(7);
         for _ in 0..20_000 {
-            let length = random.random_range(0..40);
+            let length: i32 = random.random_range(0..40);
             let mut bytes: Vec<u8> = (0..length).map(|_| random.random()).collect();
             if length > 5 {
                 // Mostly frames of the right length, so that bodies are read.
                 bytes[0] = b"pQPBDECHSXdcf"[random.random_range(0..13)];
-                bytes[1..5].copy_from_slice(&(length as i32 - 1).to_be_bytes());
+                bytes[1..5].copy_from_slice(&(length - 1).to_be_bytes());
             }
             let _ = take_message(&mut BytesMut::from(&bytes[..]), 1_000);
             let _ = take_opening(&mut BytesMut::from(&bytes[..]));

@@ -41,7 +41,8 @@ pub(crate) enum NotParquet {
     Failed(ConnectorError),
 }
 
-/// Whether a file ends as a Parquet file does: with a footer that is not longer than itself. Readers that take its length for granted panic.
+/// Whether a file ends as a Parquet file does: with a footer that is not longer than itself. Readers that take its length for granted
+/// panic.
 pub(crate) fn check_end(storage: &Storage, file: &FoundFile) -> Result<(), NotParquet> {
     if file.size == 0 {
         return Err(NotParquet::Incomplete("is empty"));

@@ -164,7 +164,8 @@ impl<'a> Buckets<'a> {
         self.starts.partition_point(|start| *start <= time).saturating_sub(1)
     }
 
-    /// Adds what a source handed out. `newest` is the event time of the last row that had one, `arrival` the number of rows before. A bad row counts where the row before it does.
+    /// Adds what a source handed out. `newest` is the event time of the last row that had one, `arrival` the number of rows before. A
+    /// bad row counts where the row before it does.
     fn add(
         &mut self,
         batch: SourceBatch,

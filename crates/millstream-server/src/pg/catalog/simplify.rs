@@ -29,11 +29,10 @@ pub(super) fn simplify(statement: &mut ast::Statement) {
     let _ = visit_expressions_mut(statement, |expr| {
         let is_optional = match expr {
             Expr::Case { conditions, .. } => conditions.iter().any(|when| matches!(when.result, Expr::Subquery(_))),
+            Expr::CompoundIdentifier(parts) => parts.last().is_some_and(|last| last.value == "reloptions"),
             _ => false,
         };
         if is_optional {
-            *expr = null();
-        } else if matches!(expr, Expr::CompoundIdentifier(parts) if parts.last().is_some_and(|last| last.value == "reloptions")) {
             *expr = null();
         } else if let Some(visible) = visible(expr) {
             *expr = visible;

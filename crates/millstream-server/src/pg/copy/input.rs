@@ -131,7 +131,7 @@ impl CopyIn {
         for (column, value) in self.columns.iter_mut().zip(row) {
             column.append_option(value);
         }
-        if self.rows % BATCH_ROWS == 0 { self.batch() } else { Ok(()) }
+        if self.rows.is_multiple_of(BATCH_ROWS) { self.batch() } else { Ok(()) }
     }
 
     /// Turns the texts so far into a batch.
@@ -430,7 +430,7 @@ fn boolean(text: &str) -> Option<bool> {
 fn bytes_of(text: &str) -> Option<Vec<u8>> {
     let Some(hex) = text.strip_prefix("\\x") else { return Some(text.as_bytes().to_vec()) };
     let digits: Vec<u8> = hex.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect::<Option<_>>()?;
-    (digits.len() % 2 == 0).then(|| digits.chunks(2).map(|pair| pair[0] * 16 + pair[1]).collect())
+    digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(|pair| pair[0] * 16 + pair[1]).collect())
 }
 
 impl Connection {
