@@ -149,9 +149,10 @@ impl EngineError {
         };
         while let Some(error) = cause {
             let text = error.to_string();
-            if !message.contains(&text) {
+            let text = undecorated(&text);
+            if !message.contains(text) {
                 message.push_str(": ");
-                message.push_str(&text);
+                message.push_str(text);
             }
             cause = error.source();
         }
@@ -184,8 +185,11 @@ fn own_error(error: DataFusionError) -> std::result::Result<PlanError, DataFusio
 
 /// DataFusion's message without its decorations.
 fn datafusion_message(error: &DataFusionError) -> String {
-    let text = error.strip_backtrace();
-    let mut text = text.as_str();
+    undecorated(&error.strip_backtrace()).to_string()
+}
+
+/// What a message says, without where in DataFusion it comes from.
+fn undecorated(mut text: &str) -> &str {
     for prefix in [
         "Execution error: ",
         "External error: ",
@@ -195,7 +199,7 @@ fn datafusion_message(error: &DataFusionError) -> String {
     ] {
         text = text.strip_prefix(prefix).unwrap_or(text);
     }
-    text.split("\ncaused by\n").last().unwrap_or(text).trim_end_matches('.').to_string()
+    text.split("\ncaused by\n").last().unwrap_or(text).trim_end_matches('.')
 }
 
 impl Classified for EngineError {
