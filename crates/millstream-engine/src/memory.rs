@@ -14,8 +14,8 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use millstream_types::options::parse_bytes;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// The share of the limit that statements which read may take together.
@@ -159,11 +159,14 @@ pub fn parse_limit(text: &str) -> Result<usize> {
         None => parse_bytes(text).ok_or_else(refused)?,
         Some(percent) => {
             let percent: u64 = percent.trim().parse().ok().filter(|percent| (1..=100).contains(percent)).ok_or_else(refused)?;
-            total_memory() / 100 * percent
+            *TOTAL.get_or_init(total_memory) / 100 * percent
         }
     };
     Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
 }
+
+/// Limits are parsed with every change of the catalog or of a setting; the operating system is asked once.
+static TOTAL: OnceLock<u64> = OnceLock::new();
 
 /// Memory of the machine, or of the control group where that is less.
 fn total_memory() -> u64 {

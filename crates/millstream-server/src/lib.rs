@@ -16,6 +16,7 @@
 //! | `rows.rs`, `aside.rs` | what both take from the engine, and how they wait for it |
 //! | `users.rs`, `scram.rs`, `tls.rs` | who may connect and do what |
 
+mod accept;
 mod aside;
 mod config;
 mod error;

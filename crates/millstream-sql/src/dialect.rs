@@ -257,7 +257,7 @@ fn partitioned_argument(relation: &Expr, keys: Vec<Expr>, order: Vec<OrderByExpr
 }
 
 /// A call of a function by its plain name.
-pub(crate) fn function_call(name: &str, args: Vec<FunctionArg>, clauses: Vec<FunctionArgumentClause>) -> Expr {
+pub fn function_call(name: &str, args: Vec<FunctionArg>, clauses: Vec<FunctionArgumentClause>) -> Expr {
     Expr::Function(Function {
         name: Ident::new(name).into(),
         uses_odbc_syntax: false,

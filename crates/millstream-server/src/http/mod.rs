@@ -20,6 +20,7 @@ mod openapi;
 mod sql;
 mod subscribe;
 
+use crate::accept;
 use crate::error::{RequestError, codes};
 use crate::service::Service;
 use crate::tls::Tls;
@@ -45,8 +46,6 @@ use tokio_rustls::TlsAcceptor;
 
 /// How long a client may take for a TLS handshake, and for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long after a failed accept the next one is tried.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of a request's head at most.
 const HEAD_BYTES: usize = 64 * 1024;
 
@@ -55,23 +54,9 @@ pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Opt
     let router = router(Arc::clone(&service));
     let places = Arc::new(Semaphore::new(service.limits.connections));
     let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = service.stopping.cancelled() => break,
-            Some(_) = connections.join_next() => continue,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    while let Some(stream) = accept::next(&service, &listener, &mut connections).await {
         // Beyond that a connection is closed before anything is read from it.
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let _ = stream.set_nodelay(true);
         let (service, router, acceptor) = (Arc::clone(&service), router.clone(), tls.as_ref().map(Tls::acceptor));
         connections.spawn(async move {
             connection(&service, router, stream, acceptor).await;

@@ -21,17 +21,14 @@ mod startup;
 mod values;
 mod wire;
 
+use crate::accept;
 use crate::service::{Counted, Service};
 use crate::tls::Tls;
 use cancel::Cancels;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-
-/// How long after a failed accept (no more file descriptors, say) the next one is tried.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until the server stops, and returns when the last one has ended.
 pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Option<Tls>) {
@@ -40,24 +37,9 @@ pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Opt
     let places = Arc::new(Semaphore::new(service.limits.connections));
     let waiting = Arc::new(Semaphore::new(service.limits.connections.saturating_mul(2).saturating_add(16)));
     let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = service.stopping.cancelled() => break,
-            Some(_) = connections.join_next() => continue,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    while let Some(stream) = accept::next(&service, &listener, &mut connections).await {
         // Beyond that a connection is closed before anything is read from it.
         let Ok(admitted) = Arc::clone(&waiting).try_acquire_owned() else { continue };
-        // Answers are small and awaited.
-        let _ = stream.set_nodelay(true);
         let (service, cancels, places) = (Arc::clone(&service), Arc::clone(&cancels), Arc::clone(&places));
         let acceptor = tls.as_ref().map(Tls::acceptor);
         connections.spawn(async move {

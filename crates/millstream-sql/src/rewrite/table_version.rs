@@ -17,11 +17,12 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, JoinConstraint,
-    JoinOperator, ObjectName, Query, Select, Spanned, TableFactor, TableVersion, TableWithJoins, Visit, VisitMut, Visitor, VisitorMut,
+    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, Spanned,
+    TableFactor, TableVersion, TableWithJoins, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use super::{RewriteContext, VersionTime, alias, last_ident, last_word, plain_call, qualifier, visit_result, visit_step};
+use crate::dialect::function_call;
 use crate::error::{Result, SqlError};
 use crate::tokens::asof_join::ASOF_LEFT;
 
@@ -160,15 +161,5 @@ fn refuse_common_table(name: &ObjectName, named: &HashSet<String>) -> Result<()>
 }
 
 fn call(function: &str, argument: Expr) -> Expr {
-    let args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))];
-    Expr::Function(Function {
-        name: Ident::new(function).into(),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: vec![],
-    })
+    function_call(function, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))], vec![])
 }

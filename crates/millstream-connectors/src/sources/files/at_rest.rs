@@ -83,7 +83,7 @@ pub async fn check_footers(path: &str) -> Result<()> {
 }
 
 fn check_parquet(location: &Location, file: &FoundFile) -> Result<()> {
-    parquet::check_end(&location.storage, file).map_err(|error| match error {
+    parquet::open(&location.storage, file).map(drop).map_err(|error| match error {
         NotParquet::Incomplete(problem) => {
             ConnectorError::Data { place: quoted(&file.path), problem: problem.into(), hint: Some(super::DAMAGED_HINT.into()) }
         }

@@ -9,9 +9,8 @@
 //! changed in between is [`Corrupt`](crate::ConnectorError::Corrupt). **Order**: modification time, then name, or `order = 'name'`.
 //! A file belongs to the epoch that first sees it complete: names that start with `.` or `_` or end in `.tmp` or
 //! `.inprogress` are left alone, local text files that appear while the stream runs must stand still for `settle`, and Parquet files
-//! need a footer. **Memory**: one batch in the making and two in flight per range, whatever the size of the file; the same again of the
-//! Parquet file
-//! that comes next.
+//! need a footer. **Memory**: one batch in the making and two in flight per range, whatever the size of the file; the same again of
+//! the Parquet file that comes next.
 //!
 //! | file | for |
 //! | --- | --- |

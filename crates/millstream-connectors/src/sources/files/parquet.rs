@@ -6,7 +6,7 @@ use super::columnar::ColumnarFile;
 use super::inspect::Group;
 use super::reader::{Emit, Shared};
 use super::slice::FileSlice;
-use super::storage::{FoundFile, Storage, quoted};
+use super::storage::{Blob, FoundFile, Storage, quoted};
 use crate::error::{ConnectorError, Result};
 use crate::source::{ReadRequest, SourceBatch};
 use ::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -41,9 +41,9 @@ pub(crate) enum NotParquet {
     Failed(ConnectorError),
 }
 
-/// Whether a file ends as a Parquet file does: with a footer that is not longer than itself. Readers that take its length for granted
+/// Opens a file that ends as a Parquet file does: with a footer that is not longer than itself. Readers that take its length for granted
 /// panic.
-pub(crate) fn check_end(storage: &Storage, file: &FoundFile) -> Result<(), NotParquet> {
+pub(crate) fn open(storage: &Storage, file: &FoundFile) -> Result<Blob, NotParquet> {
     if file.size == 0 {
         return Err(NotParquet::Incomplete("is empty"));
     }
@@ -64,15 +64,14 @@ pub(crate) fn check_end(storage: &Storage, file: &FoundFile) -> Result<(), NotPa
             hint: Some(super::DAMAGED_HINT.into()),
         }));
     }
-    Ok(())
+    Ok(blob)
 }
 
 /// Reads the footer.
 pub(crate) fn load(storage: &Storage, file: &FoundFile) -> Result<Arc<ParquetMetaData>, NotParquet> {
     // First, since the length decides how much is read into memory.
-    check_end(storage, file)?;
+    let blob = open(storage, file)?;
     let failed = |error: ParquetError| NotParquet::Failed(parquet_error(&file.path, error));
-    let blob = storage.blob(&file.path, file.size).map_err(|error| NotParquet::Failed(super::text::read_error(&file.path, error)))?;
     let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip);
     let metadata = reader.parse_and_finish(&blob).map_err(failed)?;
     for (index, group) in metadata.row_groups().iter().enumerate() {

@@ -8,7 +8,8 @@
 //! | `pg_class.reloptions` | NULL | relations have no options |
 //! | `LIKE x ESCAPE '/'` | `LIKE replace(x, '/', '\\')` | the backslash is the escape that DataFusion has |
 
-use sqlparser::ast::{self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, ObjectName};
+use millstream_sql::dialect::function_call;
+use sqlparser::ast::{self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments};
 use sqlparser::ast::{ObjectNamePart, SelectItem, SetExpr, Value, visit_expressions, visit_expressions_mut, visit_relations};
 use std::ops::ControlFlow;
 
@@ -101,14 +102,5 @@ fn escape_by_backslash(expr: &mut Expr) {
     let text = |text: &str| Expr::value(Value::SingleQuotedString(text.to_string()));
     let arguments = [Expr::Nested(pattern.clone()), text(&escape), text("\\")];
     let args = arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
-    **pattern = Expr::Function(Function {
-        name: ObjectName::from(vec!["replace".into()]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: vec![],
-    });
+    **pattern = function_call("replace", args, vec![]);
 }

@@ -1,5 +1,6 @@
 //! Times, numbers and bytes in PostgreSQL's text form (datestyle ISO, intervalstyle postgres, bytea_output hex).
 
+use millstream_sql::literal::civil_from_days;
 use std::fmt::Write;
 
 /// Microseconds of a day.
@@ -7,7 +8,7 @@ const DAY: i64 = 86_400_000_000;
 
 /// A date, by its days since 1970-01-01.
 pub(crate) fn date(days: i64, out: &mut String) {
-    let (year, month, day) = civil(days);
+    let (year, month, day) = civil_from_days(days);
     // There is no year 0: the one before 1 is 1 BC.
     let (year, era) = if year > 0 { (year, "") } else { (1 - year, " BC") };
     let _ = write!(out, "{year:04}-{month:02}-{day:02}{era}");
@@ -103,21 +104,6 @@ pub(crate) fn bytea(bytes: &[u8], out: &mut String) {
     for byte in bytes {
         let _ = write!(out, "{byte:02x}");
     }
-}
-
-/// Year, month and day of a number of days since 1970-01-01 in the proleptic Gregorian calendar.
-/// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]
