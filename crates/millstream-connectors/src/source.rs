@@ -91,6 +91,8 @@ pub struct Backlog {
     pub min_unread_event_time: Option<EventTime>,
     /// Event time of the next row, where rows come in the order of event time.
     pub next_event_time: Option<EventTime>,
+    /// What comes next is being decoded already: reading it takes hardly any time.
+    pub decoded: bool,
 }
 
 /// A row that could not be decoded.

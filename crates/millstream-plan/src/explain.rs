@@ -192,6 +192,12 @@ fn facts(graph: &Graph, node: &Node) -> Vec<String> {
         let whose = if keys.is_empty() { "" } else { " of their partition" };
         lines.push(format!("rows behind all others{whose} are computed from the end alone"));
     }
+    if let Op::TouchedKeys { reach: Some(reach), keys, .. } = &node.op {
+        let whose = if keys.is_empty() { "" } else { " of their partition" };
+        let rows = reach.back + reach.ahead;
+        let last = if rows == 1 { "last one".to_string() } else { format!("last {rows}") };
+        lines.push(format!("rows behind all others{whose} are computed with the {last} of these"));
+    }
     let inherited = node.inputs.iter().any(|input| graph.node(*input).properties.nondeterminism == node.properties.nondeterminism);
     if let Some(note) = node.properties.nondeterminism.as_ref().filter(|_| !inherited) {
         lines.push(format!("not deterministic: {note}"));

@@ -179,6 +179,19 @@ pub struct Tail {
     pub outputs: Vec<Expr>,
 }
 
+/// Window functions that see a fixed number of rows before and behind their own: see [`Op::TouchedKeys`].
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// The columns of the input, named by their places: what `order` is over.
+    pub input: DFSchemaRef,
+    /// The order of the rows of a key, the same for all calls.
+    pub order: Vec<SortExpr>,
+    /// How many rows before a row decide its result.
+    pub back: u64,
+    /// How many rows behind a row decide its result; at least one.
+    pub ahead: u64,
+}
+
 /// A window function that looks back only.
 #[derive(Clone, Debug)]
 pub struct TailCall {
@@ -393,7 +406,7 @@ pub enum Op {
     TouchedKeys {
         /// The plan.
         plan: Arc<LogicalPlan>,
-        /// The keys; none only with a `tail`: all rows are of one key then.
+        /// The keys; none only with a `tail` or `reach`: all rows are of one key then.
         keys: Vec<FragmentKey>,
         /// When the results of a key are handed out.
         emit: Emit,
@@ -404,6 +417,9 @@ pub enum Op {
         /// The plan is nothing but window functions that look back: rows that come behind all others of their key are computed from the end
         /// of the key, without the plan.
         tail: Option<Tail>,
+        /// The plan is nothing but window functions that see a fixed number of rows around their own: of a key behind which rows come, the
+        /// plan is run for its last rows. Never with a `tail`.
+        reach: Option<Reach>,
     },
     /// Holds rows back until the bound of `bucket.column` (an output column) has passed them; output is append-only.
     WindowClose {

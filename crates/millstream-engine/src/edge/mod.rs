@@ -142,6 +142,11 @@ impl Edge {
         self.needed = needed;
     }
 
+    /// Whether rows are neither completed nor matched with earlier ones.
+    pub fn is_plain(&self) -> bool {
+        self.changelog.is_none() && self.computed.is_empty()
+    }
+
     /// The columns by which rows are judged; `None` for all.
     pub fn judged(&self) -> Option<&BTreeSet<String>> {
         self.needed.as_ref().filter(|_| !self.def.options.validate_all)

@@ -196,6 +196,8 @@ pub struct Pipeline {
     clock: EventTime,
     prefetch: Option<JoinHandle<(Box<Sources>, Result<Assembled>)>>,
     ready: Option<Assembled>,
+    /// The next epoch can begin at once and nothing of it is read yet.
+    at_hand: bool,
     wake: Arc<Notify>,
     wakers: BTreeMap<String, JoinHandle<()>>,
     running: bool,
@@ -290,6 +292,7 @@ impl Pipeline {
             clock: EventTime::MIN,
             prefetch: None,
             ready: None,
+            at_hand: false,
             wake: Arc::new(Notify::new()),
             wakers: BTreeMap::new(),
             running: false,
@@ -398,7 +401,7 @@ impl Pipeline {
             Ok(Trigger::Interval(interval)) if self.draining.is_none() => interval,
             _ => Duration::ZERO,
         };
-        if self.ready.is_some() || self.prefetch.is_some() || self.draining.is_some() {
+        if self.ready.is_some() || self.prefetch.is_some() || self.at_hand || self.draining.is_some() {
             return Some(Duration::ZERO);
         }
         if self.backlog {
@@ -413,6 +416,7 @@ impl Pipeline {
     /// One attempt at an epoch. `true`: the pipeline is done.
     async fn tick(&mut self) -> Result<bool> {
         self.backlog = false;
+        self.at_hand = false;
         self.last_start = Stopwatch::start();
         let ran = self.try_epoch(false).await?;
         // Whoever waits for idleness or for the end is answered by the next attempt that finds nothing.
@@ -479,6 +483,7 @@ impl Pipeline {
         self.next_due = self.earliest_due(assembled.next_due);
         self.all_ended = assembled.all_ended;
         self.backlog |= assembled.more;
+        self.at_hand = assembled.more && assembled.at_hand;
         let roll_due = self.roll_due();
         let clock = assembled.clock.unwrap_or(self.clock);
         let tables = self.tracked_changes(clock).await?;
@@ -486,7 +491,8 @@ impl Pipeline {
             return Ok(None);
         }
         self.refresh_due(clock).await?;
-        if assembled.more && !self.manual && !unbounded {
+        // To be woken up by another thread takes longer than to take up what is decoded.
+        if assembled.more && !assembled.at_hand && !self.manual && !unbounded {
             self.start_prefetch(draining, self.clock_of(assembled.clock));
         }
         let scheduling_delay = self.beginnings.begin(begun, self.interval(), assembled.more);

@@ -111,6 +111,8 @@ pub struct Assembled {
     pub states: Option<BTreeMap<String, EdgeState>>,
     /// More waits at some source.
     pub more: bool,
+    /// What waits is decoded already, and its rows need little judging: not worth a thread.
+    pub at_hand: bool,
     /// All streams have ended.
     pub all_ended: bool,
     /// Time spent cutting ranges.
@@ -164,7 +166,8 @@ impl Sources {
             // The slice has passed when its end is reached.
             request.clock = request.until.map_or(request.clock, |until| request.clock.max(until));
         }
-        let mut assembled = Assembled { epoch: request.epoch, clock: Some(request.clock), all_ended: true, ..Assembled::default() };
+        let mut assembled =
+            Assembled { epoch: request.epoch, clock: Some(request.clock), all_ended: true, at_hand: true, ..Assembled::default() };
         let mut planned: BTreeMap<String, (Vec<PartitionRange>, Option<EventTime>, bool)> = BTreeMap::new();
         let mut any_source = false;
         for (name, stream) in &mut self.streams {
@@ -174,7 +177,9 @@ impl Sources {
             let fail = |error| EngineError::connector(format!("stream \"{name}\""), error);
             let ranges = if limits.max_rows == Some(0) { None } else { source.plan(&limits).await.map_err(fail)? };
             let backlog = source.backlog().await.map_err(fail)?;
-            assembled.more |= backlog.rows.is_some_and(|rows| rows > 0) || backlog.files.is_some_and(|files| files > 0);
+            let waits = backlog.rows.is_some_and(|rows| rows > 0) || backlog.files.is_some_and(|files| files > 0);
+            assembled.more |= waits;
+            assembled.at_hand &= !waits || backlog.decoded && stream.edge.is_plain();
             let due = backlog.next_due.filter(|due| *due != EventTime::MAX);
             assembled.next_due = match (assembled.next_due, due) {
                 (Some(a), Some(b)) => Some(a.min(b)),
@@ -190,6 +195,7 @@ impl Sources {
             }
         }
         assembled.all_ended &= any_source;
+        assembled.at_hand &= self.streams.values().all(|stream| stream.derived.is_none());
         assembled.plan_time = watch.lap();
         let mut reading = Vec::new();
         for (name, stream) in &mut self.streams {

@@ -14,9 +14,10 @@
 use crate::bound::Bound;
 use crate::canonical::{as_column, canonical_texts, column_at, is_volatile, rebase};
 use crate::error::Result;
-use crate::graph::{Bucket, Emit, FragmentKey, NodeId, Op, Properties, Strategy};
+use crate::graph::{Bucket, Emit, FragmentKey, Node, NodeId, Op, Properties, Strategy};
 use crate::leaf::InputLeaf;
 use crate::nodes::fragment::Fragment;
+use crate::nodes::reach::reach_of;
 use crate::nodes::tail::tail_of;
 use crate::nodes::versions::versions_of;
 use crate::translate::{NewNode, Part, Translator, preferred_column};
@@ -118,8 +119,8 @@ impl Translator<'_> {
         self.grow(plan, child, Some(reason), Local { keys, bounds, unique, demand })
     }
 
-    /// A plan node whose rows all meet, over its translated input: one partition without keys where it looks back only, so that rows
-    /// go on from its end, and else recomputed.
+    /// A plan node whose rows all meet, over its translated input: one partition without keys where rows that come go on from its end,
+    /// and else recomputed.
     pub(crate) fn by_no_key(&mut self, plan: &LogicalPlan, child: Part, reason: &str) -> Result<Part> {
         let below = match &child {
             Part::Node(node) => {
@@ -134,7 +135,7 @@ impl Translator<'_> {
         if let Some((node, below)) = below {
             let mut below = Some(below);
             let whole = plan.clone().map_children(|child| Ok(below.take().map_or(Transformed::no(child), Transformed::yes)))?.data;
-            if tail_of(&whole, self.get(node), &[]).is_some() {
+            if goes_on_from_its_end(&whole, self.get(node)) {
                 let (bounds, unique) = (vec![None; plan.schema().fields().len()], self.unique_of(&child));
                 return self.grow(plan, child, Some(reason), Local { keys: vec![], bounds, unique, demand: None });
             }
@@ -213,7 +214,7 @@ impl Translator<'_> {
 
     /// The operator of a local fragment. `plan` reads leaf 0.
     pub(crate) fn touched_keys(&mut self, plan: LogicalPlan, input: NodeId, fragment: Fragment, local: Local) -> Result<NodeId> {
-        if local.keys.is_empty() && tail_of(&plan, self.get(input), &[]).is_none() {
+        if local.keys.is_empty() && !goes_on_from_its_end(&plan, self.get(input)) {
             return self.recomputed(plan, vec![input], fragment);
         }
         let Local { keys, mut bounds, unique, demand } = local;
@@ -232,6 +233,8 @@ impl Translator<'_> {
         }
         let versions = if emit == Emit::Changes { versions_of(&plan, self.get(input)) } else { None };
         let tail = if emit == Emit::Changes && versions.is_none() { tail_of(&plan, self.get(input), &keys) } else { None };
+        let reach =
+            if emit == Emit::Changes && versions.is_none() && tail.is_none() { reach_of(&plan, self.get(input), &keys) } else { None };
         let append_only = emit == Emit::OnClose || bucket.as_ref().is_some_and(|bucket| bucket.bound.is_epoch());
         let nondeterminism = fragment.nondeterminism;
         let properties = Properties { append_only, bounds, keys: unique, clock_dependent: false, nondeterminism };
@@ -239,7 +242,7 @@ impl Translator<'_> {
         let columns: Vec<usize> = keys.iter().map(|key| key.column).collect();
         let text = format!("{} by {by} in {columns:?} emit {emit:?}", plan.display_indent());
         Ok(self.push(NewNode {
-            op: Op::TouchedKeys { plan: Arc::new(plan), keys, emit, bucket, versions, tail },
+            op: Op::TouchedKeys { plan: Arc::new(plan), keys, emit, bucket, versions, tail, reach },
             inputs: vec![input],
             df_schema,
             properties,
@@ -248,6 +251,11 @@ impl Translator<'_> {
             text,
         }))
     }
+}
+
+/// Whether all rows can be one partition: rows that come behind the others do not cost all of it.
+fn goes_on_from_its_end(plan: &LogicalPlan, input: &Node) -> bool {
+    tail_of(plan, input, &[]).is_some() || reach_of(plan, input, &[]).is_some()
 }
 
 /// The columns of a plan as a partition.

@@ -10,6 +10,7 @@ mod map;
 mod ordered;
 mod panes;
 mod process;
+mod reach;
 pub(crate) mod recursion;
 mod scan;
 mod session_window;

@@ -26,7 +26,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Rows that are looked back at by number: more than these are not worth the copy.
-const BACK_MAX: u64 = 1_000;
+pub(super) const BACK_MAX: u64 = 1_000;
 
 /// The calls of a plan, over the columns of its input.
 #[derive(Default)]
@@ -36,6 +36,37 @@ struct Calls {
 
 /// What the calls of a plan over `input`, which is local to `keys`, need of the end of a partition; `None` if that is not enough.
 pub(super) fn tail_of(plan: &LogicalPlan, input: &Node, keys: &[FragmentKey]) -> Option<Tail> {
+    let Partition { calls: found, outputs, of_input, order } = partition_of(plan, input, keys)?;
+    let calls = found.iter().map(|call| tail_call(call, &of_input)).collect::<Option<Vec<_>>>()?;
+    let mut fields: Vec<_> = of_input.fields().iter().map(|field| (None, Arc::clone(field))).collect();
+    fields
+        .extend(calls.iter().enumerate().map(|(index, call)| (None, Arc::new(Field::new(call_name(index), call.data_type.clone(), true)))));
+    let with_calls = DFSchema::new_with_metadata(fields, Default::default()).ok()?;
+    let is_plain = |expr: &Expr| !is_volatile(expr) && !reads_clock(expr) && !has_subquery(expr);
+    let exprs = order.iter().map(|key| &key.expr).chain(&outputs);
+    exprs.into_iter().all(is_plain).then(|| Tail {
+        input: Arc::new(of_input),
+        order: order.clone(),
+        calls,
+        with_calls: Arc::new(with_calls),
+        outputs,
+    })
+}
+
+/// What a plan of nothing but window functions computes.
+pub(super) struct Partition {
+    /// The calls, over `of_input`.
+    pub(super) calls: Vec<WindowFunction>,
+    /// The columns of the plan, over those of the input and one per call.
+    pub(super) outputs: Vec<Expr>,
+    /// The columns of the input, named by their places.
+    pub(super) of_input: DFSchema,
+    /// The longest ORDER BY; those of all calls begin it.
+    pub(super) order: Vec<SortExpr>,
+}
+
+/// The calls of a plan over `input` if it is nothing but window functions over one partition, by `keys`, in one order.
+pub(super) fn partition_of(plan: &LogicalPlan, input: &Node, keys: &[FragmentKey]) -> Option<Partition> {
     let mut found = Calls::default();
     let outputs = found.columns(plan, input)?;
     let of_input = positional(input);
@@ -54,20 +85,8 @@ pub(super) fn tail_of(plan: &LogicalPlan, input: &Node, keys: &[FragmentKey]) ->
     if found.calls.is_empty() || !found.calls.iter().all(follows) {
         return None;
     }
-    let calls = found.calls.iter().map(|call| tail_call(call, &of_input)).collect::<Option<Vec<_>>>()?;
-    let mut fields: Vec<_> = of_input.fields().iter().map(|field| (None, Arc::clone(field))).collect();
-    fields
-        .extend(calls.iter().enumerate().map(|(index, call)| (None, Arc::new(Field::new(call_name(index), call.data_type.clone(), true)))));
-    let with_calls = DFSchema::new_with_metadata(fields, Default::default()).ok()?;
-    let is_plain = |expr: &Expr| !is_volatile(expr) && !reads_clock(expr) && !has_subquery(expr);
-    let exprs = order.iter().map(|key| &key.expr).chain(&outputs);
-    exprs.into_iter().all(is_plain).then(|| Tail {
-        input: Arc::new(of_input),
-        order: order.to_vec(),
-        calls,
-        with_calls: Arc::new(with_calls),
-        outputs,
-    })
+    let order = order.to_vec();
+    Some(Partition { calls: found.calls, outputs, of_input, order })
 }
 
 impl Calls {

@@ -57,8 +57,12 @@ async fn limits() {
     assert_eq!(places("SELECT price FROM bids ORDER BY ts DESC, price + 1 LIMIT 2 OFFSET 3").await, Some((3, 2, false)));
     assert_eq!(places("SELECT max(p) FROM (SELECT price + 1 AS p FROM bids ORDER BY ts LIMIT 4) WHERE p > 2").await, Some((0, 4, false)));
     assert_eq!(places("SELECT price FROM bids ORDER BY ts DESC OFFSET 3").await, Some((0, 3, false)));
+    assert_eq!(
+        places("SELECT price FROM (SELECT price, lead(price) OVER (ORDER BY ts) AS l FROM bids) ORDER BY l LIMIT 2").await,
+        Some((0, 2, false))
+    );
     // What a limit stands on is recomputed with it.
-    assert_eq!(places("SELECT price FROM (SELECT price, lead(price) OVER (ORDER BY ts) AS l FROM bids) ORDER BY l LIMIT 2").await, None);
+    assert_eq!(places("SELECT price FROM (SELECT price, cume_dist() OVER (ORDER BY ts) AS l FROM bids) ORDER BY l LIMIT 2").await, None);
     assert_eq!(places("SELECT price FROM bids ORDER BY ts > now(), ts LIMIT 2").await, None);
 }
 

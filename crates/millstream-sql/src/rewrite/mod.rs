@@ -5,6 +5,7 @@
 //! | step | what it does |
 //! |---|---|
 //! | `traps` | refuses what DataFusion ignores or gets wrong, normalises what it knows under another form |
+//! | `named_windows` | `OVER (w ROWS ..)` becomes a window with what `w` says |
 //! | `multisets` | marks `EXCEPT ALL` and `INTERSECT ALL`, which the planner mends |
 //! | `hidden_columns` | keeps `_epoch` and `_epoch_time` out of the user's `*` |
 //! | `epoch_slice` | `FOR EPOCH BETWEEN` becomes a filter on `_epoch` |
@@ -25,6 +26,7 @@ mod epoch_slice;
 mod group_window;
 pub mod hidden_columns;
 mod multisets;
+mod named_windows;
 mod process;
 mod session_window;
 mod table_version;
@@ -80,6 +82,7 @@ pub fn rewrite_query(query: &mut Query, context: &RewriteContext<'_>) -> Result<
     traps::check(query)?;
     traps::normalize(query);
     casts::normalize(query);
+    named_windows::expand(query)?;
     multisets::mark(query);
     if context.shows_hidden_columns {
         exclude_hidden_from_wildcards(query, context.is_stream)?;

@@ -1,6 +1,6 @@
 //! Reads planned or logged ranges on a blocking thread; two batches wait while the engine works on another.
 
-use super::ahead::Ahead;
+use super::ahead::{AHEAD_FILES, Decoded, ReadAhead};
 use super::config::{FilesConfig, OnChange, OnMissing};
 use super::slice::{FileSlice, RangeDetail};
 use super::storage::{FoundFile, quoted};
@@ -16,12 +16,19 @@ use futures::stream::BoxStream;
 use millstream_types::PartitionRange;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Batches that wait for the engine.
 const BATCHES_AHEAD: usize = 2;
 /// Footers that are kept between planning and reading.
 const FOOTERS_MAX: usize = 4_096;
+
+/// How many cores there are. Asking the system reads several files, each time.
+pub(crate) fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
 
 /// Takes a batch; `false` when nobody wants more.
 pub(crate) type Emit<'a> = dyn FnMut(Result<SourceBatch>) -> bool + 'a;
@@ -35,13 +42,22 @@ pub(crate) struct Shared {
     /// Metadata columns: key and field.
     pub metadata: Vec<(String, Field)>,
     footers: Mutex<HashMap<String, (FoundFile, Arc<ParquetMetaData>)>>,
-    /// The file that the next epoch will probably begin with.
-    upcoming: Mutex<Option<FoundFile>>,
+    /// The files that the next epochs will probably begin with.
+    upcoming: Mutex<Vec<FoundFile>>,
+    /// Several of them are being decoded.
+    far_ahead: AtomicBool,
 }
 
 impl Shared {
     pub(crate) fn new(config: FilesConfig, schema: SchemaRef, metadata: Vec<(String, Field)>) -> Self {
-        Self { config, schema, metadata, footers: Mutex::new(HashMap::new()), upcoming: Mutex::new(None) }
+        Self {
+            config,
+            schema,
+            metadata,
+            footers: Mutex::new(HashMap::new()),
+            upcoming: Mutex::default(),
+            far_ahead: AtomicBool::new(false),
+        }
     }
 
     /// Keeps a footer for the reader.
@@ -59,9 +75,14 @@ impl Shared {
         footers.get(&file.path).filter(|(kept, _)| file.same_version(kept)).map(|(_, metadata)| Arc::clone(metadata))
     }
 
-    /// Tells which file comes after those that are planned.
-    pub(crate) fn expect(&self, file: Option<FoundFile>) {
-        *self.upcoming.lock() = file;
+    /// Tells which files come after those that are planned.
+    pub(crate) fn expect(&self, files: Vec<FoundFile>) {
+        *self.upcoming.lock() = files;
+    }
+
+    /// Whether the files that come next are being decoded, so that they will hardly be waited for.
+    pub(crate) fn is_far_ahead(&self) -> bool {
+        self.far_ahead.load(Ordering::Relaxed)
     }
 
     /// Forgets the footer of a file that is read to its end.
@@ -74,9 +95,8 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct FilesReader {
     shared: Arc<Shared>,
-    /// The file after the one that was asked for last. Not in `Shared`, which the thread that decodes it holds: when the reader goes,
-    /// nobody waits for that file, and the thread ends.
-    ahead: Arc<Mutex<Option<Ahead>>>,
+    /// Not in `Shared`, which the threads that decode hold: when the reader goes, nobody waits for those files, and the threads end.
+    ahead: Arc<Mutex<ReadAhead>>,
 }
 
 impl FilesReader {
@@ -89,22 +109,72 @@ impl FilesReader {
 impl Reader for FilesReader {
     async fn read(&self, range: PartitionRange, request: ReadRequest) -> Result<BoxStream<'static, Result<SourceBatch>>> {
         let detail = RangeDetail::of(&range)?;
-        let (shared, ahead) = (Arc::clone(&self.shared), Arc::clone(&self.ahead));
+        if let [slice] = detail.files.as_slice()
+            && let Some(decoded) = self.decoded(slice, &request)?
+        {
+            return Ok(self.hand_out(decoded, request));
+        }
+        Ok(self.read_on_thread(detail.files, request))
+    }
+}
+
+impl FilesReader {
+    /// What is decoded ahead of a slice. No thread is needed to hand it out: waking one up, and being woken up by it, takes longer on
+    /// busy cores than all the rest of a small epoch.
+    fn decoded(&self, slice: &FileSlice, request: &ReadRequest) -> Result<Option<Decoded>> {
+        let storage = &self.shared.config.location.storage;
+        if !self.ahead.lock().has(slice) || storage.stat(&slice.path)?.is_none_or(|now| !slice.same_version(&now)) {
+            return Ok(None);
+        }
+        let mut ahead = self.ahead.lock();
+        let decoded = ahead.take(slice, request);
+        ahead.expect(&self.shared, &self.shared.upcoming.lock(), request);
+        Ok(decoded)
+    }
+
+    fn hand_out(&self, decoded: Decoded, request: ReadRequest) -> BoxStream<'static, Result<SourceBatch>> {
+        enum Reading {
+            Decoded(Decoded, usize),
+            Rest(BoxStream<'static, Result<SourceBatch>>),
+        }
+        let reader = Self { shared: Arc::clone(&self.shared), ahead: Arc::clone(&self.ahead) };
+        let batches =
+            futures::stream::unfold((Reading::Decoded(decoded, 0), reader, request), |(mut reading, reader, request)| async move {
+                loop {
+                    match &mut reading {
+                        Reading::Rest(batches) => return batches.next().await.map(|batch| (batch, (reading, reader, request))),
+                        Reading::Decoded(decoded, bytes) => {
+                            if let Some(batch) = decoded.next().await {
+                                *bytes += batch.batch.get_array_memory_size();
+                                return Some((Ok(batch), (reading, reader, request)));
+                            }
+                            let Some(left) = decoded.left() else {
+                                reader.done(decoded.slice(), *bytes);
+                                return None;
+                            };
+                            reading = Reading::Rest(reader.read_on_thread(vec![left], request.clone()));
+                        }
+                    }
+                }
+            });
+        batches.boxed()
+    }
+
+    fn read_on_thread(&self, files: Vec<FileSlice>, request: ReadRequest) -> BoxStream<'static, Result<SourceBatch>> {
+        let reader = Self { shared: Arc::clone(&self.shared), ahead: Arc::clone(&self.ahead) };
         let (sender, receiver) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
         let current = Arc::new(Mutex::new(String::new()));
         let reading = Arc::clone(&current);
         let task = tokio::task::spawn_blocking(move || {
             let mut emit = |batch| sender.blocking_send(batch).is_ok();
-            for (index, slice) in detail.files.iter().enumerate() {
+            for (index, slice) in files.iter().enumerate() {
                 reading.lock().clone_from(&slice.path);
                 if sender.is_closed() {
                     return;
                 }
-                let next = match detail.files.get(index + 1) {
-                    Some(next) => Some(next.file()),
-                    None => shared.upcoming.lock().clone(),
-                };
-                if let Err(error) = read_slice(&shared, slice, &request, (&ahead, next), &mut emit) {
+                let mut next: Vec<FoundFile> = files.iter().skip(index + 1).take(AHEAD_FILES).map(FileSlice::file).collect();
+                next.extend(reader.shared.upcoming.lock().iter().cloned());
+                if let Err(error) = reader.read_slice(slice, &request, &next, &mut emit) {
                     emit(Err(error));
                     return;
                 }
@@ -128,57 +198,79 @@ impl Reader for FilesReader {
                 }
             }
         });
-        Ok(batches.boxed())
+        batches.boxed()
     }
-}
 
-fn read_slice(
-    shared: &Arc<Shared>,
-    slice: &FileSlice,
-    request: &ReadRequest,
-    (ahead, next): (&Mutex<Option<Ahead>>, Option<FoundFile>),
-    emit: &mut Emit<'_>,
-) -> Result<()> {
-    let storage = &shared.config.location.storage;
-    if slice.end_row == Some(slice.start_row) {
-        return Ok(());
-    }
-    let Some(now) = storage.stat(&slice.path)? else {
-        if shared.config.on_missing == OnMissing::Skip {
-            tracing::warn!(path = slice.path, "file vanished before it was read");
+    fn read_slice(&self, slice: &FileSlice, request: &ReadRequest, next: &[FoundFile], emit: &mut Emit<'_>) -> Result<()> {
+        let shared = &self.shared;
+        let storage = &shared.config.location.storage;
+        if slice.end_row == Some(slice.start_row) {
             return Ok(());
         }
-        return Err(ConnectorError::Corrupt {
-            place: quoted(&slice.path),
-            problem: "is gone, but its rows are part of an epoch; put it back or set on_missing = 'skip'".into(),
-        });
-    };
-    check_unchanged(&shared.config, slice, &now)?;
-    match shared.config.format.format {
-        Format::Parquet => {
-            let decoded = {
-                let mut ahead = ahead.lock();
-                let decoded = ahead.take_if(|ahead| ahead.is_of(slice));
-                *ahead = next.filter(|_| storage.is_local()).and_then(|next| Ahead::start(shared, next, request));
-                decoded
-            };
-            let left = match decoded {
-                Some(decoded) => decoded.hand_out(slice, request, emit),
-                None => Some(slice.start_row),
-            };
-            let Some(start_row) = left else { return Ok(()) };
-            if slice.end_row != Some(start_row) {
-                let threads = std::thread::available_parallelism().map_or(1, usize::from);
-                parquet::read(shared, &FileSlice { start_row, ..slice.clone() }, request, threads, emit)?;
+        let Some(now) = storage.stat(&slice.path)? else {
+            if shared.config.on_missing == OnMissing::Skip {
+                tracing::warn!(path = slice.path, "file vanished before it was read");
+                return Ok(());
             }
-            if slice.last {
-                shared.drop_footer(&slice.path);
-            }
-            Ok(())
+            return Err(ConnectorError::Corrupt {
+                place: quoted(&slice.path),
+                problem: "is gone, but its rows are part of an epoch; put it back or set on_missing = 'skip'".into(),
+            });
+        };
+        check_unchanged(&shared.config, slice, &now)?;
+        match shared.config.format.format {
+            Format::Parquet => self.read_parquet(slice, request, next, emit),
+            Format::Arrow => arrow::read(shared, slice, request, emit),
+            Format::Avro => avro::read(shared, slice, request, emit),
+            Format::Csv | Format::Json | Format::Text | Format::Raw => text::read(shared, slice, request, emit),
         }
-        Format::Arrow => arrow::read(shared, slice, request, emit),
-        Format::Avro => avro::read(shared, slice, request, emit),
-        Format::Csv | Format::Json | Format::Text | Format::Raw => text::read(shared, slice, request, emit),
+    }
+
+    fn read_parquet(&self, slice: &FileSlice, request: &ReadRequest, next: &[FoundFile], emit: &mut Emit<'_>) -> Result<()> {
+        let shared = &self.shared;
+        let decoded = {
+            let mut ahead = self.ahead.lock();
+            let decoded = ahead.take(slice, request);
+            if shared.config.location.storage.is_local() {
+                ahead.expect(shared, next, request);
+            }
+            decoded
+        };
+        let mut bytes = 0;
+        let mut wanted = true;
+        let mut emit = |batch: Result<SourceBatch>| {
+            bytes += batch.as_ref().map_or(0, |batch| batch.batch.get_array_memory_size());
+            wanted = emit(batch);
+            wanted
+        };
+        let mut left = Some(slice.clone());
+        if let Some(mut decoded) = decoded {
+            while let Some(batch) = decoded.next_blocking() {
+                if !emit(Ok(batch)) {
+                    return Ok(());
+                }
+            }
+            left = decoded.left();
+        }
+        if let Some(left) = left {
+            parquet::read(shared, &left, request, cores(), &mut emit)?;
+        }
+        if wanted {
+            self.done(slice, bytes);
+        }
+        Ok(())
+    }
+
+    /// A slice was handed out to its end.
+    fn done(&self, slice: &FileSlice, bytes: usize) {
+        {
+            let mut ahead = self.ahead.lock();
+            ahead.learn(bytes);
+            self.shared.far_ahead.store(ahead.is_far(), Ordering::Relaxed);
+        }
+        if slice.last {
+            self.shared.drop_footer(&slice.path);
+        }
     }
 }
 

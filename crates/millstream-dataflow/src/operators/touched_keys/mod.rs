@@ -17,7 +17,8 @@
 //! (`Emit::OnClose`): the results of a key once, when the bound of the bucket column has passed it, in the order of the buckets.
 //! **Cost**: the plan over the rows of the touched keys; when these are more than three tenths of all rows, over all rows in place,
 //! which saves gathering them. Where the plan is nothing but window functions that look back, rows that come behind all others of
-//! their key cost only themselves (`tails.rs`), and are handed out after everything else. **State**: the rows of the input (`rows`) and,
+//! their key cost only themselves (`tails.rs`), and are handed out after everything else. Where they see a fixed number of rows on both
+//! sides, the plan is run for the last rows of the key, before and after. **State**: the rows of the input (`rows`) and,
 //! unless on close, the results (`results`), by key. The results are kept, not run again from the old rows: a plan may choose between
 //! ties in another way when it runs beside other keys. **Dropped**: keys whose bucket is below the bound. Where the plan tells each row the
 //! time of the next of its key (`versions.rs`), the rows before the last one below the bound, with their results, when the key is
@@ -54,6 +55,8 @@ use tails::{Sorted, Tails};
 use versions::Horizon;
 
 const FORMAT: u32 = 1;
+/// Equal results are one row with a weight.
+const FORMAT_OF_REACH: u32 = 2;
 /// Tenths of the rows from which on a run over all of them is cheaper than gathering those of the touched keys.
 const TENTHS: usize = 3;
 
@@ -165,10 +168,10 @@ impl Keys {
 
 impl TouchedKeys {
     pub(crate) fn new(node: &Node, context: &BuildContext<'_>) -> Result<Self> {
-        let Op::TouchedKeys { plan, keys, emit, bucket, versions, tail } = &node.op else {
+        let Op::TouchedKeys { plan, keys, emit, bucket, versions, tail, reach } = &node.op else {
             return Err(DataflowError::internal("expected a plan by keys"));
         };
-        if keys.is_empty() && tail.is_none() {
+        if keys.is_empty() && tail.is_none() && reach.is_none() {
             return Err(DataflowError::internal("a plan by keys has none"));
         }
         let input = context.input(node, 0);
@@ -192,12 +195,13 @@ impl TouchedKeys {
             Some(versions) => Some(Horizon::new(versions, &input.schema)?),
             None => None,
         };
-        let tails = match tail {
-            Some(_) if horizon.is_some() || *emit == Emit::OnClose => {
-                return Err(DataflowError::internal("only results that are kept go on from their end"));
-            }
-            Some(tail) => Some(Tails::new(tail, &input.schema, &node.schema, context.state)?),
-            None => None,
+        if (tail.is_some() || reach.is_some()) && (horizon.is_some() || *emit == Emit::OnClose) {
+            return Err(DataflowError::internal("only results that are kept go on from their end"));
+        }
+        let tails = match (tail, reach) {
+            (Some(tail), _) => Some(Tails::new(tail, &input.schema, &node.schema, context.state)?),
+            (None, Some(reach)) => Some(Tails::of_reach(reach, &input.schema, &node.schema, context.state)?),
+            (None, None) => None,
         };
         Ok(Self {
             horizon,
@@ -209,7 +213,7 @@ impl TouchedKeys {
             is_touched: vec![],
             rows: KeyedRows::new(&input.schema, retracting)?,
             results: match emit {
-                Emit::Changes => Some(KeyedRows::new(&node.schema, false)?),
+                Emit::Changes => Some(KeyedRows::new(&node.schema, reach.is_some())?),
                 Emit::OnClose => None,
             },
             keys: Keys { index: KeyIndex::new(&types)?, exprs, types, columns, bucket },
@@ -217,6 +221,10 @@ impl TouchedKeys {
             read_rows: 0,
             dropped_rows: 0,
         })
+    }
+
+    fn format(&self) -> u32 {
+        if self.tails.as_ref().is_some_and(Tails::runs_plan) { FORMAT_OF_REACH } else { FORMAT }
     }
 
     /// Adds a change to the rows; returns its keys, those without rows now included, and the rows whose results follow from the ends of
@@ -271,6 +279,30 @@ impl TouchedKeys {
         results.apply(&added, &keys)?;
         self.read_rows += keys.len() as u64;
         Ok(Some(added))
+    }
+
+    /// As [`append`](Self::append), where the results of the last rows before them change, too. The plan is run for these with and without
+    /// the new rows: what else it says of them is the same twice.
+    async fn extend(&mut self, behind: &Behind, task: &Arc<TaskContext>) -> Result<Delta> {
+        let (Some(tails), Some(results)) = (&mut self.tails, &mut self.results) else { return Ok(vec![]) };
+        if behind.slots.is_empty() {
+            return Ok(vec![]);
+        }
+        let before = tails.last_rows(&behind.sorted, &self.rows)?;
+        let mut delta = vec![];
+        if before.num_rows() > 0 {
+            let old = self.fragment.run(vec![vec![before.clone()]], task).await?;
+            delta.extend(old.into_iter().map(|batch| DeltaBatch::insertions(batch).negated()));
+        }
+        self.read_rows += (2 * before.num_rows() + behind.slots.len()) as u64;
+        let after = concat_batches(&self.input_schema, [&before, behind.sorted.rows()])?;
+        delta.extend(self.fragment.run(vec![vec![after]], task).await?.into_iter().map(DeltaBatch::insertions));
+        let delta = consolidate(&self.schema, &delta)?;
+        for part in &delta {
+            results.apply(part, &self.keys.of_results(&part.batch)?)?;
+        }
+        tails.pass(&behind.sorted, &behind.slots);
+        Ok(delta)
     }
 
     /// Runs the plan for keys. With `whole` over all rows, whose results may be of any key.
@@ -355,7 +387,11 @@ impl Operator for TouchedKeys {
             let keys: Vec<u32> = touched.iter().map(|touched| touched.key).filter(|key| self.is_touched[*key as usize]).collect();
             delta = self.change(&keys, context.task).await?;
             if let Some(behind) = &behind {
-                delta.extend(self.append(behind)?);
+                if self.tails.as_ref().is_some_and(Tails::runs_plan) {
+                    delta.extend(self.extend(behind, context.task).await?);
+                } else {
+                    delta.extend(self.append(behind)?);
+                }
             }
             if let Some(tails) = &mut self.tails {
                 tails.rebuild(&keys, &self.rows)?;
@@ -384,16 +420,17 @@ impl Operator for TouchedKeys {
     }
 
     fn checkpoint(&mut self) -> Result<Option<Saved>> {
+        let format = self.format();
         let mut groups = vec![("rows".to_string(), self.rows.checkpoint()?)];
         if let Some(results) = &self.results {
             groups.push(("results".to_string(), results.checkpoint()?));
         }
         let floor = self.keys.bucket.as_ref().map_or(Floor::Unknown, |(column, _)| column.floor.clone());
-        Ok(Some(Saved { format: FORMAT, groups, detail: serde_json::json!({ "floor": floor }) }))
+        Ok(Some(Saved { format, groups, detail: serde_json::json!({ "floor": floor }) }))
     }
 
     fn restore(&mut self, saved: &Saved) -> Result<()> {
-        saved.expect_format(FORMAT)?;
+        saved.expect_format(self.format())?;
         let floor: Floor = saved.detail("floor")?;
         if let Some((column, _)) = &mut self.keys.bucket {
             column.floor = floor;

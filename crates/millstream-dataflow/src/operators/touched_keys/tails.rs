@@ -7,6 +7,9 @@
 //! Of a key are kept the number of its rows, the order of the last one, and per call the states of an aggregate, the first value or
 //! the last place; of the last rows that calls look back at, their slots. All of it follows from the stored rows, so a checkpoint has
 //! none of it; a restart makes it again.
+//!
+//! Where calls look ahead as well, new rows change the results of some before them. There are no calls then ([`Tails::of_reach`]): only the
+//! slots of the last rows are kept, for the plan to be run with, as long as no two of them tie.
 
 use super::rows::KeyedRows;
 use crate::columns::{evaluate, make_batch, take_rows};
@@ -15,13 +18,14 @@ use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array, new_n
 use arrow::compute::{SortOptions, concat_batches, interleave};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
-use datafusion::common::ScalarValue;
+use datafusion::common::{DFSchemaRef, ScalarValue};
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::SortExpr;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_plan::PhysicalExpr;
 use millstream_plan::compile::{compile, compile_all, with_checked_arithmetic};
-use millstream_plan::graph::{Ranking, Tail, TailFunction};
+use millstream_plan::graph::{Ranking, Reach, Tail, TailFunction};
 use millstream_types::delta::DeltaBatch;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -37,8 +41,10 @@ pub(super) struct Tails {
     encoders: Vec<(usize, RowConverter)>,
     calls: Vec<Call>,
     outputs: Vec<Arc<dyn PhysicalExpr>>,
-    /// How many rows calls look back at.
+    /// How many of the last rows are kept.
     back: usize,
+    /// The plan is run with the last rows, so that the order of these must be one.
+    untied: bool,
     /// By slot of the key.
     ends: Vec<Option<Box<End>>>,
     known: usize,
@@ -67,6 +73,8 @@ struct End {
     last: Vec<Box<[u8]>>,
     /// Slots of the last rows, oldest first.
     recent: Vec<u32>,
+    /// How many of the last rows do not tie with the one before them.
+    untied: u64,
     /// By call.
     states: Vec<CallState>,
 }
@@ -98,19 +106,10 @@ struct Before {
 
 impl Tails {
     pub(super) fn new(tail: &Tail, input: &SchemaRef, output: &SchemaRef, state: &SessionState) -> Result<Self> {
-        let order = tail.order.iter().map(|key| Ok(compile(&key.expr, &tail.input, state)?)).collect::<Result<Vec<_>>>()?;
-        let mut lengths: Vec<usize> = tail.calls.iter().map(|call| call.order).chain([order.len()]).collect();
+        let mut lengths: Vec<usize> = tail.calls.iter().map(|call| call.order).chain([tail.order.len()]).collect();
         lengths.sort_unstable();
         lengths.dedup();
-        let encoder = |length: &usize| {
-            let keys = order.iter().zip(&tail.order).take(*length);
-            let field = |(expr, key): (&Arc<dyn PhysicalExpr>, &datafusion::logical_expr::SortExpr)| {
-                let options = SortOptions { descending: !key.asc, nulls_first: key.nulls_first };
-                Ok(SortField::new_with_options(expr.data_type(tail.input.inner())?, options))
-            };
-            Ok((*length, RowConverter::new(keys.map(field).collect::<Result<Vec<_>>>()?)?))
-        };
-        let encoders = lengths.iter().map(encoder).collect::<Result<Vec<_>>>()?;
+        let (order, encoders) = orders(&tail.order, &lengths, &tail.input, state)?;
         let calls = tail.calls.iter().map(|call| {
             let function = match &call.function {
                 TailFunction::Ranking(ranking) => Function::Ranking(*ranking),
@@ -137,9 +136,33 @@ impl Tails {
             order,
             encoders,
             back: tail.back() as usize,
+            untied: false,
             ends: vec![],
             known: 0,
         })
+    }
+
+    /// For a plan that is run with the last rows.
+    pub(super) fn of_reach(reach: &Reach, input: &SchemaRef, output: &SchemaRef, state: &SessionState) -> Result<Self> {
+        let (order, encoders) = orders(&reach.order, &[reach.order.len()], &reach.input, state)?;
+        Ok(Self {
+            calls: vec![],
+            outputs: vec![],
+            with_calls: Arc::clone(input),
+            input: Arc::clone(input),
+            output: Arc::clone(output),
+            order,
+            encoders,
+            back: (reach.back + reach.ahead) as usize,
+            untied: true,
+            ends: vec![],
+            known: 0,
+        })
+    }
+
+    /// Whether the results of new rows are those of a plan that is run with the last rows.
+    pub(super) fn runs_plan(&self) -> bool {
+        self.untied
     }
 
     /// The new rows that stand behind all others of their key, if they all do. `stored` does not have them yet.
@@ -164,6 +187,7 @@ impl Tails {
         let is_behind = |(key, range): &(u32, Range<usize>)| {
             let end = self.ends.get(*key as usize).and_then(Option::as_ref);
             !goes[key]
+                && (!self.untied || sorted.untied(range) == range.len())
                 && match end {
                     None => stored.len_of(*key) == 0,
                     Some(end) => self.follows(&sorted, range.start, end),
@@ -187,6 +211,9 @@ impl Tails {
     /// Whether a row stands behind the end of its key and leaves its last row as it is.
     fn follows(&self, sorted: &Sorted, row: usize, end: &End) -> bool {
         let whole = self.encoders.len() - 1;
+        if self.untied && end.untied < end.count.min(self.back as u64) {
+            return false;
+        }
         let ties = |call: &Call| call.changes_ties && sorted.bytes(call.order, row) == end.last[call.order].as_ref();
         sorted.bytes(whole, row) > end.last[whole].as_ref() && !self.calls.iter().any(ties)
     }
@@ -231,9 +258,24 @@ impl Tails {
         make_batch(&self.output, outputs, rows.num_rows())
     }
 
+    /// The last rows of the keys of new rows, which are to stand behind these.
+    pub(super) fn last_rows(&self, sorted: &Sorted, stored: &KeyedRows) -> Result<RecordBatch> {
+        let ends = sorted.segments.iter().filter_map(|(key, _)| self.ends.get(*key as usize)?.as_ref());
+        let slots: Vec<u32> = ends.flat_map(|end| &end.recent).copied().collect();
+        stored.gather(&slots)
+    }
+
+    /// Moves the ends on by rows behind them, whose results are known.
+    pub(super) fn pass(&mut self, sorted: &Sorted, slots: &[u32]) {
+        let ends: Vec<End> = sorted.segments.iter().map(|(key, _)| self.take_end(*key)).collect();
+        self.put_ends(sorted, slots, ends);
+    }
+
     /// Puts ends behind rows.
     fn put_ends(&mut self, sorted: &Sorted, slots: &[u32], ends: Vec<End>) {
         for ((key, range), mut end) in sorted.segments.iter().zip(ends) {
+            let untied = sorted.untied(range) as u64;
+            end.untied = if untied == range.len() as u64 { end.untied + untied } else { untied };
             end.count += range.len() as u64;
             end.last = (0..self.encoders.len()).map(|encoder| sorted.bytes(encoder, range.end - 1).into()).collect();
             end.recent.extend_from_slice(&slots[range.clone()]);
@@ -278,7 +320,10 @@ impl Tails {
     fn take_end(&mut self, key: u32) -> End {
         let known = self.ends.get_mut(key as usize).and_then(Option::take);
         self.known -= usize::from(known.is_some());
-        known.map_or_else(|| End { count: 0, last: vec![], recent: vec![], states: vec![CallState::None; self.calls.len()] }, |end| *end)
+        known.map_or_else(
+            || End { count: 0, last: vec![], recent: vec![], untied: 0, states: vec![CallState::None; self.calls.len()] },
+            |end| *end,
+        )
     }
 
     fn put_end(&mut self, key: u32, end: Option<End>) {
@@ -303,9 +348,21 @@ impl Tails {
 }
 
 impl Sorted {
+    /// The rows.
+    pub(super) fn rows(&self) -> &RecordBatch {
+        &self.rows
+    }
+
     /// The order of a row.
     fn bytes(&self, encoder: usize, row: usize) -> &[u8] {
         self.encoded[encoder].row(self.places[row]).data()
+    }
+
+    /// How many of the last rows of a key do not tie with the one before them.
+    fn untied(&self, range: &Range<usize>) -> usize {
+        let whole = self.encoded.len() - 1;
+        let ties = |row: &usize| *row > range.start && self.bytes(whole, *row) == self.bytes(whole, *row - 1);
+        range.clone().rev().position(|row| ties(&row)).unwrap_or(range.len())
     }
 
     /// Stretches of rows that tie.
@@ -319,6 +376,23 @@ impl Sorted {
         }
         ties
     }
+}
+
+/// What rows are ordered by, and the order as bytes, by how many of its keys.
+type Orders = (Vec<Arc<dyn PhysicalExpr>>, Vec<(usize, RowConverter)>);
+
+fn orders(keys: &[SortExpr], lengths: &[usize], input: &DFSchemaRef, state: &SessionState) -> Result<Orders> {
+    let exprs = keys.iter().map(|key| Ok(compile(&key.expr, input, state)?)).collect::<Result<Vec<_>>>()?;
+    let encoder = |length: &usize| {
+        let field = |(expr, key): (&Arc<dyn PhysicalExpr>, &SortExpr)| {
+            let options = SortOptions { descending: !key.asc, nulls_first: key.nulls_first };
+            Ok(SortField::new_with_options(expr.data_type(input.inner())?, options))
+        };
+        let fields = exprs.iter().zip(keys).take(*length).map(field).collect::<Result<Vec<_>>>()?;
+        Ok((*length, RowConverter::new(fields)?))
+    };
+    let encoders = lengths.iter().map(encoder).collect::<Result<_>>()?;
+    Ok((exprs, encoders))
 }
 
 /// The values of call number `index` for rows, whose ends are moved on.

@@ -46,7 +46,7 @@ fn graph(plan: LogicalPlan, keys: Vec<FragmentKey>, append_only: bool, emit: Emi
     let input = builder.input("t", &input_schema(), append_only);
     let bucket = bucket.map(|column| Bucket { column, bound: watermark_bound() });
     let top = builder.add(
-        Op::TouchedKeys { plan: Arc::new(plan), keys, emit, bucket, versions: None, tail: None },
+        Op::TouchedKeys { plan: Arc::new(plan), keys, emit, bucket, versions: None, tail: None, reach: None },
         &[input],
         &output,
         emit == Emit::OnClose,

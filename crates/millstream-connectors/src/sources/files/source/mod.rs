@@ -4,6 +4,7 @@ mod first_start;
 mod put_away;
 mod waiting;
 
+use super::ahead::AHEAD_FILES;
 use super::config::{AfterRead, FilesConfig, OnChange, OnMissing, StartFrom};
 use super::discovery::{self, Scan};
 use super::inspect::{Budget, Outcome, Resume, inspect};
@@ -447,6 +448,7 @@ impl Source for FilesSource {
             next_due: next_listing.filter(|_| !bounded && self.listing.is_none()),
             min_unread_event_time: self.min_unread_event_time().await?,
             next_event_time: None,
+            decoded: files > 0 && self.shared.is_far_ahead(),
         })
     }
 
@@ -461,8 +463,9 @@ impl Source for FilesSource {
         }
         let mut detail = RangeDetail { files: Vec::new(), first_start: None };
         self.take_outcomes(limits, &mut detail).await?;
-        let next = self.candidates(limits.draining, 1).pop();
-        self.shared.expect(next.filter(|next| next.resume.is_none() && next.grown.is_none()).map(|next| next.file));
+        let whole =
+            self.candidates(limits.draining, AHEAD_FILES).into_iter().take_while(|next| next.resume.is_none() && next.grown.is_none());
+        self.shared.expect(whole.map(|next| next.file).collect());
         if !detail.files.is_empty() {
             detail.first_start = self.first_start.take();
         }

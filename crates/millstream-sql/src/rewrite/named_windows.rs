@@ -1,0 +1,112 @@
+//! Windows that go on from a named one: `OVER (w ROWS 1 PRECEDING)`, `WINDOW v AS (w ORDER BY ts)`.
+//!
+//! ```sql
+//! SELECT sum(x) OVER (w ROWS 1 PRECEDING) FROM s WINDOW w AS (PARTITION BY k ORDER BY ts)
+//! -- becomes
+//! SELECT sum(x) OVER (PARTITION BY k ORDER BY ts ROWS 1 PRECEDING) FROM s WINDOW w AS (PARTITION BY k ORDER BY ts)
+//! ```
+//! DataFusion leaves the name in such a window out, without a word. The rules are the standard's: the one that goes on has no PARTITION BY,
+//! it has an ORDER BY only where the named one has none, and the named one has no frame.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{Expr, Ident, NamedWindowExpr, Query, Select, SetExpr, VisitMut, VisitorMut, WindowSpec, WindowType};
+
+use super::{visit_result, visit_step};
+use crate::error::{Result, SqlError};
+
+/// Writes out every such window of `query`.
+pub(super) fn expand(query: &mut Query) -> Result<()> {
+    struct Expander;
+    impl VisitorMut for Expander {
+        type Break = Box<SqlError>;
+
+        fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+            visit_step(expand_select(select))
+        }
+
+        fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
+            let SetExpr::Select(select) = query.body.as_ref() else { return ControlFlow::Continue(()) };
+            let Some(order_by) = &mut query.order_by else { return ControlFlow::Continue(()) };
+            // The definitions have been written out with the select.
+            visit_step(definitions(select).and_then(|known| expand_calls(order_by, &known)))
+        }
+    }
+    visit_result(VisitMut::visit(query, &mut Expander))
+}
+
+fn expand_select(select: &mut Select) -> Result<()> {
+    let known = definitions(select)?;
+    for definition in &mut select.named_window {
+        if let Some(spec) = known.get(&definition.0.value) {
+            definition.1 = NamedWindowExpr::WindowSpec(spec.clone());
+        }
+    }
+    expand_calls(select, &known)
+}
+
+/// The windows that a select names, in full.
+fn definitions(select: &Select) -> Result<HashMap<String, WindowSpec>> {
+    let mut known: HashMap<String, WindowSpec> = HashMap::new();
+    for definition in &select.named_window {
+        let spec = match &definition.1 {
+            NamedWindowExpr::NamedWindow(name) => named(name, &known)?.clone(),
+            NamedWindowExpr::WindowSpec(spec) => full(spec, &known)?,
+        };
+        known.insert(definition.0.value.clone(), spec);
+    }
+    Ok(known)
+}
+
+fn expand_calls<T: VisitMut>(part: &mut T, known: &HashMap<String, WindowSpec>) -> Result<()> {
+    struct Calls<'a>(&'a HashMap<String, WindowSpec>);
+    impl VisitorMut for Calls<'_> {
+        type Break = Box<SqlError>;
+
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+            let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+            let Some(WindowType::WindowSpec(spec)) = &mut function.over else { return ControlFlow::Continue(()) };
+            visit_step(full(spec, self.0).map(|full| *spec = full))
+        }
+    }
+    visit_result(VisitMut::visit(part, &mut Calls(known)))
+}
+
+/// A window with what it takes over from the one it names.
+fn full(spec: &WindowSpec, known: &HashMap<String, WindowSpec>) -> Result<WindowSpec> {
+    let Some(name) = &spec.window_name else { return Ok(spec.clone()) };
+    let base = named(name, known)?;
+    let refused = |problem: &str, hint: &str| {
+        Err(SqlError::new(format!("a window that goes on from \"{name}\" {problem}")).with_hint(hint).at(name.span))
+    };
+    if !spec.partition_by.is_empty() {
+        return refused("has a PARTITION BY of its own", "Leave out the name and write the whole window.");
+    }
+    if !spec.order_by.is_empty() && !base.order_by.is_empty() {
+        return refused("has an ORDER BY, which the named one has already", "Leave out one of them.");
+    }
+    if base.window_frame.is_some() {
+        return refused("takes over its frame, which only `OVER name` does", "Take the frame out of WINDOW and write it after each name.");
+    }
+    Ok(WindowSpec {
+        window_name: None,
+        partition_by: base.partition_by.clone(),
+        order_by: if spec.order_by.is_empty() { base.order_by.clone() } else { spec.order_by.clone() },
+        window_frame: spec.window_frame.clone(),
+    })
+}
+
+fn named<'a>(name: &Ident, known: &'a HashMap<String, WindowSpec>) -> Result<&'a WindowSpec> {
+    known.get(&name.value).ok_or_else(|| {
+        let hint = match known.keys().min() {
+            None => "Add WINDOW with its definition after the WHERE, GROUP BY and HAVING of the query.".to_string(),
+            Some(_) => {
+                let mut names: Vec<&str> = known.keys().map(String::as_str).collect();
+                names.sort_unstable();
+                format!("Defined before it: {}.", names.join(", "))
+            }
+        };
+        SqlError::new(format!("there is no window \"{}\"", name.value)).with_hint(hint).at(name.span)
+    })
+}
