@@ -224,7 +224,7 @@ pub(crate) struct UserArgs {
     /// What the user may do.
     #[arg(long, value_enum)]
     pub(crate) role: UserRole,
-    /// The user has no password, and so connects over HTTP only.
+    /// The user has no password, and so connects with a token only: over HTTP and Arrow Flight SQL.
     #[arg(long)]
     pub(crate) no_password: bool,
 }

@@ -1,6 +1,7 @@
 //! A server over Arrow Flight SQL: results come as the same Arrow batches that an engine in this process gives.
 //!
-//! A statement is asked about (GetFlightInfo) and then carried out (DoGet); leaving its rows where they are cancels it at the server.
+//! A statement is asked for (GetFlightInfo), which carries out what is no query, and its rows are fetched (DoGet); leaving either call cancels it
+//! at the server.
 
 use super::Listed;
 use super::address::Address;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 
 /// How long a server may take to answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -125,22 +126,25 @@ impl Remote {
         let mut remote = Self { client, authorization: None, address: address.to_string().into() };
         match (token, &address.user) {
             (Some(token), _) => remote.authorization = Some(header(&format!("Bearer {token}"))?),
-            (None, Some(user)) => remote.handshake(user, address.password.as_deref().unwrap_or_default()).await?,
+            (None, Some(user)) => {
+                let greeted = remote.handshake(user, address.password.as_deref().unwrap_or_default()).await;
+                greeted.map_err(|error| refused(&error, address))?;
+            }
             (None, None) => {}
         }
         // Whether we are let in is found out here, and not by the first statement.
         match remote.execute("SHOW server_version").await {
             Ok(_) => Ok(remote),
-            Err(error) => Err(super::failed(&error)),
+            Err(error) => Err(refused(&error, address)),
         }
     }
 
-    async fn handshake(&mut self, user: &str, password: &str) -> Result<(), Failure> {
+    async fn handshake(&mut self, user: &str, password: &str) -> Result<(), EngineError> {
         let mut request = Request::new(futures::stream::iter([HandshakeRequest::default()]));
-        let basic = header(&format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))?;
+        let basic = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
+        let basic = basic.parse().map_err(|_| EngineError::Internal("base64 that is no header".into()))?;
         request.metadata_mut().insert("authorization", basic);
-        let response = self.client.clone().handshake(request).await;
-        let response = response.map_err(|status| super::failed(&self.error(&status)))?;
+        let response = self.client.clone().handshake(request).await.map_err(|status| self.error(&status))?;
         self.authorization = response.metadata().get("authorization").cloned();
         Ok(())
     }
@@ -254,14 +258,24 @@ impl Remote {
                 let start = line.zip(column).map(|(line, column)| Position { line, column });
                 SqlError { message, hint, start, end: None }
             }
-            None if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
-                SqlError::new(format!("the connection to {} broke: {}", self.address, status.message()))
-                    .with_hint("Run the statement again once the server is there; what was committed is kept.")
-            }
-            None => SqlError::new(status.message().to_string()),
+            None => SqlError::new(format!("the connection to {} broke: {}", self.address, status.message()))
+                .with_hint("Run the statement again once the server is there; what was committed is kept."),
         };
         EngineError::from(error)
     }
+}
+
+/// Why we are not let in, with what to do about it here.
+fn refused(error: &EngineError, address: &Address) -> Failure {
+    let text = error.to_string();
+    let hint = if text.starts_with("the connection to ") && !address.tls {
+        "Does the server want TLS? Write flight+tls://.."
+    } else if text.contains("takes a token") {
+        "Say who you are: flight://user@host, or a token in MILLSTREAM_TOKEN."
+    } else {
+        return super::failed(error);
+    };
+    Failure::failed(format!("{text}\nhint: {hint}"))
 }
 
 fn header(text: &str) -> Result<MetadataValue<Ascii>, Failure> {

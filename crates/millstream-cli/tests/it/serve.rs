@@ -244,6 +244,8 @@ fn users_come_from_a_file_that_the_program_makes() {
     };
     assert_eq!(connect("ada@", "a long password"), "n\n7\n");
     assert_eq!((connect("ada@", "wrong"), connect("", "")), (String::new(), String::new()));
+    let stranger = super::run(directory.path(), &["--connect", &format!("flight://127.0.0.1:{}", server.flight), "-c", "SELECT 1"]);
+    assert!(super::stderr(&stranger).contains("hint: Say who you are"), "{}", super::stderr(&stranger));
     assert_eq!(server.stop(), Some(0));
     let open = super::run(directory.path(), &["serve", "--in-memory", "--pg", "0.0.0.0:0"]);
     assert_eq!(open.status.code(), Some(2));
@@ -271,7 +273,7 @@ fn statements_are_carried_out_at_a_server_as_they_are_here() {
     let there = at(wrong, &[]);
     assert_eq!(there.status.code(), Some(1));
     let told = super::stderr(&there);
-    assert!(told.contains("column \"nosuch\" does not exist") && told.contains(":2:3") && told.contains("nosuch FROM sales"), "{told}");
+    assert!(told.contains("column \"nosuch\" does not exist") && told.contains("line 2:3") && told.contains("nosuch FROM sales"), "{told}");
     assert!(shown("SELECT relname FROM pg_catalog.pg_class WHERE relname = 'sales'").ends_with("sales\n"));
     std::fs::write(directory.path().join("s.sql"), "SELECT 1 AS a;\n\nSELECT * FROM nosuch;\n").unwrap();
     let script = super::run(directory.path(), &["--connect", &url, "-f", "s.sql"]);
@@ -298,4 +300,21 @@ fn statements_are_carried_out_at_a_server_as_they_are_here() {
     let postgres = super::run(directory.path(), &["--connect", "postgres://me@localhost:6543", "-c", "SELECT 1"]);
     assert_eq!(postgres.status.code(), Some(2));
     assert!(super::stderr(&postgres).contains("flight://host:8081"), "{}", super::stderr(&postgres));
+}
+
+#[test]
+fn the_shell_works_at_a_server() {
+    let directory = directory();
+    std::fs::write(directory.path().join("shop.sql"), SHOP).unwrap();
+    let server = Serving::start(directory.path(), &["shop.sql"]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/shell.py");
+    let url = format!("flight://127.0.0.1:{}", server.flight);
+    let mut shell = Command::new(python());
+    shell.arg(script).args([env!("CARGO_BIN_EXE_millstream"), &url]).current_dir(directory.path()).env("HOME", directory.path());
+    let output = shell.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let history = std::fs::read_to_string(directory.path().join(".local/state/millstream/history")).unwrap();
+    assert!(history.contains("SELECT 7 AS seven") && !history.contains("a secret"), "{history}");
+    assert_eq!(server.stop(), Some(0));
 }

@@ -49,7 +49,7 @@ use hyper_util::service::TowerToHyperService;
 use metadata::Facts;
 use prost::Message;
 use session::{ConnectionSessions, FlightSession, Sessions};
-use statement::{Messages, Work, describe, failed, fetch, read};
+use statement::{Messages, Work, carry_out, describe, failed, fetch, read};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -136,6 +136,14 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(flight: Fl
     }
 }
 
+/// What a descriptor asks for.
+enum Asked {
+    /// Statements, in a session.
+    Work(Arc<FlightSession>, Work),
+    /// Something of the catalog, with these columns.
+    Listing(SchemaRef),
+}
+
 /// The protocol, as one connection speaks it.
 #[derive(Clone)]
 struct Flight {
@@ -157,49 +165,63 @@ impl Flight {
         failed(&self.service, error)
     }
 
-    async fn info(&self, session: &Arc<FlightSession>, descriptor: FlightDescriptor) -> Result<FlightInfo, RequestError> {
+    /// What a descriptor asks for.
+    async fn asked(&self, session: &Arc<FlightSession>, descriptor: &FlightDescriptor) -> Result<Asked, RequestError> {
         if descriptor.r#type == PATH {
-            let query = format!("SELECT * FROM {}", ingest::quoted(ingest::path_name(&descriptor)?));
-            return self.statement_info(session, descriptor, &query).await;
+            let query = format!("SELECT * FROM {}", ingest::quoted(ingest::path_name(descriptor)?));
+            return Ok(Asked::Work(Arc::clone(session), self.statement(session, &query).await?));
         }
         match command(descriptor.cmd.clone())? {
-            Command::CommandStatementQuery(CommandStatementQuery { query, transaction_id }) => {
-                if transaction_id.is_some() {
-                    return Err(ingest::no_transaction());
-                }
-                self.statement_info(session, descriptor, &query).await
-            }
+            Command::CommandStatementQuery(CommandStatementQuery { query, transaction_id }) => match transaction_id {
+                Some(_) => Err(ingest::no_transaction()),
+                None => Ok(Asked::Work(Arc::clone(session), self.statement(session, &query).await?)),
+            },
             Command::CommandPreparedStatementQuery(CommandPreparedStatementQuery { prepared_statement_handle }) => {
                 let (handle, session) = self.sessions.of_handle(&prepared_statement_handle, &session.user)?;
                 let work = session.prepared(&handle)?.work()?;
-                ticketed(&session, descriptor, work)
+                Ok(Asked::Work(session, work))
             }
             other => {
-                let ticket = descriptor.cmd.clone();
                 let name = other.type_url().to_string();
                 match metadata::rows(&self.service, session, &self.facts, other).await? {
-                    Some(rows) => described(descriptor, &rows.schema(), Ticket { ticket }),
+                    Some(rows) => Ok(Asked::Listing(rows.schema())),
                     None => Err(not_served(&name)),
                 }
             }
         }
     }
 
-    async fn statement_info(
-        &self,
-        session: &Arc<FlightSession>,
-        descriptor: FlightDescriptor,
-        text: &str,
-    ) -> Result<FlightInfo, RequestError> {
+    async fn statement(&self, session: &FlightSession, text: &str) -> Result<Work, RequestError> {
         let parsed = read(&self.service, text)?;
         let described = describe(&self.service, session, &parsed, Vec::new()).await?;
         if !described.parameters.is_empty() {
             let message = format!("the statement takes {} parameters", described.parameters.len());
             return Err(RequestError::new(codes::WRONG_PARAMETERS, message, "Prepare it, and bind them."));
         }
-        let has_rows = described.columns.is_some();
         let schema = described.columns.unwrap_or_else(|| Arc::new(Schema::empty()));
-        ticketed(session, descriptor, Work { statements: VecDeque::from([parsed]), schema, has_rows, bytes: text.len() })
+        Ok(Work { statements: VecDeque::from([parsed]), schema, bytes: text.len(), done: None })
+    }
+
+    async fn info(&self, session: &Arc<FlightSession>, descriptor: FlightDescriptor) -> Result<FlightInfo, RequestError> {
+        let (schema, ticket) = match self.asked(session, &descriptor).await? {
+            Asked::Listing(schema) => (schema, descriptor.cmd.clone()),
+            Asked::Work(session, work) => {
+                let work = carry_out(&self.service, &session, work).await?;
+                let schema = SchemaRef::clone(&work.schema);
+                let handle = session.keep_work(work);
+                let ticket = TicketStatementQuery { statement_handle: Bytes::copy_from_slice(handle.as_bytes()) };
+                (schema, ticket.as_any().encode_to_vec().into())
+            }
+        };
+        let info = FlightInfo::new().try_with_schema(&schema)?.with_descriptor(descriptor).with_ordered(true);
+        Ok(info.with_endpoint(FlightEndpoint::new().with_ticket(Ticket { ticket })))
+    }
+
+    async fn schema(&self, session: &Arc<FlightSession>, descriptor: &FlightDescriptor) -> Result<Bytes, RequestError> {
+        match self.asked(session, descriptor).await? {
+            Asked::Listing(schema) => actions::encoded(&schema),
+            Asked::Work(_, work) => actions::encoded(&work.schema),
+        }
     }
 
     async fn get(&self, session: &Arc<FlightSession>, ticket: Ticket) -> Result<Messages, RequestError> {
@@ -211,7 +233,7 @@ impl Flight {
             }
             Command::CommandPreparedStatementQuery(CommandPreparedStatementQuery { prepared_statement_handle }) => {
                 let (handle, session) = self.sessions.of_handle(&prepared_statement_handle, &session.user)?;
-                let work = session.prepared(&handle)?.work()?;
+                let work = carry_out(&self.service, &session, session.prepared(&handle)?.work()?).await?;
                 let running = session.unnamed();
                 fetch(Arc::clone(&self.service), work, running).await
             }
@@ -285,19 +307,6 @@ fn not_served(type_url: &str) -> RequestError {
     RequestError::new(codes::NOT_SUPPORTED, format!("the command \"{name}\" is not served here"), hint)
 }
 
-/// What tells of a result that is carried out when its ticket is used.
-fn ticketed(session: &Arc<FlightSession>, descriptor: FlightDescriptor, work: Work) -> Result<FlightInfo, RequestError> {
-    let schema = SchemaRef::clone(&work.schema);
-    let handle = session.keep_work(work);
-    let ticket = TicketStatementQuery { statement_handle: Bytes::copy_from_slice(handle.as_bytes()) };
-    described(descriptor, &schema, Ticket { ticket: ticket.as_any().encode_to_vec().into() })
-}
-
-fn described(descriptor: FlightDescriptor, schema: &Schema, ticket: Ticket) -> Result<FlightInfo, RequestError> {
-    let info = FlightInfo::new().try_with_schema(schema)?;
-    Ok(info.with_descriptor(descriptor).with_ordered(true).with_endpoint(FlightEndpoint::new().with_ticket(ticket)))
-}
-
 fn one<T: Send + 'static>(item: Option<T>) -> Sent<T> {
     Box::pin(futures::stream::iter(item.map(Ok)))
 }
@@ -345,8 +354,8 @@ impl FlightService for Flight {
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
         let (headers, _, descriptor) = request.into_parts();
-        let info = async { self.info(&self.session(&headers)?, descriptor).await }.await;
-        info.map(|info| Response::new(SchemaResult { schema: info.schema })).map_err(|error| self.failed(error))
+        let schema = async { self.schema(&self.session(&headers)?, &descriptor).await }.await;
+        schema.map(|schema| Response::new(SchemaResult { schema })).map_err(|error| self.failed(error))
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {

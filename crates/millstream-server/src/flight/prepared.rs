@@ -121,8 +121,7 @@ impl Prepared {
             Some(Bound { columns, .. }) => (VecDeque::from([self.parsed.clone()]), columns),
         };
         let bytes = self.bytes().saturating_mul(statements.len());
-        let has_rows = columns.is_some();
-        Ok(Work { statements, schema: columns.unwrap_or_else(|| Arc::new(Schema::empty())), has_rows, bytes })
+        Ok(Work { statements, schema: columns.unwrap_or_else(|| Arc::new(Schema::empty())), bytes, done: None })
     }
 
     /// Carries the statement out once for each row of parameters, and gives how many rows it changed.

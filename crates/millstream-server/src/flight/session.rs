@@ -371,7 +371,7 @@ mod tests {
     use millstream_engine::Engine;
 
     fn work(bytes: usize) -> Work {
-        Work { statements: VecDeque::new(), schema: Arc::new(arrow::datatypes::Schema::empty()), has_rows: false, bytes }
+        Work { statements: VecDeque::new(), schema: Arc::new(arrow::datatypes::Schema::empty()), bytes, done: None }
     }
 
     #[tokio::test(flavor = "multi_thread")]

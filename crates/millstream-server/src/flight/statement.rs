@@ -1,9 +1,12 @@
-//! Statements: found out about when a client asks for a result's columns, carried out when it fetches the result.
+//! Statements: queries run when their result is fetched, everything else when it is asked for.
 //!
 //! ```text
-//!   GetFlightInfo(statement)  ──► columns, and a ticket      nothing has happened yet
-//!   DoGet(ticket)             ──► carried out; its rows      once per ticket
+//!   GetSchema(statement)      ──► columns                    nothing happens
+//!   GetFlightInfo(statement)  ──► columns, and a ticket      carried out, unless it is a query
+//!   DoGet(ticket)             ──► the rows of the query      once per ticket
 //! ```
+//! Drivers that want no rows do not fetch them, or leave in the middle: that must not keep a table from being made.
+//!
 //! **Out**: batches with exactly the columns that were told before. The first message, which has the schema, comes when the statement
 //! has been carried out up to its first row, and has JSON as its `app_metadata`: `tag` (`INSERT 3`), `notices`, the `epoch` that was
 //! read, and for changes `changes` with the epoch they begin after. A statement without rows gives no columns and no batch.
@@ -23,6 +26,7 @@ use arrow_flight::encode::FlightDataEncoderBuilder;
 use futures::{Stream, StreamExt};
 use millstream_engine::notice::Severity;
 use millstream_engine::{Described, Notice, Output};
+use millstream_sql::Statement;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -45,10 +49,17 @@ pub(super) struct Work {
     pub(super) statements: VecDeque<Parsed>,
     /// The columns that were told.
     pub(super) schema: SchemaRef,
-    /// Whether they give rows.
-    pub(super) has_rows: bool,
     /// Bytes of their texts.
     pub(super) bytes: usize,
+    /// What came of them, where they have been carried out already.
+    pub(super) done: Option<Done>,
+}
+
+/// What came of statements that have been carried out.
+#[derive(Debug)]
+pub(super) struct Done {
+    told: Vec<u8>,
+    rows: Vec<RecordBatch>,
 }
 
 /// What the first message of a result says beside the columns.
@@ -186,11 +197,61 @@ pub(super) async fn update(service: &Arc<Service>, session: &FlightSession, pars
     Ok(told.tag.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(-1))
 }
 
+/// Carries out what does not wait until its result is fetched.
+///
+/// # Errors
+/// When it fails.
+pub(super) async fn carry_out(service: &Arc<Service>, session: &FlightSession, mut work: Work) -> Result<Work, RequestError> {
+    if work.done.is_some() || work.statements.iter().all(waits) {
+        return Ok(work);
+    }
+    let mut done = Done { told: Vec::new(), rows: Vec::new() };
+    while let Some(parsed) = work.statements.pop_front() {
+        let Outcome { told, source } = run(service, session, parsed).await?;
+        if let Some(mut source) = source {
+            let schema = SchemaRef::clone(&work.schema);
+            let rows = within(service, session, async move {
+                let mut rows = Vec::new();
+                while let Some(batch) = source.next(BATCH_ROWS).await? {
+                    rows.push(as_told(&batch, &schema)?);
+                }
+                Ok::<_, RequestError>(rows)
+            });
+            done.rows.extend(rows.await?);
+        }
+        done.told = serde_json::to_vec(&told).unwrap_or_default();
+    }
+    work.done = Some(done);
+    Ok(work)
+}
+
+/// Whether a statement changes nothing, so that it waits for who fetches its rows.
+fn waits(parsed: &Parsed) -> bool {
+    match parsed {
+        Parsed::Empty => false,
+        Parsed::Catalog(_) => true,
+        Parsed::Engine(statement) => matches!(
+            statement.as_ref(),
+            Statement::Query(_)
+                | Statement::Subscribe(_)
+                | Statement::Show(_)
+                | Statement::ShowCreate(_)
+                | Statement::Describe(_)
+                | Statement::Explain(_)
+        ),
+    }
+}
+
 /// Carries out what a ticket stands for, and sends its rows.
 ///
 /// # Errors
 /// When it fails before its first row.
 pub(super) async fn fetch(service: Arc<Service>, mut work: Work, running: RunningFetch) -> Result<Messages, RequestError> {
+    if let Some(Done { told, rows }) = work.done {
+        let rows = futures::stream::iter(rows.into_iter().map(Ok));
+        let encoder = FlightDataEncoderBuilder::new().with_schema(work.schema).with_metadata(told.into()).build(rows);
+        return Ok(Box::pin(encoder.map(|message| message.map_err(Status::from))));
+    }
     let first = work.statements.pop_front().unwrap_or(Parsed::Empty);
     let outcome = tokio::select! {
         outcome = run(&service, &running.session, first) => outcome?,
@@ -201,11 +262,7 @@ pub(super) async fn fetch(service: Arc<Service>, mut work: Work, running: Runnin
     let limit = allowed(&service, &running.session);
     let deadline = limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
     let schema = SchemaRef::clone(&work.schema);
-    let mut sending = Sending { service, running, work, source: outcome.source, deadline, ended: false };
-    if !sending.work.has_rows {
-        // The rest is carried out here: there are no rows to wait with it for.
-        while sending.next().await?.is_some() {}
-    }
+    let sending = Sending { service, running, work, source: outcome.source, deadline, ended: false };
     let rows = futures::stream::unfold(sending, |mut sending| async move {
         if sending.ended {
             return None;
@@ -253,9 +310,6 @@ impl Sending {
                     () = self.service.stopped.cancelled() => return Err(stopped()),
                 };
                 self.source = carried_out.source;
-                if self.source.is_none() && self.work.statements.is_empty() {
-                    return Ok(None);
-                }
                 continue;
             };
             // Changes come as long as the pipeline runs: no time limit is meant for that, and a server that stops does not wait for them.

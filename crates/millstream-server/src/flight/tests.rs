@@ -31,9 +31,9 @@ async fn client(server: &crate::Server) -> FlightSqlServiceClient<Channel> {
     FlightSqlServiceClient::new(channel(server).await)
 }
 
-/// The status behind an error of the client, which tells it as text only.
+/// The status behind an error of the client, which tells it as text only, escaped.
 fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
+    error.to_string().replace("\\\"", "\"").replace("\\n", "\n")
 }
 
 async fn rows_of(client: &mut FlightSqlServiceClient<Channel>, info: FlightInfo) -> Result<Vec<RecordBatch>, String> {
