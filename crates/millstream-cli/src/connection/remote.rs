@@ -1,7 +1,7 @@
 //! A server over Arrow Flight SQL: results come as the same Arrow batches that an engine in this process gives.
 //!
-//! A statement is asked for (GetFlightInfo), which carries out what is no query, and its rows are fetched (DoGet); leaving either call cancels it
-//! at the server.
+//! A statement is asked for (GetFlightInfo), which carries out what is no query, and its rows are fetched (DoGet); leaving either call
+//! cancels it at the server.
 
 use super::Listed;
 use super::address::Address;
@@ -142,7 +142,7 @@ impl Remote {
     async fn handshake(&mut self, user: &str, password: &str) -> Result<(), EngineError> {
         let mut request = Request::new(futures::stream::iter([HandshakeRequest::default()]));
         let basic = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
-        let basic = basic.parse().map_err(|_| EngineError::Internal("base64 that is no header".into()))?;
+        let basic: MetadataValue<Ascii> = basic.parse().map_err(|_| EngineError::Internal("base64 that is no header".into()))?;
         request.metadata_mut().insert("authorization", basic);
         let response = self.client.clone().handshake(request).await.map_err(|status| self.error(&status))?;
         self.authorization = response.metadata().get("authorization").cloned();

@@ -1,5 +1,5 @@
-//! `millstream serve` and the clients that people have: psql, PostgreSQL drivers for Python, SQLAlchemy and pandas, ADBC, pyarrow and polars
-//! over Arrow Flight SQL, and HTTP.
+//! `millstream serve` and the clients that people have: psql, PostgreSQL drivers for Python, SQLAlchemy and pandas; ADBC, pyarrow and
+//! polars over Arrow Flight SQL; HTTP; and our own shell.
 
 use super::{directory, millstream};
 use std::io::{BufRead, BufReader, Read, Write};

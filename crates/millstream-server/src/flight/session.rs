@@ -4,7 +4,8 @@
 //! the user. Sessions of tokens end by `CloseSession` or after [`IDLE`]; those of connections end with the connection. A handle is
 //! random, and good for whoever is the user of its session, over whatever connection: gRPC clients open new ones as they see fit.
 //!
-//! **Limits**: as many sessions of tokens as there may be connections; per session a number of prepared statements and of results that
+//! **Limits**: as many sessions of tokens as there may be connections, of which the one that was idle longest gives way, since not every
+//! client closes its own; per session a number of prepared statements and of results that
 //! nobody has fetched, and the bytes of their texts. Of results the oldest are forgotten, prepared statements are refused.
 
 use super::prepared::Prepared;
@@ -80,7 +81,7 @@ impl Sessions {
     /// A session that others than its token's owner cannot name, and its token.
     ///
     /// # Errors
-    /// When there are as many already as there may be.
+    /// When there are as many already as there may be, and all of them are at work.
     pub(super) fn open(self: &Arc<Self>, session: Session, user: User, limits: Limits) -> Result<String, RequestError> {
         let token = format!("{TOKEN_PREFIX}{}", name());
         let opened = Arc::new(FlightSession::new(session, user, limits, Arc::downgrade(self)));
@@ -94,11 +95,15 @@ impl Sessions {
             stays
         });
         if registry.by_token.len() >= limits.connections {
-            return Err(RequestError::new(
-                codes::TOO_MANY_CONNECTIONS,
-                format!("the server has {} sessions already", limits.connections),
-                "Close some, or try again later.",
-            ));
+            let idle = registry.by_token.iter().filter_map(|(token, session)| Some((session.idle_since()?, token.clone())));
+            let Some((_, token)) = idle.min() else {
+                return Err(RequestError::new(
+                    codes::TOO_MANY_CONNECTIONS,
+                    format!("the server has {} sessions already", limits.connections),
+                    "Close some, or try again later.",
+                ));
+            };
+            ended.extend(registry.by_token.remove(&token));
         }
         registry.by_token.insert(token.clone(), opened);
         // A session that ends takes its handles out of the registry: not while that is locked.
@@ -179,8 +184,13 @@ impl FlightSession {
     }
 
     fn is_idle(&self) -> bool {
+        self.idle_since().is_some_and(|since| since.elapsed() > IDLE)
+    }
+
+    /// When it was used last; `None` while a result is fetched.
+    fn idle_since(&self) -> Option<Instant> {
         let state = self.state.lock();
-        state.used.elapsed() > IDLE && !state.results.values().any(|fetch| matches!(fetch, Fetch::Running(_)))
+        (!state.results.values().any(|fetch| matches!(fetch, Fetch::Running(_)))).then_some(state.used)
     }
 
     fn touch(&self) {
@@ -380,8 +390,9 @@ mod tests {
         let sessions = Arc::new(Sessions::default());
         let (ada, bob) = (User::anybody("ada"), User::anybody("bob"));
         let limits = Limits { connections: 1, message_bytes: 100, ..Limits::default() };
+        let first = sessions.open(engine.session(), ada.clone(), limits).unwrap();
         let token = sessions.open(engine.session(), ada.clone(), limits).unwrap();
-        assert!(sessions.open(engine.session(), ada.clone(), limits).is_err());
+        assert!(sessions.with_token(&first).is_none(), "the idle one gave way");
         let session = sessions.with_token(&token).unwrap();
         let handle = session.keep_work(work(1));
         assert!(sessions.of_handle(handle.as_bytes(), &bob).is_err());
@@ -389,6 +400,7 @@ mod tests {
         let (handle, found) = sessions.of_handle(handle.as_bytes(), &ada).unwrap();
         let (_, running) = found.begin(&handle).unwrap();
         assert!(found.begin(&handle).is_err(), "fetched twice");
+        assert!(sessions.open(engine.session(), ada.clone(), limits).is_err(), "the only one is at work");
         assert!(found.cancel(&handle) && running.canceled.is_cancelled());
         drop(running);
         assert!(sessions.of_handle(handle.as_bytes(), &ada).is_err());

@@ -247,7 +247,7 @@ fn waits(parsed: &Parsed) -> bool {
 /// # Errors
 /// When it fails before its first row.
 pub(super) async fn fetch(service: Arc<Service>, mut work: Work, running: RunningFetch) -> Result<Messages, RequestError> {
-    if let Some(Done { told, rows }) = work.done {
+    if let Some(Done { told, rows }) = work.done.take() {
         let rows = futures::stream::iter(rows.into_iter().map(Ok));
         let encoder = FlightDataEncoderBuilder::new().with_schema(work.schema).with_metadata(told.into()).build(rows);
         return Ok(Box::pin(encoder.map(|message| message.map_err(Status::from))));
