@@ -108,6 +108,9 @@ def with_ingestion():
         check(cursor.fetchone(), (200_000,))
         cursor.execute("SELECT * FROM made CROSS JOIN generate_series(1, 50000)")
         check(cursor.fetch_arrow_table().num_rows, 250_000)
+        check(cursor.adbc_ingest("made", wrong, mode="replace"), 3)
+        cursor.execute("SELECT farbe FROM made WHERE id = 1")
+        check(cursor.fetchall(), [("red",)])
 
 
 def with_subscription():

@@ -7,8 +7,8 @@
 use super::failure::of_input;
 use crate::config::Limits;
 use crate::error::{RequestError, codes};
-use arrow::array::{Array, ArrayRef, AsArray, BinaryViewArray, RecordBatch, StringViewArray};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, GenericByteViewArray, RecordBatch};
+use arrow::datatypes::{ByteViewType, DataType, SchemaRef};
 use arrow::ipc::{MessageHeader, RecordBatch as BatchHeader, root_as_message};
 use arrow_flight::FlightData;
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
@@ -133,7 +133,7 @@ fn written_out(column: &ArrayRef) -> Result<usize, RequestError> {
     let fixed = column.get_array_memory_size();
     Ok(match column.data_type() {
         DataType::Utf8View => view_bytes(column.as_string_view()),
-        DataType::BinaryView => binary_view_bytes(column.as_binary_view()),
+        DataType::BinaryView => view_bytes(column.as_binary_view()),
         DataType::Dictionary(..) => {
             let dictionary = column.as_any_dictionary();
             let lengths = value_lengths(dictionary.values())?;
@@ -158,11 +158,7 @@ fn written_out(column: &ArrayRef) -> Result<usize, RequestError> {
     })
 }
 
-fn view_bytes(views: &StringViewArray) -> usize {
-    views.lengths().fold(views.len() * 4, |sum, length| sum.saturating_add(length as usize))
-}
-
-fn binary_view_bytes(views: &BinaryViewArray) -> usize {
+fn view_bytes<T: ByteViewType>(views: &GenericByteViewArray<T>) -> usize {
     views.lengths().fold(views.len() * 4, |sum, length| sum.saturating_add(length as usize))
 }
 
