@@ -24,11 +24,12 @@ pub(crate) fn install(root: &Path) -> Result<(), String> {
         process::run(root, "apt-get", &["install", "--yes", "--no-install-recommends", "python3-venv"])?;
         process::run(root, "python3", &["-m", "venv", "--clear", ENVIRONMENT])?;
     }
-    let pip = format!("{ENVIRONMENT}/bin/pip");
+    // Not its `pip`, which names the Python of the place where the environment was made.
+    let python = format!("{ENVIRONMENT}/bin/python");
     process::run(
         root,
-        &root.join(pip).to_string_lossy(),
-        &["install", "--quiet", "--disable-pip-version-check", "--requirement", REQUIREMENTS],
+        &root.join(python).to_string_lossy(),
+        &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", REQUIREMENTS],
     )
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo xtask ci       what CI runs: format, tidy, clippy, tests, docs, nothing left changed
-//! cargo xtask clients  install the PostgreSQL clients that the tests of the server use
+//! cargo xtask clients  install the clients that the tests of the server use
 //! cargo xtask tidy     the rules that no compiler checks (see `tidy.rs`)
 //! cargo xtask bless    run the scripts under tests/slt and rewrite what they expect
 //! cargo xtask docs     rewrite the generated lists of docs/reference

@@ -78,6 +78,10 @@ pub(crate) struct ScriptArgs {
     /// Take over the state directory from an instance that still runs there, which then fails at its next commit.
     #[arg(long, requires = "state_dir")]
     pub(crate) takeover: bool,
+    /// Carry statements out at a server: `flight://[user@]host[:port]`, or `flight+tls://..`. The password is asked for, or comes from
+    /// MILLSTREAM_PASSWORD; a token from MILLSTREAM_TOKEN.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["state_dir", "takeover"])]
+    pub(crate) connect: Option<String>,
     /// Set a variable that statements use as `:name` or `:'name'`.
     #[arg(short = 'v', long = "variable", value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub(crate) variables: Vec<(String, String)>,
@@ -88,7 +92,7 @@ pub(crate) struct ScriptArgs {
 pub(crate) enum Command {
     /// Run a pipeline file until it is stopped or its streams end; starting it again continues where it stopped.
     Run(RunArgs),
-    /// Run a pipeline, and let PostgreSQL clients and HTTP talk to it, until it is stopped.
+    /// Run a pipeline, and let clients talk to it over the PostgreSQL protocol, Arrow Flight SQL and HTTP, until it is stopped.
     Serve(ServeArgs),
     /// Print an entry of the users file of `serve`, with a new token; the password comes from standard input.
     User(UserArgs),
@@ -185,6 +189,9 @@ pub(crate) struct ServeArgs {
     /// Where HTTP is spoken, or `none`; 127.0.0.1:8080 unless told.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) http: Option<ListenAt>,
+    /// Where Arrow Flight SQL is spoken, or `none`; 127.0.0.1:8081 unless told.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(crate) flight: Option<ListenAt>,
     /// Who may connect and what they may do (TOML; `millstream user` makes entries). Without it everybody may do everything.
     #[arg(long, value_name = "FILE")]
     pub(crate) users: Option<PathBuf>,
@@ -217,7 +224,7 @@ pub(crate) struct UserArgs {
     /// What the user may do.
     #[arg(long, value_enum)]
     pub(crate) role: UserRole,
-    /// The user has no password, and so connects over HTTP only.
+    /// The user has no password, and so connects with a token only: over HTTP and Arrow Flight SQL.
     #[arg(long)]
     pub(crate) no_password: bool,
 }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `args.rs`, `settings.rs` | the command line; configuration file and environment |
 //! | `script.rs`, `shell/` | statements from `-c`, files and standard input; the interactive shell |
+//! | `connect.rs`, `connection/` | `--connect`: the same against a server |
 //! | `serve.rs`, `user.rs` | the query service and its users |
 //! | `run.rs`, `replay/`, `check.rs`, `verify/`, `pipeline_file.rs`, `repoint.rs` | pipeline files |
 //! | `present.rs`, `output/`, `live/` | results: formats, and views that follow changes |
@@ -17,6 +18,8 @@ mod bench;
 mod canonical;
 mod check;
 mod config_command;
+mod connect;
+mod connection;
 mod engine_setup;
 mod failure;
 mod interrupt;
@@ -43,6 +46,7 @@ mod version;
 
 use args::{Benchmark, Cli, Command, LogFormat, ScriptArgs};
 use clap::{CommandFactory, Parser};
+use connection::Connection;
 use failure::{DONE, Failure};
 use millstream_engine::Trigger;
 use present::Presenter;
@@ -143,6 +147,16 @@ async fn statements(args: ScriptArgs, global: &args::GlobalArgs, settings: &Sett
     } else {
         Some(Script::read(Path::new("-"))?)
     };
+    let variables: std::collections::BTreeMap<String, String> = args.variables.into_iter().collect();
+    let script = script.map(|script| Script { text: millstream_sql::variables::substitute(&script.text, &variables), ..script });
+    let mut presenter = Presenter::new(settings, global.format, global.quiet, script.is_none());
+    if let Some(address) = &args.connect {
+        let connection = Connection::Remote(connect::connect(address).await?);
+        return match script {
+            None => shell::run(connection, presenter, settings, variables).await,
+            Some(script) => script::run_at(&connection, &mut presenter, &script).await,
+        };
+    }
     let mut builder = engine_setup::builder(settings).takeover(args.takeover);
     if let Some(dir) = &args.state_dir {
         builder = builder.state_dir(dir);
@@ -152,13 +166,8 @@ async fn statements(args: ScriptArgs, global: &args::GlobalArgs, settings: &Sett
         // What an earlier run has defined goes on.
         engine.start().await?;
     }
-    let variables = args.variables.into_iter().collect();
     match script {
-        None => shell::run(engine, Presenter::new(settings, global.format, global.quiet, true), settings, variables).await,
-        Some(mut script) => {
-            script.text = millstream_sql::variables::substitute(&script.text, &variables);
-            let mut presenter = Presenter::new(settings, global.format, global.quiet, false);
-            script::run(&engine, &mut presenter, &script).await
-        }
+        None => shell::run(Connection::Local(engine.session()), presenter, settings, variables).await,
+        Some(script) => script::run(&engine, &mut presenter, &script).await,
     }
 }

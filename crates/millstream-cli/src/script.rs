@@ -3,6 +3,7 @@
 //! Before a statement reads (SELECT, COPY) and at the end, streams get time to come to rest, so that a script which makes
 //! a view over files and selects from it sees their rows. A stream that never rests is waited for a while only.
 
+use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::interrupt::{Interrupt, aside, interruptible};
 use crate::message;
@@ -58,18 +59,18 @@ pub(crate) fn rendered(error: &EngineError, text: &str, name: Option<&str>, firs
 ///
 /// # Errors
 /// A [`Failure`] with the rendered message when a statement fails.
-pub(crate) async fn execute(session: &Session, presenter: &mut Presenter, script: &Script) -> anyhow::Result<Result<(), Interrupt>> {
+pub(crate) async fn execute(connection: &Connection, presenter: &mut Presenter, script: &Script) -> anyhow::Result<Result<(), Interrupt>> {
     let code = if script.name.is_some() { crate::failure::SCRIPT } else { crate::failure::FAILED };
     let name = script.name.as_deref();
-    for parsed in millstream_sql::parse_script(&script.text) {
-        let parsed = parsed.map_err(|error| Failure { code, message: error.render(&script.text, name) })?;
-        let (text, line) = (parsed.text, parsed.first_line);
-        let reads = is_snapshot(&parsed.statement);
+    for read in connection.read(&script.text) {
+        let read = read.map_err(|error| Failure { code, message: error.render(&script.text, name) })?;
+        let (text, line) = (read.text, read.first_line);
+        let reads = read.statement.as_ref().is_some_and(is_snapshot);
         let work = async {
-            if reads {
-                rest(session.engine()).await?;
+            if let Some(engine) = connection.engine().filter(|_| reads) {
+                rest(engine).await?;
             }
-            match execute_aside(session, parsed.statement).await {
+            match connection.execute(read).await {
                 Ok(result) => presenter.show(result).await.map(|_| ()),
                 Err(error) => Err(error.into()),
             }
@@ -102,14 +103,24 @@ pub(crate) async fn execute_aside(session: &Session, statement: Statement) -> Re
 /// # Errors
 /// As [`execute`], or when the engine cannot be stopped cleanly.
 pub(crate) async fn run(engine: &Engine, presenter: &mut Presenter, script: &Script) -> anyhow::Result<u8> {
-    let session = engine.session();
-    let executed = execute(&session, presenter, script).await?;
+    let executed = execute(&Connection::Local(engine.session()), presenter, script).await?;
     let rested = match executed {
         Ok(()) => interruptible(rest(engine)).await?.map(|_| ()),
         Err(interrupt) => Err(interrupt),
     };
     stop(engine).await?;
     Ok(match rested {
+        Ok(()) => crate::failure::DONE,
+        Err(interrupt) => interrupt.code(),
+    })
+}
+
+/// Executes a script at a server, as a whole program.
+///
+/// # Errors
+/// As [`execute`].
+pub(crate) async fn run_at(connection: &Connection, presenter: &mut Presenter, script: &Script) -> anyhow::Result<u8> {
+    Ok(match execute(connection, presenter, script).await? {
         Ok(()) => crate::failure::DONE,
         Err(interrupt) => interrupt.code(),
     })

@@ -1,4 +1,4 @@
-//! `millstream serve`: a pipeline that PostgreSQL clients and HTTP talk to, until it is stopped.
+//! `millstream serve`: a pipeline that clients talk to over the PostgreSQL protocol, Arrow Flight SQL and HTTP, until it is stopped.
 //!
 //! The pipeline file is set up as `run` does it; without one, the pipeline is what the state directory holds, or nothing yet. A query that
 //! fails costs only itself (`on_query_failure = 'isolate'` unless the settings say otherwise). The first SIGINT or SIGTERM ends the
@@ -60,9 +60,10 @@ pub(crate) async fn serve(args: ServeArgs, global: &GlobalArgs, settings: &Setti
         }
     }
     let work = tokio::spawn(start(engine.clone()));
+    let tls = config.tls.is_some();
     let server = Server::start(engine.clone(), config).await.map_err(|error| usage(&error))?;
     if !global.quiet {
-        announce(&server);
+        announce(&server, tls);
     }
     let outcome = tokio::select! {
         stopped = watch(&engine) => Err(stopped),
@@ -109,12 +110,16 @@ async fn watch(engine: &Engine) -> EngineError {
     }
 }
 
-fn announce(server: &Server) {
+fn announce(server: &Server, tls: bool) {
     if let Some(address) = server.pg_address() {
         message::line(&format!("serving PostgreSQL at {address}: psql \"host={} port={}\"", address.ip(), address.port()));
     }
     if let Some(address) = server.http_address() {
         message::line(&format!("serving HTTP at http://{address}"));
+    }
+    if let Some(address) = server.flight_address() {
+        let scheme = if tls { "grpc+tls" } else { "grpc" };
+        message::line(&format!("serving Arrow Flight SQL at {scheme}://{address}"));
     }
 }
 
@@ -150,6 +155,7 @@ fn config(args: &ServeArgs, settings: &Settings) -> Result<Config, Failure> {
     Ok(Config {
         pg: at(args.pg, serve.pg, 6543),
         http: at(args.http, serve.http, 8080),
+        flight: at(args.flight, serve.flight, 8081),
         users,
         tls,
         insecure: args.insecure || serve.insecure.unwrap_or(false),

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The names outside `pipeline`, each with what it is for.
-pub(crate) const KNOWN: [(&str, &str); 20] = [
+pub(crate) const KNOWN: [(&str, &str); 21] = [
     ("log.filter", "what is logged, as --log"),
     ("log.format", "text or json, as --log-format"),
     ("output.expanded", "on, off or auto: rows one column per line"),
@@ -36,6 +36,7 @@ pub(crate) const KNOWN: [(&str, &str); 20] = [
     ("output.null", "what stands for NULL in tables"),
     ("output.pager", "on or off: show what is longer than the window in $PAGER"),
     ("serve.connections", "connections of each protocol at a time"),
+    ("serve.flight", "where `serve` speaks Arrow Flight SQL, or none, as --flight"),
     ("serve.http", "where `serve` speaks HTTP, or none, as --http"),
     ("serve.insecure", "on or off: serve whoever comes, as --insecure"),
     ("serve.message_bytes", "bytes of a statement or request at most, such as 64 MB"),
@@ -117,6 +118,8 @@ pub(crate) struct Settings {
 pub(crate) struct ServeSettings {
     /// `serve.pg`.
     pub(crate) pg: Option<ListenAt>,
+    /// `serve.flight`.
+    pub(crate) flight: Option<ListenAt>,
     /// `serve.http`.
     pub(crate) http: Option<ListenAt>,
     /// `serve.users`.
@@ -208,6 +211,7 @@ fn interpret(entries: Vec<Entry>) -> Result<Settings, Failure> {
                 let count = entry.value.parse().ok().filter(|count| *count > 0).ok_or_else(|| wrong(entry, "a number above 0"))?;
                 settings.serve.connections = Some(count);
             }
+            "serve.flight" => settings.serve.flight = Some(address(&entry.value).map_err(|_| wrong(entry, "an address, or none"))?),
             "serve.http" => settings.serve.http = Some(address(&entry.value).map_err(|_| wrong(entry, "an address, or none"))?),
             "serve.insecure" => settings.serve.insecure = Some(choice(entry, &SWITCH)?),
             "serve.message_bytes" => {

@@ -26,7 +26,7 @@ pub(crate) fn user(args: &UserArgs) -> anyhow::Result<u8> {
         std::io::stdin().lock().read_line(&mut password)?;
         let password = password.trim_end_matches(['\n', '\r']);
         if password.is_empty() {
-            return Err(Failure::usage("standard input has no password\nhint: --no-password makes a user of HTTP only.").into());
+            return Err(Failure::usage("standard input has no password\nhint: --no-password makes a user with a token only.").into());
         }
         entry = entry.with_password(password);
     }
@@ -38,6 +38,6 @@ pub(crate) fn user(args: &UserArgs) -> anyhow::Result<u8> {
     let tokens: Vec<String> = entry.tokens.iter().map(|token| quoted(token)).collect();
     text.push_str(&format!("tokens = [{}]\n", tokens.join(", ")));
     std::io::stdout().lock().write_all(text.as_bytes())?;
-    message::line(&format!("token for HTTP, shown this once: {token}"));
+    message::line(&format!("token for HTTP and Arrow Flight SQL, shown this once: {token}"));
     Ok(DONE)
 }

@@ -8,6 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use millstream_types::Epoch;
 
@@ -68,22 +69,30 @@ impl StatementResult {
 }
 
 /// Rows of a query, computed while they are read.
-pub struct Rows(SendableRecordBatchStream);
+pub struct Rows {
+    schema: SchemaRef,
+    stream: BoxStream<'static, Result<RecordBatch>>,
+}
 
 impl std::fmt::Debug for Rows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Rows").field(&self.0.schema()).finish()
+        f.debug_tuple("Rows").field(&self.schema).finish()
     }
 }
 
 impl Rows {
     pub(crate) fn new(stream: SendableRecordBatchStream) -> Self {
-        Self(stream)
+        Self::of_stream(stream.schema(), stream.map(|batch| batch.map_err(EngineError::from)))
+    }
+
+    /// Rows that come from elsewhere, from a server for instance. All batches have the columns of `schema`.
+    pub fn of_stream(schema: SchemaRef, stream: impl Stream<Item = Result<RecordBatch>> + Send + 'static) -> Self {
+        Self { schema, stream: stream.boxed() }
     }
 
     /// The columns.
     pub fn schema(&self) -> SchemaRef {
-        self.0.schema()
+        SchemaRef::clone(&self.schema)
     }
 
     /// All rows.
@@ -96,6 +105,6 @@ impl Rows {
 
     /// The rows as they come.
     pub fn into_stream(self) -> impl Stream<Item = Result<RecordBatch>> + Send {
-        guarded_stream("the query", self.0.map(|batch| batch.map_err(EngineError::from)))
+        guarded_stream("the query", self.stream)
     }
 }

@@ -35,6 +35,12 @@ pub struct Subscription {
 }
 
 impl Subscription {
+    /// A subscription over changes that come from elsewhere, from a server for instance. `schema` has the query's columns; `epoch` is the
+    /// one it begins after.
+    pub fn of_changes(schema: SchemaRef, append_only: bool, epoch: Epoch, receiver: mpsc::Receiver<Result<Change>>) -> Self {
+        Self { schema, append_only, epoch, receiver, remaining: None }
+    }
+
     /// Columns of the query.
     pub fn schema(&self) -> SchemaRef {
         SchemaRef::clone(&self.schema)

@@ -13,6 +13,8 @@ pub struct Config {
     pub pg: Option<SocketAddr>,
     /// Where HTTP is spoken; nowhere without.
     pub http: Option<SocketAddr>,
+    /// Where Arrow Flight SQL is spoken; nowhere without.
+    pub flight: Option<SocketAddr>,
     /// Who may connect; without users everybody may do everything.
     pub users: Vec<UserEntry>,
     /// Certificate and key for TLS.
@@ -37,13 +39,13 @@ pub struct TlsFiles {
 pub struct Limits {
     /// Connections at a time, of each protocol.
     pub connections: usize,
-    /// Bytes of a statement or another message of the PostgreSQL protocol.
+    /// Bytes of a statement or another message of the PostgreSQL protocol or of Arrow Flight SQL.
     pub message_bytes: usize,
     /// Bytes of an HTTP request.
     pub body_bytes: usize,
-    /// Bytes of all rows of one COPY FROM STDIN.
+    /// Bytes of all rows of one COPY FROM STDIN, or of one ingestion over Arrow Flight SQL.
     pub copy_bytes: usize,
-    /// Prepared statements, and likewise portals, of one connection.
+    /// Prepared statements, and likewise portals, of one connection or session.
     pub prepared: usize,
     /// How long a statement may run that says nothing else; zero for any time.
     pub statement_timeout: Duration,
@@ -71,10 +73,10 @@ impl Config {
     /// # Errors
     /// An address that others reach, without users or without TLS.
     pub(crate) fn check(&self) -> Result<(), ServerError> {
-        if self.pg.is_none() && self.http.is_none() {
+        if self.pg.is_none() && self.http.is_none() && self.flight.is_none() {
             return Err(ServerError::configuration("the server has no address", "Give it one: --pg 127.0.0.1:6543."));
         }
-        for address in [self.pg, self.http].into_iter().flatten() {
+        for address in [self.pg, self.http, self.flight].into_iter().flatten() {
             if address.ip().is_loopback() || self.insecure || (!self.users.is_empty() && self.tls.is_some()) {
                 continue;
             }

@@ -1,8 +1,8 @@
-//! The query service: one engine, spoken to over the PostgreSQL protocol and HTTP.
+//! The query service: one engine, spoken to over the PostgreSQL protocol, Arrow Flight SQL and HTTP.
 //!
 //! ```text
 //!   psql, drivers ──► pg/      ┐                          ┌─ snapshots ── between two epochs
-//!                              ├─► sessions of the engine ┼─ changes of tables, one epoch each
+//!   ADBC, pyarrow ──► flight/  ┼─► sessions of the engine ┼─ changes of tables, one epoch each
 //!   curl, browsers ─► http/    ┘                          └─ subscriptions
 //! ```
 //! Each connection is a task with a session of its own over the shared catalog; a query runs in a task beside it, so that a request
@@ -13,13 +13,15 @@
 //! | --- | --- |
 //! | `pg/` | the PostgreSQL protocol: simple and extended queries, cursors, COPY, `pg_catalog` |
 //! | `http/` | SQL, subscriptions as server-sent events, ingestion, metrics |
-//! | `rows.rs`, `aside.rs` | what both take from the engine, and how they wait for it |
+//! | `flight/` | Arrow Flight SQL: results, parameters and ingested rows as Arrow batches |
+//! | `rows.rs`, `aside.rs` | what all take from the engine, and how they wait for it |
 //! | `users.rs`, `scram.rs`, `tls.rs` | who may connect and do what |
 
 mod accept;
 mod aside;
 mod config;
 mod error;
+mod flight;
 mod http;
 mod pg;
 mod rows;
@@ -46,12 +48,13 @@ pub struct Server {
     service: Arc<Service>,
     pg: Option<SocketAddr>,
     http: Option<SocketAddr>,
+    flight: Option<SocketAddr>,
     listeners: JoinSet<()>,
 }
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("pg", &self.pg).field("http", &self.http).finish_non_exhaustive()
+        f.debug_struct("Server").field("pg", &self.pg).field("http", &self.http).field("flight", &self.flight).finish_non_exhaustive()
     }
 }
 
@@ -63,7 +66,7 @@ impl Server {
     pub async fn start(engine: Engine, config: Config) -> Result<Self, ServerError> {
         config.check()?;
         let service = Service::new(engine, &config)?;
-        let mut server = Self { service: Arc::clone(&service), pg: None, http: None, listeners: JoinSet::new() };
+        let mut server = Self { service: Arc::clone(&service), pg: None, http: None, flight: None, listeners: JoinSet::new() };
         if let Some(address) = config.pg {
             let tls = config.tls.clone().map(|files| tls::Tls::new(files, &["postgresql"])).transpose()?;
             let (listener, address) = listen(address).await?;
@@ -76,6 +79,12 @@ impl Server {
             server.http = Some(address);
             server.listeners.spawn(http::serve(Arc::clone(&service), listener, tls));
         }
+        if let Some(address) = config.flight {
+            let tls = config.tls.clone().map(|files| tls::Tls::new(files, &["h2"])).transpose()?;
+            let (listener, address) = listen(address).await?;
+            server.flight = Some(address);
+            server.listeners.spawn(flight::serve(Arc::clone(&service), listener, tls));
+        }
         Ok(server)
     }
 
@@ -87,6 +96,11 @@ impl Server {
     /// Where HTTP is spoken.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http
+    }
+
+    /// Where Arrow Flight SQL is spoken.
+    pub fn flight_address(&self) -> Option<SocketAddr> {
+        self.flight
     }
 
     /// Stops: takes no new work, gives what runs the configured time, and ends the rest.

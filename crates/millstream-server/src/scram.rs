@@ -47,6 +47,12 @@ impl Verifier {
         Self { stored_key: digest(&SHA256, &client_key).as_ref().to_vec(), server_key: keyed(&salted, b"Server Key"), salt, iterations }
     }
 
+    /// Whether a password that was sent as it is is the one.
+    pub(crate) fn accepts(&self, password: &str) -> bool {
+        let client_key = keyed(&salted_password(password, &self.salt, self.iterations), b"Client Key");
+        same(digest(&SHA256, &client_key).as_ref(), &self.stored_key)
+    }
+
     /// What a name without a password is asked with. The same name gets the same salt as long as the server runs.
     pub(crate) fn decoy(name: &str, secret: &[u8]) -> Self {
         let mut salt = keyed(secret, name.as_bytes());
@@ -139,9 +145,7 @@ impl Exchange {
         }
         let client_key: Vec<u8> = proof.iter().zip(&signature).map(|(a, b)| a ^ b).collect();
         let stored = digest(&SHA256, &client_key);
-        // Each byte is looked at, whatever the ones before were.
-        let difference = stored.as_ref().iter().zip(&self.verifier.stored_key).fold(0, |sum, (a, b)| sum | (a ^ b));
-        if difference != 0 {
+        if !same(stored.as_ref(), &self.verifier.stored_key) {
             return Err(Refused::WrongPassword);
         }
         let signature = keyed(&self.verifier.server_key, message.as_bytes());
@@ -157,6 +161,11 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).expect("the operating system has random bytes");
     bytes
+}
+
+/// Each byte is looked at, whatever the ones before were.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
 }
 
 fn keyed(key: &[u8], message: &[u8]) -> Vec<u8> {
@@ -186,6 +195,8 @@ mod tests {
         assert_eq!(exchange.finish(last).unwrap(), b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
         let (exchange, _) = Exchange::begin_with(first, Verifier::of("other"), "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0").unwrap();
         assert_eq!(exchange.finish(last), Err(Refused::WrongPassword));
+        assert!(Verifier::of("pencil").accepts("pencil") && !Verifier::of("pencil").accepts("Pencil"));
+        assert!(!Verifier::decoy("a", b"k").accepts("pencil"));
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(crate) struct Service {
 pub(crate) struct Figures {
     pub(crate) pg_connections: AtomicUsize,
     pub(crate) http_requests: AtomicU64,
+    pub(crate) flight_requests: AtomicU64,
+    pub(crate) flight_statements: AtomicU64,
     pub(crate) pg_statements: AtomicU64,
     pub(crate) failed_statements: AtomicU64,
 }

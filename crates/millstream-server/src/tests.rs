@@ -1,4 +1,4 @@
-//! The server as its clients meet it: a PostgreSQL driver, raw bytes, users.
+//! The server as its clients meet it: a PostgreSQL driver, raw bytes, users. Those of Arrow Flight SQL have tests of their own.
 
 use crate::{Config, Limits, Role, Server, UserEntry};
 use bytes::BytesMut;
@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-async fn server(change: impl FnOnce(&mut Config)) -> (Engine, Server) {
+pub(crate) async fn server(change: impl FnOnce(&mut Config)) -> (Engine, Server) {
     let engine = Engine::builder().build().await.unwrap();
     let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let mut config = Config { pg: Some(loopback), http: Some(loopback), ..Config::default() };
+    let mut config = Config { pg: Some(loopback), http: Some(loopback), flight: Some(loopback), ..Config::default() };
     change(&mut config);
     let server = Server::start(engine.clone(), config).await.unwrap();
     (engine, server)

@@ -51,10 +51,10 @@ pub struct UserEntry {
     pub name: String,
     /// What they may do.
     pub role: Role,
-    /// The verifier of the password for the PostgreSQL protocol: `SCRAM-SHA-256$4096:salt$stored:server`.
+    /// The verifier of the password for the PostgreSQL protocol and Arrow Flight SQL: `SCRAM-SHA-256$4096:salt$stored:server`.
     #[serde(default)]
     pub password: Option<String>,
-    /// SHA-256 hashes, in hexadecimal, of tokens for HTTP.
+    /// SHA-256 hashes, in hexadecimal, of tokens for HTTP and Arrow Flight SQL.
     #[serde(default)]
     pub tokens: Vec<String>,
 }

@@ -2,6 +2,7 @@
 
 use super::meta::{self, Listing, Meta};
 use super::{Next, Shell};
+use crate::connection;
 use crate::interrupt::interruptible;
 use crate::message;
 use crate::output::table::{Drawing, Grid, Lines, draw};
@@ -33,8 +34,11 @@ pub(crate) async fn execute(shell: &mut Shell, line: &str) -> anyhow::Result<Nex
         },
         Meta::List(listing) => list(shell, listing, None).await,
         Meta::Describe(name) if name.contains('*') => list(shell, Listing::All, Some(&name)).await,
-        Meta::Describe(name) => shell.statements(&format!("DESCRIBE {}", quoted(shell, &name)), None).await.map(|_| ()),
-        Meta::Definition(name) => definitions(shell, name.as_deref()),
+        Meta::Describe(name) => {
+            let name = quoted(shell, &name).await;
+            shell.statements(&format!("DESCRIBE {name}"), None).await.map(|_| ())
+        }
+        Meta::Definition(name) => definitions(shell, name.as_deref()).await,
         Meta::Expanded(word) => expanded(shell, word.as_deref()),
         Meta::Timing(word) => switched(shell.timing, word.as_deref()).map(|on| {
             shell.timing = on;
@@ -89,8 +93,8 @@ impl std::fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 /// A name as SQL wants it: as it is when the catalog has it so, quoted.
-fn quoted(shell: &Shell, name: &str) -> String {
-    if shell.engine.catalog().iter().any(|entry| entry.name == name) {
+async fn quoted(shell: &Shell, name: &str) -> String {
+    if shell.connection.catalog().await.is_ok_and(|entries| entries.iter().any(|entry| entry.name == name)) {
         format!("\"{}\"", name.replace('"', "\"\""))
     } else {
         name.to_string()
@@ -108,11 +112,13 @@ async fn list(shell: &mut Shell, listing: Listing, pattern: Option<&str>) -> any
         Listing::Functions => return shell.statements("SHOW FUNCTIONS", None).await.map(|_| ()),
     };
     let mut grid = Grid::new(vec!["name".into(), "kind".into(), "columns".into()], vec![false; 3]);
-    let mut entries = shell.engine.catalog();
+    let mut entries = shell.connection.catalog().await.map_err(|error| connection::failed(&error))?;
     entries.sort_by(|a, b| a.name.cmp(&b.name));
-    for entry in entries.iter().filter(|entry| kinds.contains(&entry.kind) && pattern.is_none_or(|pattern| matches(pattern, &entry.name))) {
+    for entry in
+        entries.iter().filter(|entry| kinds.contains(&entry.kind.as_str()) && pattern.is_none_or(|pattern| matches(pattern, &entry.name)))
+    {
         let columns: Vec<&str> = entry.schema.fields().iter().map(|field| field.name().as_str()).collect();
-        grid.rows.push(vec![Some(entry.name.clone()), Some(entry.kind.into()), Some(columns.join(", "))]);
+        grid.rows.push(vec![Some(entry.name.clone()), Some(entry.kind.clone()), Some(columns.join(", "))]);
     }
     if grid.rows.is_empty() {
         message::line("there is nothing yet; \\h create stream shows how to begin");
@@ -135,15 +141,9 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-fn definitions(shell: &mut Shell, name: Option<&str>) -> anyhow::Result<()> {
-    let entries = shell.engine.catalog();
-    let texts: Vec<String> =
-        entries.iter().filter(|entry| name.is_none_or(|name| entry.name == name)).map(|entry| format!("{};\n", entry.sql)).collect();
-    if let (Some(name), true) = (name, texts.is_empty()) {
-        let near = millstream_types::suggest::nearest(name, entries.iter().map(|entry| entry.name.as_str()));
-        let hint = near.map_or(String::new(), |near| format!("\nhint: Did you mean \"{near}\"?"));
-        return Err(Problem(format!("relation \"{name}\" does not exist{hint}")).into());
-    }
+async fn definitions(shell: &mut Shell, name: Option<&str>) -> anyhow::Result<()> {
+    let texts = shell.connection.definitions(name).await?;
+    let texts: Vec<String> = texts.iter().map(|text| format!("{text};\n")).collect();
     shell.presenter.write(&texts.concat())?;
     Ok(())
 }

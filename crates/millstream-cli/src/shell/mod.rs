@@ -13,6 +13,7 @@ pub(crate) mod lexer;
 pub(crate) mod meta;
 pub(crate) mod vocabulary;
 
+use crate::connection::{Connection, Read};
 use crate::failure::{DONE, Failure};
 use crate::interrupt::{Interrupt, interruptible};
 use crate::message;
@@ -22,20 +23,18 @@ use crate::script;
 use crate::settings::{Settings, user_directory};
 use crate::terminal::Terminal;
 use editor::{Editor, Input};
-use millstream_engine::{Engine, EngineError, Session, Stopwatch};
-use millstream_sql::Statement;
-use millstream_sql::statement::Emit;
+use millstream_engine::{EngineError, Stopwatch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use vocabulary::{Relation, SharedVocabulary, Vocabulary};
 
 /// The shell's state.
 pub(crate) struct Shell {
-    engine: Engine,
-    session: Session,
+    connection: Connection,
     presenter: Presenter,
     vocabulary: SharedVocabulary,
     functions: BTreeSet<String>,
+    settings: Vec<(String, String)>,
     variables: BTreeMap<String, String>,
     timing: bool,
     last: Option<String>,
@@ -55,7 +54,7 @@ pub(crate) enum Next {
 /// # Errors
 /// When the terminal cannot be read or written.
 pub(crate) async fn run(
-    engine: Engine,
+    connection: Connection,
     presenter: Presenter,
     settings: &Settings,
     variables: BTreeMap<String, String>,
@@ -63,15 +62,14 @@ pub(crate) async fn run(
     let vocabulary = SharedVocabulary::default();
     let color = Terminal::stdout().color;
     let mut editor = Editor::new(&vocabulary, color, settings.history_size.unwrap_or(history::SIZE), history_file(settings).as_deref())?;
-    let background = tokio::spawn(background::tell(engine.clone(), editor.printer()));
-    let session = engine.session();
-    let functions = function_names(&engine);
-    let mut shell =
-        Shell { engine, session, presenter, vocabulary, functions, variables, timing: settings.timing.unwrap_or(false), last: None };
+    let background = connection.engine().map(|engine| tokio::spawn(background::tell(engine.clone(), editor.printer())));
+    let (functions, options) = (connection.functions().await?, connection.settings().await?);
+    let timing = settings.timing.unwrap_or(false);
+    let mut shell = Shell { connection, presenter, vocabulary, functions, settings: options, variables, timing, last: None };
     if shell.presenter.talkative {
         shell.presenter.write(&format!("Millstream {}. \\? lists commands, \\h explains SQL, \\q leaves.\n", env!("CARGO_PKG_VERSION")))?;
     }
-    shell.refresh();
+    shell.refresh().await;
     loop {
         let input = tokio::task::block_in_place(|| editor.read())?;
         let next = match input {
@@ -84,14 +82,18 @@ pub(crate) async fn run(
                 Next::Continue
             }
         };
-        shell.refresh();
+        shell.refresh().await;
         if next == Next::Quit {
             break;
         }
     }
-    background.abort();
-    // A pipeline that failed has been reported already.
-    let _ = script::stop(&shell.engine).await;
+    if let Some(background) = background {
+        background.abort();
+    }
+    if let Some(engine) = shell.connection.engine() {
+        // A pipeline that failed has been reported already.
+        let _ = script::stop(engine).await;
+    }
     Ok(DONE)
 }
 
@@ -104,20 +106,6 @@ fn history_file(settings: &Settings) -> Option<PathBuf> {
     }
 }
 
-fn function_names(engine: &Engine) -> BTreeSet<String> {
-    let state = engine.session_context().state();
-    state.scalar_functions().keys().chain(state.aggregate_functions().keys()).chain(state.window_functions().keys()).cloned().collect()
-}
-
-/// A statement whose rows go on until it is cancelled.
-fn is_endless(statement: &Statement) -> bool {
-    match statement {
-        Statement::Query(query) => query.emit != Emit::None,
-        Statement::Subscribe(_) => true,
-        _ => false,
-    }
-}
-
 impl Shell {
     /// Executes statements until one fails; `name` is the file they come from. `false` when one failed or was cancelled.
     ///
@@ -125,30 +113,30 @@ impl Shell {
     /// When the output cannot be written, or the process was asked to end.
     pub(crate) async fn statements(&mut self, text: &str, name: Option<&str>) -> anyhow::Result<bool> {
         let text = millstream_sql::variables::substitute(text, &self.variables);
-        for parsed in millstream_sql::parse_script(&text) {
-            let parsed = match parsed {
-                Ok(parsed) => parsed,
+        for read in self.connection.read(&text) {
+            let read = match read {
+                Ok(read) => read,
                 Err(error) => {
                     print_error(&error.render(&text, name));
                     return Ok(false);
                 }
             };
-            let endless = is_endless(&parsed.statement);
-            if name.is_none() && !endless {
-                self.last = Some(parsed.text.to_string());
+            if name.is_none() && !read.is_endless() {
+                self.last = Some(read.text.to_string());
             }
-            if !self.statement(parsed.statement, parsed.text, name, parsed.first_line, endless).await? {
+            if !self.statement(read, name).await? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    async fn statement(&mut self, statement: Statement, text: &str, name: Option<&str>, line: u64, endless: bool) -> anyhow::Result<bool> {
+    async fn statement(&mut self, read: Read<'_>, name: Option<&str>) -> anyhow::Result<bool> {
         let watch = Stopwatch::start();
-        let (session, presenter) = (&self.session, &mut self.presenter);
+        let (text, line, endless) = (read.text, read.first_line, read.is_endless());
+        let (connection, presenter) = (&self.connection, &mut self.presenter);
         let work = async {
-            match script::execute_aside(session, statement).await {
+            match connection.execute(read).await {
                 Ok(result) => presenter.show(result).await,
                 Err(error) => Err(error.into()),
             }
@@ -171,7 +159,9 @@ impl Shell {
                 Ok(false)
             }
             Err(Interrupt::Term) => {
-                script::stop(&self.engine).await?;
+                if let Some(engine) = self.connection.engine() {
+                    script::stop(engine).await?;
+                }
                 Err(Failure::silent(Interrupt::Term.code()).into())
             }
         }
@@ -190,23 +180,23 @@ impl Shell {
         message::line(&text);
     }
 
-    /// Tells the editor what the catalog holds now.
-    fn refresh(&self) {
-        let relations = self.engine.catalog().into_iter().map(|entry| Relation {
+    /// Tells the editor what the catalog holds now. A server that is gone is told of by the next statement.
+    async fn refresh(&self) {
+        let Ok(entries) = self.connection.catalog().await else { return };
+        let relations = entries.into_iter().map(|entry| Relation {
             columns: entry
                 .schema
                 .fields()
                 .iter()
                 .map(|field| (field.name().clone(), crate::output::cells::sql_type(field.data_type())))
                 .collect(),
-            kind: entry.kind.to_string(),
+            kind: entry.kind,
             name: entry.name,
         });
-        let settings = self.session.settings().into_iter().map(|setting| (setting.name.to_string(), setting.doc.to_string()));
         self.vocabulary.replace(Vocabulary {
             relations: relations.collect(),
             functions: self.functions.clone(),
-            settings: settings.collect(),
+            settings: self.settings.iter().cloned().collect(),
         });
     }
 }

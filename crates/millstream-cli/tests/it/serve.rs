@@ -1,4 +1,5 @@
-//! `millstream serve` and the clients that people have: psql, PostgreSQL drivers for Python, SQLAlchemy and pandas, and HTTP.
+//! `millstream serve` and the clients that people have: psql, PostgreSQL drivers for Python, SQLAlchemy and pandas; ADBC, pyarrow and
+//! polars over Arrow Flight SQL; HTTP; and our own shell.
 
 use super::{directory, millstream};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,14 +18,15 @@ struct Serving {
     child: Child,
     pg: u16,
     http: u16,
+    flight: u16,
 }
 
 impl Serving {
     fn start(directory: &Path, args: &[&str]) -> Self {
-        let common = ["serve", "--state-dir", "state", "--pg", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+        let common = ["serve", "--state-dir", "state", "--pg", "127.0.0.1:0", "--http", "127.0.0.1:0", "--flight", "127.0.0.1:0"];
         let mut child = millstream(directory, &[&common[..], args].concat()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (mut serving, mut seen) = (Self { child, pg: 0, http: 0 }, String::new());
+        let (mut serving, mut seen) = (Self { child, pg: 0, http: 0, flight: 0 }, String::new());
         let port = |line: &str| line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(':').next()?.trim().parse().ok()).unwrap_or(0);
         for line in lines.by_ref() {
             let line = line.unwrap();
@@ -32,6 +34,8 @@ impl Serving {
                 serving.pg = port(&line);
             } else if line.starts_with("serving HTTP") {
                 serving.http = port(&line);
+            } else if line.starts_with("serving Arrow Flight SQL") {
+                serving.flight = port(&line);
                 // What else it says is read, so that it never waits for us.
                 std::thread::spawn(move || lines.for_each(drop));
                 return serving;
@@ -174,6 +178,23 @@ fn psql_looks_around_copies_and_sees_errors() {
 }
 
 #[test]
+fn arrow_clients_get_right_types_and_values() {
+    let directory = directory();
+    std::fs::write(directory.path().join("shop.sql"), SHOP).unwrap();
+    let server = Serving::start(directory.path(), &["shop.sql"]);
+    flight_clients(&server, &[]);
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// Runs what ADBC, pyarrow and polars do; with a user, what they do to get in.
+fn flight_clients(server: &Serving, user: &[&str]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/flight.py");
+    let output = Command::new(python()).arg(script).arg(server.flight.to_string()).args(user).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+}
+
+#[test]
 fn drivers_get_right_types_and_values() {
     let directory = directory();
     std::fs::write(directory.path().join("shop.sql"), SHOP).unwrap();
@@ -215,8 +236,85 @@ fn users_come_from_a_file_that_the_program_makes() {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&asked.stdout), "7\n", "{}", String::from_utf8_lossy(&asked.stderr));
+    flight_clients(&server, &["ada", "a long password", &token]);
+    let connect = |user: &str, password: &str| {
+        let url = format!("flight://{user}127.0.0.1:{}", server.flight);
+        let mut command = millstream(directory.path(), &["--connect", &url, "-c", "SELECT 7 AS n"]);
+        super::stdout(&command.env("MILLSTREAM_PASSWORD", password).output().unwrap())
+    };
+    assert_eq!(connect("ada@", "a long password"), "n\n7\n");
+    assert_eq!((connect("ada@", "wrong"), connect("", "")), (String::new(), String::new()));
+    let stranger = super::run(directory.path(), &["--connect", &format!("flight://127.0.0.1:{}", server.flight), "-c", "SELECT 1"]);
+    assert!(super::stderr(&stranger).contains("hint: Say who you are"), "{}", super::stderr(&stranger));
     assert_eq!(server.stop(), Some(0));
     let open = super::run(directory.path(), &["serve", "--in-memory", "--pg", "0.0.0.0:0"]);
     assert_eq!(open.status.code(), Some(2));
     assert!(super::stderr(&open).contains("can be reached from outside, but the server has no users and TLS"), "{}", super::stderr(&open));
+}
+
+/// `millstream --connect`: the shell's statements, at a server.
+#[test]
+fn statements_are_carried_out_at_a_server_as_they_are_here() {
+    let directory = directory();
+    std::fs::write(directory.path().join("shop.sql"), SHOP).unwrap();
+    let server = Serving::start(directory.path(), &["shop.sql"]);
+    let url = format!("flight://127.0.0.1:{}", server.flight);
+    let at = |sql: &str, args: &[&str]| super::run(directory.path(), &[&["--connect", &url, "-c", sql], args].concat());
+    let shown = |sql: &str| super::stdout(&at(sql, &[]));
+    assert_eq!(shown("INSERT INTO sales VALUES (1, 'red', 1.50), (2, 'blue', 2.25); SELECT count(*) AS n FROM sales"), "n\n2\n");
+    let typed = "SELECT 1::TINYINT AS i, 1.50::DECIMAL(10, 2) AS d, NULL AS x, ['a', 'b,c'] AS l, X'00ff' AS y, DATE '2024-02-29' AS da,
+        TIMESTAMP '2024-01-01 00:00:00.000005' AS ts, INTERVAL '1 day' AS iv, true AS b, 0.1 AS f";
+    for format in ["csv", "tsv", "json", "ndjson", "markdown", "table"] {
+        let here = super::run(directory.path(), &["-c", typed, "--format", format]);
+        let there = at(typed, &["--format", format]);
+        assert_eq!(super::stdout(&there), super::stdout(&here), "{}", super::stderr(&there));
+    }
+    let wrong = "SELECT colour,\n  nosuch FROM sales";
+    let there = at(wrong, &[]);
+    assert_eq!(there.status.code(), Some(1));
+    let told = super::stderr(&there);
+    assert!(told.contains("column \"nosuch\" does not exist") && told.contains("line 2:3") && told.contains("nosuch FROM sales"), "{told}");
+    assert!(shown("SELECT relname FROM pg_catalog.pg_class WHERE relname = 'sales'").ends_with("sales\n"));
+    std::fs::write(directory.path().join("s.sql"), "SELECT 1 AS a;\n\nSELECT * FROM nosuch;\n").unwrap();
+    let script = super::run(directory.path(), &["--connect", &url, "-f", "s.sql"]);
+    assert_eq!((script.status.code(), super::stdout(&script).as_str()), (Some(3), "a\n1\n"));
+    let live = at("SELECT colour, n FROM per_colour EMIT CHANGES LIMIT 2", &["--format", "ndjson"]);
+    assert_eq!(super::stdout(&live).lines().count(), 2, "{}", super::stderr(&live));
+
+    let mut following = millstream(directory.path(), &["--connect", &url, "-c", "SELECT colour, n FROM per_colour EMIT CHANGES"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.by_ref().take(2).all(|line| line.contains("+I")));
+    shown("INSERT INTO sales VALUES (3, 'red', 1)");
+    assert!(lines.by_ref().take(2).any(|line| line.contains("-D")));
+    let interrupted = Command::new("kill").args(["-INT", &following.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    assert_eq!(following.wait().unwrap().code(), Some(130));
+    assert_eq!(server.stop(), Some(0));
+
+    let gone = at("SELECT 1", &[]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(super::stderr(&gone).contains("cannot connect to 127.0.0.1:"), "{}", super::stderr(&gone));
+    let postgres = super::run(directory.path(), &["--connect", "postgres://me@localhost:6543", "-c", "SELECT 1"]);
+    assert_eq!(postgres.status.code(), Some(2));
+    assert!(super::stderr(&postgres).contains("flight://host:8081"), "{}", super::stderr(&postgres));
+}
+
+#[test]
+fn the_shell_works_at_a_server() {
+    let directory = directory();
+    std::fs::write(directory.path().join("shop.sql"), SHOP).unwrap();
+    let server = Serving::start(directory.path(), &["shop.sql"]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/shell.py");
+    let url = format!("flight://127.0.0.1:{}", server.flight);
+    let mut shell = Command::new(python());
+    shell.arg(script).args([env!("CARGO_BIN_EXE_millstream"), &url]).current_dir(directory.path()).env("HOME", directory.path());
+    let output = shell.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let history = std::fs::read_to_string(directory.path().join(".local/state/millstream/history")).unwrap();
+    assert!(history.contains("SELECT 7 AS seven") && !history.contains("a secret"), "{history}");
+    assert_eq!(server.stop(), Some(0));
 }

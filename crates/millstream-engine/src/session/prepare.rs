@@ -18,7 +18,7 @@ use crate::pipeline::snapshot::SnapshotRequest;
 use crate::result::Output;
 use crate::sql_types::sql_type;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use millstream_sql::statement::{CopySource, Emit, Explain, ExplainMode, SubscribeSource};
+use millstream_sql::statement::{CopySource, CopyTarget, Emit, Explain, ExplainMode, SubscribeSource};
 use millstream_sql::{Statement, parse_expression, parse_query};
 use sqlparser::ast::{self, AssignmentTarget, Expr, Query, SelectItem, SetExpr};
 use std::collections::BTreeSet;
@@ -140,10 +140,14 @@ impl Session {
                 };
                 Some(crate::change_log::log_schema(&schema))
             }
-            Statement::Copy(copy) => match &copy.source {
-                CopySource::Query(query) => self.query_columns(query).await.map(|_| None)?,
-                CopySource::Relation(_) | CopySource::Subscribe(_) => None,
-            },
+            Statement::Copy(copy) => {
+                if let CopySource::Query(query) = &copy.source {
+                    self.query_columns(query).await?;
+                }
+                // To a file: how many rows it got.
+                let count = Field::new("count", DataType::UInt64, false);
+                (copy.target != CopyTarget::Stdout).then(|| Arc::new(Schema::new(vec![count])))
+            }
             // These read what is known already and change nothing.
             Statement::Show(_) | Statement::ShowCreate(_) => match Box::pin(self.execute_parsed(statement.clone())).await?.output {
                 Output::Rows(rows) => Some(rows.schema()),

@@ -19,14 +19,14 @@ impl<E: Into<RequestError>> From<E> for Failure {
 
 /// The body of an answer to a request that failed.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ErrorBody {
+pub(crate) struct ErrorBody {
     /// What went wrong.
-    pub(super) error: ErrorDetail,
+    pub(crate) error: ErrorDetail,
 }
 
 /// What went wrong.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ErrorDetail {
+pub(crate) struct ErrorDetail {
     /// The SQLSTATE.
     code: &'static str,
     /// What is wrong.

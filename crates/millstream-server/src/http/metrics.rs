@@ -142,6 +142,10 @@ async fn page(service: &Service) -> Result<String, RequestError> {
     let failed = own.failed_statements.load(Ordering::Relaxed) as f64;
     page.single("pg_failed_statements_total", "counter", "Statements over the PostgreSQL protocol that failed.", failed);
     page.single("http_requests_total", "counter", "Requests over HTTP.", own.http_requests.load(Ordering::Relaxed) as f64);
+    let requests = own.flight_requests.load(Ordering::Relaxed) as f64;
+    page.single("flight_requests_total", "counter", "Requests over Arrow Flight SQL.", requests);
+    let statements = own.flight_statements.load(Ordering::Relaxed) as f64;
+    page.single("flight_statements_total", "counter", "Statements over Arrow Flight SQL.", statements);
     Ok(page.0)
 }
 

@@ -327,7 +327,7 @@ pub(super) fn is_binary(formats: &[i16], column: usize) -> bool {
 }
 
 /// `statement_timeout` as PostgreSQL takes it: milliseconds, or a number with a unit.
-fn timeout(text: &str) -> Option<Duration> {
+pub(crate) fn timeout(text: &str) -> Option<Duration> {
     match text.trim().parse::<u64>() {
         Ok(milliseconds) => Some(Duration::from_millis(milliseconds)),
         Err(_) => millstream_types::options::parse_duration(text),

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// A statement that has been read.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Parsed {
+pub(crate) enum Parsed {
     /// Nothing but blanks and comments.
     Empty,
     /// A statement of the dialect.
@@ -47,7 +47,7 @@ pub(super) enum Outcome {
 ///
 /// # Errors
 /// When it is none.
-pub(super) fn parse(service: &Service, text: &str) -> Result<Parsed, RequestError> {
+pub(crate) fn parse(service: &Service, text: &str) -> Result<Parsed, RequestError> {
     millstream_sql::depth::check_text(text)?;
     if let Some(query) = service.catalog.recognize(text) {
         return Ok(Parsed::Catalog(Box::new(query)));

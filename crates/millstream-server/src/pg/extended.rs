@@ -354,7 +354,7 @@ fn columns_of_catalog(schema: &arrow::datatypes::Schema) -> Vec<Column> {
 }
 
 /// A statement with values in place of its parameters.
-fn bound(parsed: &Parsed, values: &[Expr]) -> Result<Parsed, RequestError> {
+pub(crate) fn bound(parsed: &Parsed, values: &[Expr]) -> Result<Parsed, RequestError> {
     Ok(match parsed {
         Parsed::Empty => Parsed::Empty,
         Parsed::Catalog(query) => Parsed::Catalog(Box::new(query.bound(values)?)),

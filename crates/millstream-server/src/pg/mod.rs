@@ -21,6 +21,12 @@ mod startup;
 mod values;
 mod wire;
 
+pub(crate) use catalog::DATABASE;
+pub(crate) use connection::timeout;
+pub(crate) use execute::{Parsed, parse};
+pub(crate) use extended::bound;
+pub(crate) use values::parameter::{cast, text_literal};
+
 use crate::accept;
 use crate::service::{Counted, Service};
 use crate::tls::Tls;

@@ -42,7 +42,11 @@ pub(crate) fn literal(value: Option<&Bytes>, binary: bool, kind: &Type, wanted: 
     text_literal(text, &target)
 }
 
-fn text_literal(text: String, target: &DataType) -> Result<Expr, BadParameter> {
+/// The literal of a value's text.
+///
+/// # Errors
+/// When the text is no value of the type in a form that is checked here.
+pub(crate) fn text_literal(text: String, target: &DataType) -> Result<Expr, BadParameter> {
     if matches!(target, DataType::Binary | DataType::BinaryView | DataType::LargeBinary) {
         let hex = match text.strip_prefix("\\x") {
             Some(hex) if hex.len() % 2 == 0 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) => hex.to_string(),
@@ -59,7 +63,10 @@ fn text_literal(text: String, target: &DataType) -> Result<Expr, BadParameter> {
 }
 
 /// `CAST(expr AS type)`.
-fn cast(operand: Expr, target: &DataType) -> Result<Expr, BadParameter> {
+///
+/// # Errors
+/// When the dialect has no name for the type.
+pub(crate) fn cast(operand: Expr, target: &DataType) -> Result<Expr, BadParameter> {
     let name = sql_type(target);
     match parse_expression(&format!("CAST(NULL AS {name})")) {
         Ok(Expr::Cast { kind, data_type, array, format, .. }) => Ok(Expr::Cast { kind, expr: Box::new(operand), data_type, array, format }),

@@ -1,0 +1,373 @@
+//! The protocol as the client of `arrow-flight` speaks it, and requests that mean harm.
+
+use crate::tests::server;
+use crate::{Limits, Role, UserEntry};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::Int64Type;
+use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use arrow_flight::sql::{
+    Any, CommandGetPrimaryKeys, CommandGetTables, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest,
+    CommandStatementQuery, CommandStatementUpdate, ProstMessageExt, TicketStatementQuery,
+};
+use arrow_flight::{
+    Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightData, FlightDescriptor, FlightInfo, Ticket,
+};
+use futures::{StreamExt, TryStreamExt};
+use prost::Message;
+use rand::{Rng, SeedableRng};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+async fn channel(server: &crate::Server) -> Channel {
+    Channel::from_shared(format!("http://{}", server.flight_address().unwrap())).unwrap().connect().await.unwrap()
+}
+
+async fn client(server: &crate::Server) -> FlightSqlServiceClient<Channel> {
+    FlightSqlServiceClient::new(channel(server).await)
+}
+
+/// The status behind an error of the client, which tells it as text only, escaped.
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string().replace("\\\"", "\"").replace("\\n", "\n")
+}
+
+async fn rows_of(client: &mut FlightSqlServiceClient<Channel>, info: FlightInfo) -> Result<Vec<RecordBatch>, String> {
+    let ticket = info.endpoint[0].ticket.clone().unwrap();
+    client.do_get(ticket).await.map_err(text)?.try_collect().await.map_err(text)
+}
+
+async fn query(client: &mut FlightSqlServiceClient<Channel>, sql: &str) -> Result<Vec<RecordBatch>, String> {
+    let info = client.execute(sql.to_string(), None).await.map_err(text)?;
+    rows_of(client, info).await
+}
+
+async fn number(client: &mut FlightSqlServiceClient<Channel>, sql: &str) -> i64 {
+    query(client, sql).await.unwrap()[0].column(0).as_primitive::<Int64Type>().value(0)
+}
+
+fn people() -> RecordBatch {
+    let columns: [(&str, ArrayRef); 2] =
+        [("id", Arc::new(Int64Array::from(vec![1, 2]))), ("word", Arc::new(StringArray::from(vec![Some("a"), None])))];
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_prepared_statements_and_the_catalog() {
+    let (engine, server) = server(|_| {}).await;
+    let mut client = client(&server).await;
+    assert_eq!(client.execute_update("CREATE TABLE t (id BIGINT PRIMARY KEY, word VARCHAR)".into(), None).await.unwrap(), -1);
+    assert!(query(&mut client, "CREATE VIEW v AS SELECT id + 1 AS next FROM t").await.unwrap().is_empty(), "as ADBC sends it");
+    assert_eq!(client.execute_update("INSERT INTO t VALUES (1, 'a'), (2, 'b')".into(), None).await.unwrap(), 2);
+    assert_eq!(number(&mut client, "SELECT sum(next)::BIGINT FROM v").await, 5);
+    let error = query(&mut client, "SELECT 1,\n nosuch FROM t").await.unwrap_err();
+    assert!(error.contains("column \"nosuch\" does not exist") && error.contains("at line 2, column 2"), "{error}");
+
+    let mut insert = client.prepare("INSERT INTO t VALUES ($1, $2)".into(), None).await.unwrap();
+    let many = RecordBatch::try_from_iter([
+        ("a", Arc::new(Int64Array::from_iter_values(10..1_010)) as ArrayRef),
+        ("b", Arc::new(StringArray::from_iter_values((10..1_010).map(|n| format!("w'{n}")))) as ArrayRef),
+    ])
+    .unwrap();
+    let before = engine.epoch();
+    insert.set_parameters(many).unwrap();
+    assert_eq!(insert.execute_update().await.unwrap(), 1_000);
+    assert_eq!(engine.epoch().0, before.0 + 1, "one epoch for all");
+    let mut update = client.prepare("UPDATE t SET word = $2 WHERE id = $1".into(), None).await.unwrap();
+    update.set_parameters(people()).unwrap();
+    assert_eq!(update.execute_update().await.unwrap(), 2);
+    let mut select = client.prepare("SELECT id FROM t WHERE word = $1".into(), None).await.unwrap();
+    assert_eq!(select.parameter_schema().unwrap().field(0).data_type(), &arrow::datatypes::DataType::Utf8);
+    let words: ArrayRef = Arc::new(StringArray::from(vec!["w'10", "a"]));
+    select.set_parameters(RecordBatch::try_from_iter([("p", words)]).unwrap()).unwrap();
+    let info = select.execute().await.unwrap();
+    let found: Vec<i64> = rows_of(&mut client, info)
+        .await
+        .unwrap()
+        .iter()
+        .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec())
+        .collect();
+    assert_eq!(found, [10, 1], "a result for each row of parameters");
+    select.close().await.unwrap();
+
+    let tables = CommandGetTables { table_name_filter_pattern: Some("_".into()), include_schema: true, ..CommandGetTables::default() };
+    let info = client.get_tables(tables).await.unwrap();
+    let listed = rows_of(&mut client, info).await.unwrap();
+    let names: Vec<_> =
+        listed[0].column(2).as_string::<i32>().iter().flatten().zip(listed[0].column(3).as_string::<i32>().iter().flatten()).collect();
+    assert_eq!(names, [("t", "TABLE"), ("v", "VIEW")]);
+    let info = client.get_primary_keys(CommandGetPrimaryKeys { table: "t".into(), ..CommandGetPrimaryKeys::default() }).await.unwrap();
+    assert_eq!(rows_of(&mut client, info).await.unwrap()[0].column(3).as_string::<i32>().value(0), "id");
+    for statement in ["SHOW TABLES", "EXPLAIN SELECT 1", "SELECT relname FROM pg_catalog.pg_class WHERE relname = 't'", "DESCRIBE t"] {
+        assert!(!query(&mut client, statement).await.unwrap().is_empty(), "{statement}");
+    }
+    query(&mut client, "BEGIN").await.unwrap();
+    client.execute_update("INSERT INTO t VALUES (5000, 'x')".into(), None).await.unwrap();
+    query(&mut client, "ROLLBACK").await.unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM t WHERE id = 5000").await, 0);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_ingested_as_a_whole_or_not_at_all() {
+    let (engine, server) = server(|_| {}).await;
+    engine.sql("CREATE STREAM s (id BIGINT, word VARCHAR)").await.unwrap();
+    engine.sql("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM s").await.unwrap();
+    let mut client = client(&server).await;
+    let put = |mut client: FlightSqlServiceClient<Channel>, descriptor: FlightDescriptor, batch: RecordBatch| async move {
+        let encoder = FlightDataEncoderBuilder::new().with_flight_descriptor(Some(descriptor)).build(futures::stream::iter([Ok(batch)]));
+        let messages: Vec<FlightData> = encoder.try_collect().await.unwrap();
+        let done = client.do_put(futures::stream::iter(messages)).await.map_err(text)?;
+        done.try_collect::<Vec<_>>().await.map(|results| results.len()).map_err(text)
+    };
+    let path = |name: &str| FlightDescriptor::new_path(vec![name.to_string()]);
+    assert_eq!(put(client.clone(), path("s"), people()).await, Ok(1));
+    assert_eq!(number(&mut client, "SELECT n FROM v").await, 2, "it is committed when it is answered");
+    let wrong = RecordBatch::try_from_iter([("ident", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
+    assert!(put(client.clone(), path("s"), wrong).await.unwrap_err().contains("\"s\" has no column \"ident\""));
+    assert!(put(client.clone(), path("nosuch"), people()).await.unwrap_err().contains("relation \"nosuch\" does not exist"));
+    let ingest = |table: &str, options: &[(&str, &str)]| {
+        let options: HashMap<String, String> = options.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let command = CommandStatementIngest { table: table.into(), options, ..CommandStatementIngest::default() };
+        FlightDescriptor::new_cmd(command.as_any().encode_to_vec())
+    };
+    for _ in 0..2 {
+        put(client.clone(), ingest("s", &[("idempotency-key", "k")]), people()).await.unwrap();
+    }
+    assert!(put(client.clone(), ingest("s", &[("nosuch", "k")]), people()).await.is_err());
+    assert_eq!(number(&mut client, "SELECT n FROM v").await, 4);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscriptions_stream_and_are_canceled() {
+    let (engine, server) = server(|config| config.limits.grace = Duration::from_millis(100)).await;
+    engine.sql("CREATE STREAM s (n BIGINT)").await.unwrap();
+    engine.sql("CREATE MATERIALIZED VIEW v AS SELECT sum(n) AS total FROM s").await.unwrap();
+    engine.sql("INSERT INTO s VALUES (1)").await.unwrap();
+    let mut client = client(&server).await;
+    let info = client.execute("SUBSCRIBE TO v".into(), None).await.unwrap();
+    let names: Vec<String> = info.clone().try_decode_schema().unwrap().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names, ["epoch", "op", "total"]);
+    let mut changes = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
+    let mut ops = Vec::new();
+    while ops.len() < 2 {
+        let batch = changes.next().await.unwrap().unwrap();
+        ops.extend(batch.column(1).as_string::<i32>().iter().flatten().map(str::to_string));
+    }
+    assert_eq!(ops, ["+I", "="]);
+    engine.sql("INSERT INTO s VALUES (2)").await.unwrap();
+    while ops.len() < 4 {
+        let batch = changes.next().await.unwrap().unwrap();
+        ops.extend(batch.column(1).as_string::<i32>().iter().flatten().map(str::to_string));
+    }
+    assert_eq!(ops, ["+I", "=", "-D", "+I"]);
+    let again = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await;
+    assert!(text(again.err().unwrap()).contains("there is nothing of this handle"), "a ticket is good once");
+
+    let action = Action::new("CancelFlightInfo", CancelFlightInfoRequest { info: Some(info) }.encode_to_vec());
+    let mut plain = FlightServiceClient::new(channel(&server).await);
+    let result = plain.do_action(action.clone()).await.unwrap().into_inner().message().await.unwrap().unwrap();
+    assert_eq!(CancelFlightInfoResult::decode(result.body).unwrap().status(), CancelStatus::Cancelled);
+    let end = loop {
+        match changes.next().await.unwrap() {
+            Ok(_) => {}
+            Err(error) => break text(error),
+        }
+    };
+    assert!(end.contains("canceling statement due to user request"), "{end}");
+
+    let live = client.execute("SELECT total FROM v EMIT CHANGES".into(), None).await.unwrap();
+    let mut following = client.do_get(live.endpoint[0].ticket.clone().unwrap()).await.unwrap();
+    following.next().await.unwrap().unwrap();
+    server.stop().await;
+    assert!(following.any(|change| async move { change.is_err() }).await, "a stopping server says so");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_get_in_with_a_password_or_a_token() {
+    let (engine, server) = server(|config| {
+        config.users = vec![
+            UserEntry::new("ada", Role::Admin).with_password("se:cret"),
+            UserEntry::new("bob", Role::Reader).with_password("x").with_token("t-bob"),
+        ];
+    })
+    .await;
+    engine.sql("CREATE TABLE t (id BIGINT, word VARCHAR)").await.unwrap();
+    assert!(query(&mut client(&server).await, "SELECT 1").await.unwrap_err().contains("SQLSTATE: 28000"));
+    for (name, password) in [("ada", "wrong"), ("nobody", "x"), ("", "")] {
+        assert!(client(&server).await.handshake(name, password).await.is_err(), "{name}");
+    }
+    let mut ada = client(&server).await;
+    ada.handshake("ada", "se:cret").await.unwrap();
+    let mut select = ada.prepare("SELECT 7::BIGINT".into(), None).await.unwrap();
+    let mut elsewhere = client(&server).await;
+    elsewhere.set_token(ada.token().cloned().unwrap());
+    let info = select.execute().await.unwrap();
+    assert_eq!(rows_of(&mut elsewhere, info).await.unwrap().len(), 1, "its session, over another connection");
+
+    let mut bob = client(&server).await;
+    bob.set_token("t-bob".into());
+    assert_eq!(number(&mut bob, "SELECT count(*) FROM t").await, 0);
+    for sql in ["INSERT INTO t VALUES (1, 'x')", "CREATE VIEW v AS SELECT 1 AS a", "SELECT * FROM '/etc/passwd'", "CHECKPOINT"] {
+        assert!(query(&mut bob, sql).await.unwrap_err().contains("42501"), "{sql}");
+        assert!(bob.execute_update(sql.into(), None).await.is_err(), "{sql}");
+        assert!(bob.prepare(sql.into(), None).await.is_err(), "{sql}");
+    }
+    let info = select.execute().await.unwrap();
+    assert!(rows_of(&mut bob, info).await.unwrap_err().contains("there is nothing of this handle"), "it is another's");
+
+    let mut plain = FlightServiceClient::new(channel(&server).await);
+    let token = ada.token().cloned().unwrap();
+    let mut close = tonic::Request::new(Action::new("CloseSession", Vec::new()));
+    close.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    plain.do_action(close).await.unwrap();
+    assert!(query(&mut ada, "SELECT 1").await.is_err(), "the token is worth nothing now");
+    server.stop().await;
+}
+
+fn any(command: &impl ProstMessageExt) -> Vec<u8> {
+    command.as_any().encode_to_vec()
+}
+
+/// Requests that mean harm: each is refused or survived, and the server serves on.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_requests_cost_only_themselves() {
+    let (engine, server) =
+        server(|config| config.limits = Limits { message_bytes: 200_000, copy_bytes: 1_000_000, prepared: 50, ..Limits::default() }).await;
+    engine.sql("CREATE TABLE t (id BIGINT, word VARCHAR)").await.unwrap();
+    let mut plain = FlightServiceClient::new(channel(&server).await).max_encoding_message_size(usize::MAX);
+    let mut random = rand::rngs::SmallRng::seed_from_u64(7);
+    let mut noise = |most: usize| -> Vec<u8> { (0..random.random_range(0..most)).map(|_| random.random()).collect() };
+    let statement = |query: String| any(&CommandStatementQuery { query, transaction_id: None });
+    let forged = bytes::Bytes::from_static(b"../../etc/passwd");
+    let mut commands: Vec<Vec<u8>> = vec![
+        Vec::new(),
+        vec![0xff; 64],
+        statement(String::new()),
+        statement("SELECT '".into()),
+        statement("SELECT $$".into()),
+        statement("SELECT $99999999".into()),
+        statement("SELECT 1; SELECT 2".into()),
+        statement(format!("SELECT {}1{}", "(".repeat(20_000), ")".repeat(20_000))),
+        statement(format!("SELECT {}", "NOT ".repeat(20_000))),
+        statement(format!("SELECT {}", vec!["1"; 20_000].join("+"))),
+        statement(format!("SELECT 1{}", "::int".repeat(10_000))),
+        statement(vec!["SELECT 1"; 5_000].join(" UNION ALL ")),
+        statement("SELECT repeat('x', 1000000000000)".into()),
+        statement("COPY t FROM STDIN".into()),
+        statement("FETCH ALL FROM nosuch".into()),
+        statement("x".repeat(300_000)),
+        any(&CommandStatementQuery { query: "SELECT 1".into(), transaction_id: Some(forged.clone()) }),
+        any(&CommandPreparedStatementQuery { prepared_statement_handle: forged.clone() }),
+        any(&CommandPreparedStatementUpdate { prepared_statement_handle: bytes::Bytes::new() }),
+        any(&CommandGetTables { table_name_filter_pattern: Some("%".repeat(10_000)), ..CommandGetTables::default() }),
+        any(&CommandGetTables { table_name_filter_pattern: Some("(((((\\".into()), ..CommandGetTables::default() }),
+        any(&CommandStatementIngest { table: "../../etc/passwd".into(), ..CommandStatementIngest::default() }),
+        any(&CommandStatementIngest { table: "t".into(), temporary: true, ..CommandStatementIngest::default() }),
+        Any { type_url: "type.googleapis.com/evil.Command".into(), value: forged.clone() }.encode_to_vec(),
+        Any { type_url: CommandStatementQuery::type_url().into(), value: vec![0x0a, 0xff, 0xff, 0xff, 0xff, 0x7f].into() }.encode_to_vec(),
+    ];
+    commands.extend((0..30).map(|_| noise(60)));
+    commands.extend((0..30).map(|_| Any { type_url: CommandStatementQuery::type_url().into(), value: noise(40).into() }.encode_to_vec()));
+    let mut count = 0;
+    for command in &commands {
+        let _ = plain.get_flight_info(FlightDescriptor::new_cmd(command.clone())).await;
+        let _ = plain.get_schema(FlightDescriptor::new_cmd(command.clone())).await;
+        let taken = plain.do_get(Ticket::new(command.clone())).await;
+        assert!(taken.is_err() || !command.is_empty());
+        let mut message = FlightData::new().with_descriptor(FlightDescriptor::new_cmd(command.clone()));
+        message.data_header = noise(100).into();
+        message.data_body = noise(100).into();
+        let _ = plain.do_put(futures::stream::iter([message])).await;
+        count += 4;
+    }
+    for name in ["", "Nosuch", "BeginTransaction", "CreatePreparedStatement", "CancelFlightInfo", "CancelQuery", "SetSessionOptions"] {
+        for body in [Vec::new(), vec![0xff; 40], noise(200), commands[2].clone()] {
+            let _ = plain.do_action(Action::new(name, body)).await;
+            count += 1;
+        }
+    }
+    for path in [&["..", "..", "etc", "passwd"][..], &["../../etc/passwd"], &["/etc/passwd"], &["'/etc/passwd'"], &[""], &[]] {
+        let descriptor = FlightDescriptor::new_path(path.iter().map(ToString::to_string).collect());
+        assert!(plain.get_flight_info(descriptor.clone()).await.is_err(), "{path:?}");
+        let empty = FlightDataEncoderBuilder::new().with_flight_descriptor(Some(descriptor)).build(futures::stream::iter([Ok(people())]));
+        let messages: Vec<FlightData> = empty.try_collect().await.unwrap();
+        assert!(plain.do_put(futures::stream::iter(messages)).await.is_err(), "{path:?}");
+        count += 2;
+    }
+    // What Arrow's own encoder makes, bent in one place.
+    let descriptor = FlightDescriptor::new_path(vec!["t".into()]);
+    let sent = FlightDataEncoderBuilder::new().with_flight_descriptor(Some(descriptor)).build(futures::stream::iter([Ok(people())]));
+    let sent: Vec<FlightData> = sent.try_collect().await.unwrap();
+    for _ in 0..200 {
+        let mut bent = sent.clone();
+        let message = random.random_range(0..bent.len());
+        let in_header = random.random_bool(0.8) || bent[message].data_body.is_empty();
+        let part = if in_header { &mut bent[message].data_header } else { &mut bent[message].data_body };
+        let mut bytes = part.to_vec();
+        let place = random.random_range(0..bytes.len());
+        bytes[place] = random.random();
+        *part = bytes.into();
+        let _ = plain.do_put(futures::stream::iter(bent)).await;
+        count += 1;
+    }
+    let handle = TicketStatementQuery { statement_handle: forged };
+    assert_eq!(plain.do_get(Ticket::new(any(&handle))).await.unwrap_err().code(), Code::NotFound);
+    let mut without: Vec<FlightData> = sent.clone();
+    without[0].flight_descriptor = None;
+    assert!(plain.do_put(futures::stream::iter(without)).await.is_err());
+    assert!(plain.do_put(futures::stream::iter(Vec::new())).await.is_err());
+    let flood: Vec<FlightData> = std::iter::once(sent[0].clone()).chain(std::iter::repeat_n(large(), 30)).collect();
+    let refused: Status = plain.do_put(futures::stream::iter(flood)).await.unwrap_err();
+    assert!(refused.message().contains("bytes of rows at most"), "{refused}");
+    let mut client = client(&server).await;
+    for n in 0..60 {
+        assert_eq!(client.prepare("SELECT 1".into(), None).await.is_ok(), n < 50, "{n}");
+    }
+    raw_bytes(&server).await;
+    assert!(count > 400);
+    assert_eq!(number(&mut client, "SELECT 1::BIGINT").await, 1, "after {count} hostile requests");
+    let update = any(&CommandStatementUpdate { query: "INSERT INTO t VALUES (1, 'still here')".into(), transaction_id: None });
+    let message = FlightData::new().with_descriptor(FlightDescriptor::new_cmd(update));
+    plain.do_put(futures::stream::iter([message])).await.unwrap();
+    server.stop().await;
+}
+
+/// A message of 100,000 bytes of rows.
+fn large() -> FlightData {
+    let words: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(100_000)]));
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let batch = RecordBatch::try_from_iter([("id", ids), ("word", words)]).unwrap();
+    let messages = arrow_flight::utils::batches_to_flight_data(&batch.schema(), vec![batch]).unwrap();
+    messages[1].clone()
+}
+
+/// What is not even HTTP/2.
+async fn raw_bytes(server: &crate::Server) {
+    use tokio::io::AsyncWriteExt;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let frames: [&[u8]; 8] = [
+        b"",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"\xff\xff\xff\x00\x00\x00\x00\x00\x00",
+        b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\xff\xff\xff\x01\x05\x00\x00\x00\x01",
+        b"\x00\x00\x08\x06\x00\x00\x00\x00\x00........",
+        b"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x7f\xff\xff\xff",
+        b"\x00\x00\x05\x01\x04\x00\x00\x00\x01\x00\x00\x00\x00\x00",
+    ];
+    for frame in frames {
+        for start in [&b""[..], preface] {
+            let mut stream = tokio::net::TcpStream::connect(server.flight_address().unwrap()).await.unwrap();
+            let _ = stream.write_all(&[start, frame].concat()).await;
+            let mut answer = Vec::new();
+            let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer);
+            let _ = tokio::time::timeout(Duration::from_millis(20), read).await;
+        }
+    }
+}
