@@ -8,7 +8,7 @@ pub use builder::EngineBuilder;
 pub use memory_source::{MemorySource, Pushed};
 pub use pipeline_file::PipelineFile;
 
-use crate::catalog::object::ObjectKind;
+use crate::catalog::object::{ObjectKind, StreamShape};
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
 use crate::pipeline::Shared;
@@ -309,7 +309,15 @@ impl Engine {
                 ObjectKind::Sink(def) => def.queries.first().map_or_else(|| Arc::new(Schema::empty()), |query| Arc::clone(&query.schema)),
                 ObjectKind::View(_) => Arc::new(Schema::empty()),
             };
-            CatalogEntry { name: object.name.clone(), kind: object.kind.word(), schema, sql: object.sql.clone() }
+            let key = match &object.kind {
+                ObjectKind::Table(def) => def.key.clone(),
+                ObjectKind::Stream(def) => match &def.shape {
+                    StreamShape::Upsert { key, .. } => key.clone(),
+                    StreamShape::Append | StreamShape::Bag { .. } => Vec::new(),
+                },
+                _ => Vec::new(),
+            };
+            CatalogEntry { name: object.name.clone(), kind: object.kind.word(), schema, key, sql: object.sql.clone() }
         };
         catalog.objects().iter().map(entry).collect()
     }
@@ -346,6 +354,8 @@ pub struct CatalogEntry {
     pub kind: &'static str,
     /// Its columns; none for lazy views.
     pub schema: SchemaRef,
+    /// The columns of its primary key; none without one.
+    pub key: Vec<String>,
     /// The statement that made it.
     pub sql: String,
 }

@@ -3,6 +3,7 @@
 mod change;
 mod contents;
 mod insert;
+mod parameter_types;
 mod prepare;
 mod show;
 mod transaction;

@@ -4,6 +4,7 @@ use super::catalog::CatalogQuery;
 use super::connection::{Connection, Ended};
 use super::copy::{CopyIn, CopyOptions};
 use super::extended::Portal;
+use super::names::make_distinct;
 use super::values::types::columns;
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
@@ -52,7 +53,11 @@ pub(super) fn parse(service: &Service, text: &str) -> Result<Parsed, RequestErro
     if let Some(query) = service.catalog.recognize(text) {
         return Ok(Parsed::Catalog(Box::new(query)));
     }
-    Ok(Parsed::Engine(Box::new(millstream_sql::parse_statement(text)?)))
+    let mut statement = millstream_sql::parse_statement(text)?;
+    if let Statement::Query(QueryStatement { query, emit: Emit::None }) = &mut statement {
+        make_distinct(query);
+    }
+    Ok(Parsed::Engine(Box::new(statement)))
 }
 
 impl Connection {

@@ -7,7 +7,8 @@
 //! | `connection.rs`, `extended.rs` | a session: its messages, prepared statements and portals |
 //! | `execute.rs` | a statement carried out |
 //! | `copy/` | COPY in both directions |
-//! | `catalog.rs` | `pg_catalog` and `information_schema` |
+//! | `catalog/` | `pg_catalog` and `information_schema` |
+//! | `names.rs` | columns of a result that have the same name |
 //! | `values/` | values as PostgreSQL writes them |
 
 pub(crate) mod cancel;
@@ -16,6 +17,7 @@ mod connection;
 mod copy;
 mod execute;
 mod extended;
+mod names;
 mod socket;
 mod startup;
 mod values;

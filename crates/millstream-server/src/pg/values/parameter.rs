@@ -51,10 +51,30 @@ fn text_literal(text: String, target: &DataType) -> Result<Expr, BadParameter> {
         };
         return Ok(Expr::value(Value::HexStringLiteral(hex)));
     }
+    let text = match target {
+        DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(_, None) => without_zone(&text).to_string(),
+        _ => text,
+    };
     let literal = Expr::value(Value::SingleQuotedString(text));
     match target {
         DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => Ok(literal),
         target => cast(literal, target),
+    }
+}
+
+/// A date or time without the zone behind it. PostgreSQL ignores the zone where the type has none; drivers send it all the same.
+fn without_zone(text: &str) -> &str {
+    let text = text.trim_end();
+    if let Some(utc) = text.strip_suffix(['Z', 'z']) {
+        return utc.trim_end();
+    }
+    // A sign that is followed by nothing but an offset; those of a date have no time or blank before them.
+    let Some(at) = text.rfind(['+', '-']) else { return text };
+    let (before, offset) = (&text[..at], &text[at + 1..]);
+    let is_offset = (1..=8).contains(&offset.len()) && offset.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
+    match is_offset && (before.contains(':') || before.ends_with(' ')) {
+        true => before.trim_end(),
+        false => text,
     }
 }
 
@@ -226,6 +246,24 @@ mod tests {
         assert_eq!(shown(b"1.50", false, &Type::NUMERIC, &DataType::Decimal128(10, 2)), "CAST('1.50' AS DECIMAL(10,2))");
         assert_eq!(literal(None, false, &Type::INT8, &DataType::Int64).unwrap().to_string(), "CAST(NULL AS BIGINT)");
         assert_eq!(shown(&[1, 2], true, &Type::INT4, &DataType::Int32), "2 bytes are no binary value of type int4");
+    }
+
+    #[test]
+    fn zones_of_types_without_one_are_ignored() {
+        for (text, expected) in [
+            ("2024-01-01 01:02:03.5+01", "2024-01-01 01:02:03.5"),
+            ("2024-01-01 01:02:03-05:30", "2024-01-01 01:02:03"),
+            ("2024-01-01T01:02:03Z", "2024-01-01T01:02:03"),
+            ("2024-02-29 +01", "2024-02-29"),
+            ("2024-02-29", "2024-02-29"),
+            ("01:02:03+01", "01:02:03"),
+            ("-4713-01-01", "-4713-01-01"),
+            ("", ""),
+        ] {
+            assert_eq!(without_zone(text), expected, "{text}");
+        }
+        let timestamp = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None);
+        assert_eq!(shown(b"2024-01-01 01:00:00+01", false, &Type::UNKNOWN, &timestamp), "CAST('2024-01-01 01:00:00' AS TIMESTAMP)");
     }
 
     #[test]

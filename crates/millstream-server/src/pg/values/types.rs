@@ -12,6 +12,7 @@
 //!
 //! Nanoseconds are cut to microseconds, PostgreSQL's resolution.
 
+use crate::pg::names::shown;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, TimeUnit};
 use arrow::error::ArrowError;
@@ -42,7 +43,7 @@ pub(crate) fn columns(schema: &Schema) -> Vec<Column> {
         }
         _ => -1,
     };
-    let column = |field: &Arc<Field>| Column { name: field.name().clone(), kind: field_type(field), modifier: modifier(field) };
+    let column = |field: &Arc<Field>| Column { name: shown(field.name()).to_string(), kind: field_type(field), modifier: modifier(field) };
     schema.fields().iter().map(column).collect()
 }
 
