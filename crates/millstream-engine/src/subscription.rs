@@ -1,13 +1,11 @@
 //! Changes of a query, epoch by epoch, as an embedding program or a client sees them.
 
-use crate::error::{EngineError, Result};
+use crate::change_queue::{EpochChanges, Tap};
+use crate::error::Result;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_types::{Epoch, Weights};
-use tokio::sync::mpsc;
-
-/// Batches a subscriber may fall behind before it is cut off.
-pub(crate) const BUFFER: usize = 1_024;
+use std::collections::VecDeque;
 
 /// Part of a query's change in one epoch.
 #[derive(Debug, Clone)]
@@ -24,17 +22,25 @@ pub struct Change {
     pub progress: bool,
 }
 
-/// A running subscription. Dropping it ends the live query behind it.
+/// A running subscription. Dropping it ends it.
 #[derive(Debug)]
 pub struct Subscription {
-    pub(crate) schema: SchemaRef,
-    pub(crate) append_only: bool,
-    pub(crate) epoch: Epoch,
-    pub(crate) receiver: mpsc::Receiver<Result<Change>>,
-    pub(crate) remaining: Option<u64>,
+    schema: SchemaRef,
+    append_only: bool,
+    epoch: Epoch,
+    tap: Tap,
+    /// What is left of the epoch that was taken last.
+    current: VecDeque<Change>,
+    /// A mark is wanted after every epoch.
+    progress: bool,
+    remaining: Option<u64>,
 }
 
 impl Subscription {
+    pub(crate) fn new(schema: SchemaRef, append_only: bool, epoch: Epoch, tap: Tap, progress: bool, limit: Option<u64>) -> Self {
+        Self { schema, append_only, epoch, tap, current: VecDeque::new(), progress, remaining: limit }
+    }
+
     /// Columns of the query.
     pub fn schema(&self) -> SchemaRef {
         SchemaRef::clone(&self.schema)
@@ -55,11 +61,38 @@ impl Subscription {
     /// # Errors
     /// The query failed, or the subscriber fell too far behind; the subscription is over then.
     pub async fn next(&mut self) -> Option<Result<Change>> {
-        if self.remaining == Some(0) {
-            return None;
+        loop {
+            if self.remaining == Some(0) {
+                return None;
+            }
+            if let Some(change) = self.current.pop_front() {
+                return Some(Ok(self.limited(change)));
+            }
+            match self.tap.next().await? {
+                Ok(changes) => self.take(&changes),
+                Err(error) => return Some(Err(error)),
+            }
         }
-        let mut next = self.receiver.recv().await?;
-        if let (Some(remaining), Ok(change)) = (&mut self.remaining, &mut next) {
+    }
+
+    fn take(&mut self, changes: &EpochChanges) {
+        let (epoch, snapshot) = (changes.epoch, changes.snapshot);
+        let parts = changes.parts.iter();
+        self.current.extend(parts.map(|(batch, weights)| Change {
+            epoch,
+            batch: batch.clone(),
+            weights: weights.clone(),
+            snapshot,
+            progress: false,
+        }));
+        if self.progress || snapshot {
+            let batch = RecordBatch::new_empty(SchemaRef::clone(&self.schema));
+            self.current.push_back(Change { epoch, batch, weights: Weights::Ones, snapshot, progress: true });
+        }
+    }
+
+    fn limited(&mut self, mut change: Change) -> Change {
+        if let Some(remaining) = &mut self.remaining {
             let rows = (change.batch.num_rows() as u64).min(*remaining) as usize;
             if rows < change.batch.num_rows() {
                 change.batch = change.batch.slice(0, rows);
@@ -69,14 +102,6 @@ impl Subscription {
             }
             *remaining -= rows as u64;
         }
-        Some(next)
-    }
-
-    /// The error of a subscriber that fell behind.
-    pub(crate) fn too_slow() -> EngineError {
-        EngineError::invalid(
-            format!("the subscriber fell more than {BUFFER} batches behind and was cut off"),
-            "Read faster, or select fewer changes, and subscribe again.",
-        )
+        change
     }
 }

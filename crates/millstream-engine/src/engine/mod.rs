@@ -248,8 +248,15 @@ impl Engine {
     /// When the query cannot be planned.
     pub async fn subscribe(&self, query: &str) -> Result<Subscription> {
         let query = millstream_sql::parse_query(query)?;
-        let request =
-            crate::pipeline::live::LiveRequest { query, on_close: false, snapshot: true, progress: true, limit: None, up_to: None };
+        let request = crate::pipeline::live::LiveRequest {
+            query,
+            on_close: false,
+            snapshot: true,
+            progress: true,
+            limit: None,
+            as_of: None,
+            up_to: None,
+        };
         self.request(|answer| Command::Subscribe { request, answer }).await
     }
 

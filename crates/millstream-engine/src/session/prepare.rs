@@ -5,8 +5,8 @@
 //!   SELECT n + 1 AS m FROM v WHERE word = $1      parameters: the type of v.word           result: m BIGINT
 //! ```
 //! Types that the client names are taken. Others follow from a cast, from the column that a value is inserted into or from what it is
-//! compared with, as DataFusion infers it; what nothing decides is VARCHAR, as in PostgreSQL. With all types known the statement is planned again
-//! with typed NULLs in place of its parameters, which gives the columns of its result.
+//! compared with, as DataFusion infers it; what nothing decides is VARCHAR, as in PostgreSQL. With all types known the statement is planned
+//! again with typed NULLs in place of its parameters, which gives the columns of its result.
 
 use super::Session;
 use super::contents::{BatchContents, NamesOnly};
