@@ -4,7 +4,7 @@ use super::catalog::CatalogQuery;
 use super::connection::{Connection, Ended};
 use super::copy::{CopyIn, CopyOptions};
 use super::extended::Portal;
-use super::names::make_distinct;
+use super::names::{make_distinct, without_database};
 use super::values::types::columns;
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
@@ -54,6 +54,10 @@ pub(super) fn parse(service: &Service, text: &str) -> Result<Parsed, RequestErro
         return Ok(Parsed::Catalog(Box::new(query)));
     }
     let mut statement = millstream_sql::parse_statement(text)?;
+    match &mut statement {
+        Statement::Update(statement) | Statement::Delete(statement) => without_database(statement.as_mut()),
+        statement => statement.query_mut().into_iter().for_each(without_database),
+    }
     if let Statement::Query(QueryStatement { query, emit: Emit::None }) = &mut statement {
         make_distinct(query);
     }

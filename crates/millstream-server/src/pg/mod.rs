@@ -14,14 +14,14 @@
 pub(crate) mod cancel;
 pub(crate) mod catalog;
 mod connection;
-mod copy;
+pub(crate) mod copy;
 mod execute;
 mod extended;
 mod names;
 mod socket;
 mod startup;
-mod values;
-mod wire;
+pub(crate) mod values;
+pub(crate) mod wire;
 
 use crate::accept;
 use crate::service::{Counted, Service};

@@ -1,10 +1,11 @@
-//! Columns of a result that have the same name.
+//! Names as PostgreSQL takes them and DataFusion does not: columns of a result that have the same name, relations with their database.
 //!
-//! PostgreSQL gives them out as they are (`SELECT 1, 1`, `SELECT *, id`), DataFusion refuses them. A column whose name is there already gets
-//! another one inside: its own and a mark with a number, which [`shown`] takes off again. Columns with a parameter are called `?column?`,
-//! whatever the parameter's value is.
+//! PostgreSQL gives them out as they are (`SELECT 1, 1`, `SELECT *, id`), DataFusion refuses them. A column whose name is there already
+//! gets another one inside: its own and a mark with a number, which [`shown`] takes off again. Columns with a parameter are called
+//! `?column?`, whatever the parameter's value is, and so are constants. `millstream.public.t` is `public.t`.
 
-use sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Value, visit_expressions};
+use super::catalog::DATABASE;
+use sqlparser::ast::{Expr, Ident, ObjectNamePart, Query, SelectItem, SetExpr, Value, VisitMut, visit_expressions, visit_relations_mut};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
@@ -16,6 +17,18 @@ const UNNAMED: &str = "?column?";
 /// The name that clients see.
 pub(crate) fn shown(name: &str) -> &str {
     name.split_once(MARK).map_or(name, |(name, _)| name)
+}
+
+/// Leaves out the database before relations: there is one.
+pub(crate) fn without_database<V: VisitMut>(part: &mut V) {
+    let _ = visit_relations_mut(part, |name| {
+        if let [ObjectNamePart::Identifier(database), _, _] = name.0.as_slice()
+            && database.value == DATABASE
+        {
+            name.0.remove(0);
+        }
+        ControlFlow::<()>::Continue(())
+    });
 }
 
 /// Gives each column of a query a name of its own.
@@ -41,15 +54,15 @@ fn of_items(items: &mut [SelectItem]) {
     let has_wildcard = items.iter().any(is_wildcard) && items.len() > 1;
     let mut taken = HashSet::new();
     for (index, item) in items.iter_mut().enumerate() {
-        let (name, is_parameter) = match item {
+        let (name, is_unnamed) = match item {
             SelectItem::ExprWithAlias { alias, .. } => (alias.value.clone(), false),
-            SelectItem::UnnamedExpr(expr) if has_parameter(expr) => (UNNAMED.to_string(), true),
+            SelectItem::UnnamedExpr(expr) if matches!(expr, Expr::Value(_)) || has_parameter(expr) => (UNNAMED.to_string(), true),
             SelectItem::UnnamedExpr(Expr::Identifier(ident)) => (ident.value.clone(), false),
             SelectItem::UnnamedExpr(expr @ Expr::CompoundIdentifier(_)) => (expr.to_string(), false),
             SelectItem::UnnamedExpr(expr) => (expr.to_string(), false),
             _ => continue,
         };
-        if taken.insert(name.clone()) && !is_parameter && !has_wildcard {
+        if taken.insert(name.clone()) && !is_unnamed && !has_wildcard {
             continue;
         }
         let expr = match item {
@@ -83,13 +96,20 @@ mod tests {
     }
 
     #[test]
+    fn there_is_one_database() {
+        let mut query = millstream_sql::parse_query(r#"SELECT t.a FROM "millstream"."public"."t", public.u, v"#).unwrap();
+        without_database(query.as_mut());
+        assert_eq!(query.to_string(), r#"SELECT t.a FROM "public"."t", public.u, v"#);
+    }
+
+    #[test]
     fn only_what_is_not_distinct_is_renamed() {
         assert_eq!(distinct("SELECT a, b AS c, count(*) FROM t"), "SELECT a, b AS c, count(*) FROM t");
-        assert_eq!(distinct("SELECT 1, 1, 2 AS a, 3 AS a"), "SELECT 1, 1 AS \"1#1\", 2 AS a, 3 AS \"a#3\"");
+        assert_eq!(distinct("SELECT n, n, 2 AS a, 3 AS a FROM t"), "SELECT n, n AS \"n#1\", 2 AS a, 3 AS \"a#3\" FROM t");
         assert_eq!(distinct("SELECT t.a, u.a FROM t, u"), "SELECT t.a, u.a FROM t, u");
         assert_eq!(distinct("SELECT *, t.a FROM t"), "SELECT *, t.a AS \"a#1\" FROM t");
         assert_eq!(distinct("SELECT $1, CAST($2 AS INT)"), "SELECT $1 AS \"?column?#0\", CAST($2 AS INT) AS \"?column?#1\"");
-        assert_eq!(distinct("SELECT 1, 1 UNION SELECT 2, 2"), "SELECT 1, 1 AS \"1#1\" UNION SELECT 2, 2 AS \"2#1\"");
+        assert_eq!(distinct("SELECT 1 UNION SELECT 2"), "SELECT 1 AS \"?column?#0\" UNION SELECT 2 AS \"?column?#0\"");
         assert_eq!((shown("a\u{1}3"), shown("a")), ("a", "a"));
     }
 }

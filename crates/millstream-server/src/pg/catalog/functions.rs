@@ -42,6 +42,7 @@ const FUNCTIONS: &[(&str, DataType, fn(&[Option<&str>]) -> ScalarValue)] = &[
     ("pg_get_ruledef", DataType::Utf8, no_text),
     ("pg_get_serial_sequence", DataType::Utf8, no_text),
     ("pg_get_triggerdef", DataType::Utf8, no_text),
+    ("pg_is_other_temp_schema", DataType::Boolean, |_| ScalarValue::Boolean(Some(false))),
     ("pg_is_in_recovery", DataType::Boolean, |_| ScalarValue::Boolean(Some(false))),
     ("pg_my_temp_schema", DataType::Int32, |_| ScalarValue::Int32(Some(0))),
     ("pg_indexes_size", DataType::Int64, |_| ScalarValue::Int64(Some(0))),
@@ -122,6 +123,7 @@ fn relation_name(arguments: &[Option<&str>]) -> ScalarValue {
                 '"' if is_quoted && chars.next_if_eq(&'"').is_some() => last.push('"'),
                 '"' => is_quoted = !is_quoted,
                 '.' if !is_quoted => last.clear(),
+                c if !is_quoted && c.is_whitespace() => {}
                 c if is_quoted => last.push(c),
                 c => last.extend(c.to_lowercase()),
             }
@@ -238,7 +240,7 @@ mod tests {
 
     #[test]
     fn names_and_sizes_read_as_those_of_postgresql() {
-        for (given, name) in [("Accounts", "accounts"), ("public.t", "t"), (r#""public"."A.b""#, "A.b"), (r#""a""b""#, "a\"b")] {
+        for (given, name) in [("Accounts", "accounts"), ("public.t", "t"), (r#""public" . "A.b""#, "A.b"), (r#""a""b""#, "a\"b")] {
             assert_eq!(text(relation_name(&[Some(given)])), name);
         }
         for (given, shown) in [("0", "0 bytes"), ("10239", "10239 bytes"), ("10240", "10 kB"), ("104857600", "100 MB")] {

@@ -1,8 +1,8 @@
 //! Primary keys and definitions, by the numbers that clients know relations by.
 //!
-//! A primary key `PRIMARY KEY (a, b)` of table `t` is, as in PostgreSQL, a constraint and an index, both called `t_pkey`. Their numbers follow
-//! from the table's. What is known here is what the catalog's tables said when they were read last: clients read them first, and then ask
-//! `pg_get_indexdef` and its like about a number.
+//! A primary key `PRIMARY KEY (a, b)` of table `t` is, as in PostgreSQL, a constraint and an index, both called `t_pkey`. Their numbers
+//! follow from the table's. What is known here is what the catalog's tables said when they were read last: clients read them first, and
+//! then ask `pg_get_indexdef` and its like about a number.
 
 use super::PUBLIC;
 use datafusion::scalar::ScalarValue;

@@ -7,6 +7,7 @@
 //! | `pg_index`, `pg_constraint` | primary keys |
 //! | `pg_views`, `pg_matviews` | views with their definitions |
 //! | `pg_roles` | users |
+//! | `pg_settings` | limits that drivers ask for |
 //! | `information_schema.table_constraints`, `.key_column_usage`, `.constraint_column_usage`, `.referential_constraints` | primary keys |
 //!
 //! A table is computed when it is read: the rows that the inner catalog has are taken and completed from the engine's catalog.
@@ -34,6 +35,8 @@ use std::sync::Arc;
 const OWNER: i32 = 10;
 /// The access method of indexes: btree.
 const BTREE: i32 = 403;
+/// Columns that an index may have in PostgreSQL.
+const KEY_COLUMNS: &str = "32";
 /// What the names of `information_schema`'s tables are prefixed with here; DataFusion has a schema of that name of its own.
 pub(super) const INFORMATION: &str = "information_schema_";
 /// Its tables that are here.
@@ -102,6 +105,7 @@ enum Completed {
     Views,
     MaterializedViews,
     Roles,
+    Settings,
 }
 
 impl Completed {
@@ -114,6 +118,7 @@ impl Completed {
             "pg_views" => Completed::Views,
             "pg_matviews" => Completed::MaterializedViews,
             "pg_roles" => Completed::Roles,
+            "pg_settings" => Completed::Settings,
             _ => return None,
         })
     }
@@ -193,6 +198,11 @@ impl Shared {
                 Ok(vec![views(schema, &self.engine.catalog(), "materialized view", "matviewname", "matviewowner")?])
             }
             Completed::Roles => Ok(vec![roles(schema, &self.roles)?]),
+            Completed::Settings => {
+                let mut batches = collected(inner).await?;
+                batches.push(rows(schema, 1, &[("name", texts(["max_index_keys"])), ("setting", texts([KEY_COLUMNS]))])?);
+                Ok(batches)
+            }
         }
     }
 
@@ -206,7 +216,8 @@ impl Shared {
         let namespaces = self.inner.table("pg_namespace").await?.ok_or_else(|| missing("pg_namespace"))?;
         let mut schemas: HashMap<i32, bool> = HashMap::new();
         for batch in &collected(namespaces).await? {
-            let (oids, names) = (numbers(batch, "oid")?, column(batch, "nspname")?.as_string_opt::<i32>().ok_or_else(|| missing("nspname"))?);
+            let (oids, names) =
+                (numbers(batch, "oid")?, column(batch, "nspname")?.as_string_opt::<i32>().ok_or_else(|| missing("nspname"))?);
             for row in 0..batch.num_rows() {
                 match names.value(row) {
                     PUBLIC => drop(schemas.insert(oids.value(row), false)),

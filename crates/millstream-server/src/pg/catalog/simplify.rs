@@ -10,7 +10,9 @@
 //! | `pg_table_is_visible(c.oid)` | `c.relnamespace IN (..)` | what names without a schema find: not the system tables |
 //! | `CAST($1 AS regclass)` | `(SELECT oid FROM pg_class ..)` | a name that comes later |
 //! | `relacl`, `reloptions` and their like | an empty list, NULL | nothing is granted or set there |
-//! | `tableoid`; `typreceive <> 0` | 0; `typreceive <> '-'` | functions have names here, not numbers |
+//! | `tableoid` | 0 | there is none |
+//! | `typreceive <> 0`, `typinput = 'array_in'::regproc` | `typreceive <> '-'`, `typinput = 'array_in'` | functions have names here |
+//! | `EXISTS (SELECT ..)` in a SELECT list | `(SELECT count(*) ..) > 0` | a condition is no value |
 //! | `information_schema.key_column_usage` | a table of `pg_catalog` | DataFusion's `information_schema` has no constraints |
 //! | `LIKE x ESCAPE '/'` | `LIKE replace(x, '/', '\\')` | the backslash is the escape that DataFusion has |
 
@@ -19,13 +21,30 @@ use super::relations::{INFORMATION, INFORMATION_TABLES};
 use millstream_sql::dialect::function_call;
 use sqlparser::ast::{self, AccessExpr, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName};
 use sqlparser::ast::{ObjectNamePart, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value};
-use sqlparser::ast::{visit_expressions_mut, visit_relations_mut};
+use sqlparser::ast::{VisitMut, VisitorMut, visit_expressions, visit_expressions_mut, visit_relations_mut};
 use std::ops::ControlFlow;
 
 /// Columns for lists of what is granted or set, which nothing here has.
 const EMPTY_LISTS: &[&str] = &[
-    "attacl", "attoptions", "datacl", "defaclacl", "fdwacl", "fdwoptions", "lanacl", "nspacl", "proacl", "proconfig", "relacl", "reloptions",
-    "rolconfig", "setconfig", "spcacl", "spcoptions", "srvacl", "srvoptions", "typacl",
+    "attacl",
+    "attoptions",
+    "datacl",
+    "defaclacl",
+    "fdwacl",
+    "fdwoptions",
+    "lanacl",
+    "nspacl",
+    "proacl",
+    "proconfig",
+    "relacl",
+    "reloptions",
+    "rolconfig",
+    "setconfig",
+    "spcacl",
+    "spcoptions",
+    "srvacl",
+    "srvoptions",
+    "typacl",
 ];
 /// Columns with the names of functions, which PostgreSQL has the numbers of.
 const FUNCTION_COLUMNS: &[&str] = &["typinput", "typoutput", "typreceive", "typsend", "typanalyze", "typmodin", "typmodout"];
@@ -36,9 +55,7 @@ pub(super) fn simplify(statement: &mut ast::Statement) {
         own_information(name);
         ControlFlow::<()>::Continue(())
     });
-    if let ast::Statement::Query(query) = statement {
-        lateral_arrays(query);
-    }
+    let _ = VisitMut::visit(statement, &mut Selects);
     // Parts come before the whole.
     let _ = visit_expressions_mut(statement, |expr| {
         if let Some(simple) = simplified(expr) {
@@ -88,12 +105,17 @@ fn simplified(expr: &Expr) -> Option<Expr> {
             let (Expr::Identifier(_) | Expr::CompoundIdentifier(_)) = left.as_ref() else { return None };
             let column = last_part(left)?;
             let is_zero = matches!(right.as_ref(), Expr::Value(value) if matches!(&value.value, Value::Number(number, _) if number == "0"));
-            let right = text("-");
-            (is_zero && FUNCTION_COLUMNS.contains(&column.as_str())).then(|| Expr::BinaryOp {
-                left: left.clone(),
-                op: op.clone(),
-                right: Box::new(right),
-            })
+            let name = match right.as_ref() {
+                Expr::Subquery(query) => function_name(query)?,
+                Expr::Nested(inner) => match inner.as_ref() {
+                    Expr::Subquery(query) => function_name(query)?,
+                    _ => return None,
+                },
+                _ if is_zero => "-".to_string(),
+                _ => return None,
+            };
+            let named = || Expr::BinaryOp { left: left.clone(), op: op.clone(), right: Box::new(text(&name)) };
+            FUNCTION_COLUMNS.contains(&column.as_str()).then(named)
         }
         Expr::Subquery(query) => holds(query),
         Expr::Cast { expr: operand, data_type, .. } if data_type.to_string().to_ascii_lowercase().ends_with("regclass") => {
@@ -212,26 +234,68 @@ fn own_information(name: &mut ObjectName) {
     }
 }
 
-/// `t CROSS JOIN UNNEST(a) AS x` as `(SELECT *, unnest(t.a) AS x FROM t) AS t`, in all parts of a query.
-fn lateral_arrays(query: &mut Query) {
-    if let Some(with) = &mut query.with {
-        with.cte_tables.iter_mut().for_each(|cte| lateral_arrays(&mut cte.query));
-    }
-    lateral_arrays_of(&mut query.body);
-}
+/// What is changed in each SELECT before its parts are.
+struct Selects;
 
-fn lateral_arrays_of(body: &mut SetExpr) {
-    match body {
-        SetExpr::Select(select) => select.from.iter_mut().for_each(|from| drop(lateral_array(from))),
-        SetExpr::SetOperation { left, right, .. } => {
-            lateral_arrays_of(left);
-            lateral_arrays_of(right);
+impl VisitorMut for Selects {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        select.from.iter_mut().for_each(|from| {
+            let _changed = lateral_array(from);
+        });
+        for item in &mut select.projection {
+            let SelectItem::UnnamedExpr(expr) = item else { continue };
+            if let Expr::Identifier(ident) = expr
+                && EMPTY_LISTS.contains(&ident.value.to_ascii_lowercase().as_str())
+            {
+                // What stands for it has no name.
+                *item = SelectItem::ExprWithAlias { alias: ident.clone(), expr: expr.clone() };
+            } else if let Expr::CompoundIdentifier(parts) = expr
+                && let Some(last) = parts.last()
+                && EMPTY_LISTS.contains(&last.value.to_ascii_lowercase().as_str())
+            {
+                *item = SelectItem::ExprWithAlias { alias: last.clone(), expr: expr.clone() };
+            }
         }
-        SetExpr::Query(query) => lateral_arrays(query),
-        _ => {}
+        for item in &mut select.projection {
+            let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { continue };
+            let _ = visit_expressions_mut(expr, |expr| {
+                if let Some(counted) = counted(expr) {
+                    *expr = counted;
+                }
+                ControlFlow::<()>::Continue(())
+            });
+        }
+        ControlFlow::Continue(())
     }
 }
 
+/// `EXISTS (SELECT .. FROM ..)` as a number that is compared: a value, and no condition.
+fn counted(expr: &Expr) -> Option<Expr> {
+    let Expr::Exists { subquery, negated } = expr else { return None };
+    let mut query = subquery.clone();
+    let SetExpr::Select(select) = query.body.as_mut() else { return None };
+    select.projection = vec![SelectItem::UnnamedExpr(parsed("count(*)")?)];
+    parsed(&format!("(({query}) {} 0)", if *negated { "=" } else { ">" }))
+}
+
+/// The name in `'pg_catalog.name'::regproc`, which the parser has made a subquery of.
+fn function_name(query: &Query) -> Option<String> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let mut found = None;
+    let _ = visit_expressions(select.selection.as_ref()?, |expr| {
+        if let Expr::Value(value) = expr
+            && let Value::SingleQuotedString(name) = &value.value
+        {
+            found = name.rsplit('.').next().map(str::to_string);
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    found
+}
+
+/// `t CROSS JOIN UNNEST(a) AS x` as `(SELECT *, unnest(t.a) AS x FROM t) AS t`.
 fn lateral_array(from: &mut TableWithJoins) -> Option<()> {
     let at = from.joins.iter().position(|join| matches!(join.relation, TableFactor::UNNEST { .. }))?;
     let TableFactor::UNNEST { alias: Some(alias), array_exprs, .. } = &from.joins[at].relation else { return None };

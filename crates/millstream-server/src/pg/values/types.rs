@@ -49,7 +49,8 @@ pub(crate) fn columns(schema: &Schema) -> Vec<Column> {
 
 /// The type of a column.
 pub(crate) fn field_type(field: &Field) -> Type {
-    if let Some(kind) = field.metadata().get(OID_ALIAS) {
+    // A cast to text keeps the mark and is a text all the same.
+    if let Some(kind) = field.metadata().get(OID_ALIAS).filter(|_| field.data_type().is_integer()) {
         return match kind.as_str() {
             "regclass" => Type::REGCLASS,
             "regtype" => Type::REGTYPE,
@@ -59,7 +60,7 @@ pub(crate) fn field_type(field: &Field) -> Type {
             _ => Type::OID,
         };
     }
-    if field.metadata().contains_key(CHAR) {
+    if field.metadata().contains_key(CHAR) && *field.data_type() == DataType::Utf8 {
         return Type::CHAR;
     }
     data_type(field.data_type())
