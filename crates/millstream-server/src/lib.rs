@@ -20,6 +20,8 @@ mod accept;
 mod aside;
 mod config;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod pg;
 mod rows;
