@@ -56,20 +56,21 @@ public class Jdbc {
         check(rows(data.getTableTypes(), "TABLE_TYPE").containsAll(List.of("TABLE", "VIEW")), true);
         check(rows(data.getTables(null, "public", "%", new String[] {"TABLE", "VIEW"}), "TABLE_NAME", "TABLE_TYPE"),
             List.of("accounts|TABLE", "pairs|TABLE", "sales|TABLE", "per_colour|VIEW", "rich|VIEW"));
-        check(rows(data.getTables(null, null, "acc%", null), "TABLE_NAME"), List.of("accounts"));
+        check(rows(data.getTables(null, null, "acc%", null), "TABLE_NAME", "TABLE_TYPE"),
+            List.of("accounts_pkey|INDEX", "accounts|TABLE"));
         check(rows(data.getColumns(null, "public", "accounts", "%"), "COLUMN_NAME", "TYPE_NAME", "DATA_TYPE", "NULLABLE", "ORDINAL_POSITION"),
             List.of("id|int8|" + Types.BIGINT + "|0|1", "balance|int8|" + Types.BIGINT + "|0|2"));
         check(rows(data.getColumns(null, "public", "per_colour", "total"), "TYPE_NAME", "DATA_TYPE"), List.of("numeric|" + Types.NUMERIC));
         check(rows(data.getColumns(null, "public", "sales", "price"), "COLUMN_SIZE", "DECIMAL_DIGITS"), List.of("10|2"));
         check(rows(data.getPrimaryKeys(null, "public", "accounts"), "COLUMN_NAME", "KEY_SEQ", "PK_NAME"), List.of("id|1|accounts_pkey"));
-        check(rows(data.getPrimaryKeys(null, "public", "pairs"), "COLUMN_NAME", "KEY_SEQ"), List.of("a|2", "b|1"));
+        check(rows(data.getPrimaryKeys(null, "public", "pairs"), "COLUMN_NAME", "KEY_SEQ"), List.of("b|1", "a|2"));
         check(rows(data.getPrimaryKeys(null, "public", "sales"), "COLUMN_NAME"), List.of());
         check(rows(data.getIndexInfo(null, "public", "accounts", true, true), "INDEX_NAME", "COLUMN_NAME", "NON_UNIQUE"),
             List.of("accounts_pkey|id|f"));
         check(rows(data.getImportedKeys(null, "public", "accounts"), "FKTABLE_NAME"), List.of());
         check(rows(data.getBestRowIdentifier(null, "public", "accounts", DatabaseMetaData.bestRowSession, false), "COLUMN_NAME"), List.of("id"));
         check(rows(data.getTypeInfo(), "TYPE_NAME").containsAll(List.of("bool", "int8", "numeric", "text", "timestamptz")), true);
-        check(rows(data.getTablePrivileges(null, "public", "accounts"), "TABLE_NAME").size() >= 0, true);
+        check(rows(data.getTablePrivileges(null, "public", "accounts"), "TABLE_NAME", "GRANTEE").contains("accounts|postgres"), true);
         check(rows(data.getProcedures(null, "public", "%"), "PROCEDURE_NAME"), List.of());
         check(rows(data.getFunctions(null, "public", "%"), "FUNCTION_NAME"), List.of());
     }
@@ -184,8 +185,8 @@ public class Jdbc {
     static void changes(Connection connection) throws Exception {
         try (Connection other = DriverManager.getConnection(url); Statement follow = other.createStatement()) {
             follow.execute("DECLARE c CURSOR FOR SUBSCRIBE TO per_colour WITH (progress = true)");
-            check(rows(follow.executeQuery("FETCH 3 FROM c WITH (timeout = '20s')"), "op", "colour", "n"),
-                List.of("+I|blue|1", "+I|red|1", "=|null|null"));
+            List<String> first = rows(follow.executeQuery("FETCH 3 FROM c WITH (timeout = '20s')"), "op", "colour", "n");
+            check(new TreeSet<>(first), new TreeSet<>(List.of("+I|blue|1", "+I|red|1", "=|null|null")));
             try (Statement insert = connection.createStatement()) {
                 insert.execute("INSERT INTO sales VALUES (3, 'red', 1)");
             }
@@ -227,19 +228,11 @@ public class Jdbc {
             try (Statement statement = connection.createStatement()) {
                 statement.execute("CREATE TABLE pairs (a BIGINT, b VARCHAR, c INT, PRIMARY KEY (b, a))");
             }
-            List<String> wrong = new ArrayList<>();
-            step("metadata", () -> metadata(connection));
-            step("types", () -> types(connection));
-            step("writing", () -> writing(connection));
-            step("copying", () -> copying(connection));
-            step("changes", () -> changes(connection));
+            metadata(connection);
+            types(connection);
+            writing(connection);
+            copying(connection);
+            changes(connection);
         }
-    }
-
-    interface Step {
-        void run() throws Exception;
-    }
-    static void step(String name, Step step) {
-        try { step.run(); System.out.println("ok " + name); } catch (Throwable e) { System.out.println("FAIL " + name); e.printStackTrace(System.out); }
     }
 }
