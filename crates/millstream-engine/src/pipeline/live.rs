@@ -238,9 +238,10 @@ impl Pipeline {
                 "Leave AS OF EPOCH out to begin with the present rows.",
             ));
         }
-        let (mut live, _) = self.planned_live(request, text).await?;
-        if live.clock_dependent {
-            return Err(EngineError::invalid("what depends on the clock cannot be followed from an epoch that has passed", ""));
+        let (mut live, looked_up) = self.planned_live(request, text).await?;
+        if live.clock_dependent || !looked_up.is_empty() {
+            let what = "a query that depends on the clock, or looks up what there was the epoch before,";
+            return Err(EngineError::invalid(format!("{what} cannot be followed from an epoch that has passed"), ""));
         }
         let (before, since) = self.history_of_views(&live.reads, epoch)?;
         let watermarks = self.watermarks();

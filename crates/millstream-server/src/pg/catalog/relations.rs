@@ -3,7 +3,7 @@
 //! | table | what is added |
 //! | --- | --- |
 //! | `pg_class` | the indexes of primary keys, and which tables have one |
-//! | `pg_attribute` | precision and scale, types of arrays, columns of keys are not NULL |
+//! | `pg_attribute` | precision and scale, types of arrays, columns of keys are not NULL; the columns of indexes |
 //! | `pg_index`, `pg_constraint` | primary keys |
 //! | `pg_views`, `pg_matviews` | views with their definitions |
 //! | `pg_roles` | users |
@@ -362,7 +362,33 @@ fn attributes(
         ];
         completed.push(replaced(batch, schema, &given)?);
     }
+    completed.push(index_columns(schema, &types, keys)?);
     Ok(completed)
+}
+
+/// The columns of the indexes of keys: those of their tables.
+fn index_columns(schema: &SchemaRef, types: &HashMap<i32, Vec<super::Column>>, keys: &[Arc<Key>]) -> Result<RecordBatch> {
+    let columns = keys.iter().flat_map(|key| {
+        let of_table = types.get(&key.relation).map(Vec::as_slice).unwrap_or_default();
+        (1..).zip(&key.places).filter_map(move |(place, column)| {
+            let column = of_table.get(usize::try_from(*column).ok()?.checked_sub(1)?)?;
+            Some((key.index(), place, column))
+        })
+    });
+    let columns: Vec<(i32, i16, &super::Column)> = columns.collect();
+    let yes: ArrayRef = Arc::new(BooleanArray::from(vec![true; columns.len()]));
+    let given: [Given<'_>; 9] = [
+        ("attrelid", oids(columns.iter().map(|(index, ..)| *index))),
+        ("attname", texts(columns.iter().map(|(.., column)| &column.name))),
+        ("atttypid", oids(columns.iter().map(|(.., column)| i32::try_from(column.kind.oid()).unwrap_or(0)))),
+        ("attstattarget", oids(columns.iter().map(|_| -1))),
+        ("attlen", Arc::new(Int16Array::from_iter_values(columns.iter().map(|(.., column)| type_size(&column.kind))))),
+        ("attnum", Arc::new(Int16Array::from_iter_values(columns.iter().map(|(_, place, _)| *place)))),
+        ("atttypmod", oids(columns.iter().map(|(.., column)| column.modifier))),
+        ("attnotnull", Arc::clone(&yes)),
+        ("attislocal", yes),
+    ];
+    Ok(rows(schema, columns.len(), &given)?)
 }
 
 fn indexes(schema: &SchemaRef, keys: &[Arc<Key>]) -> Result<RecordBatch> {
