@@ -96,6 +96,9 @@ fn utf8(value: &[u8]) -> Result<&str, BadParameter> {
 /// # Errors
 /// When the bytes are none of the type.
 pub(crate) fn binary_text(value: &[u8], kind: &Type) -> Result<String, BadParameter> {
+    if let Some(element) = element_type(kind) {
+        return Ok(array_text(&binary_elements(&Bytes::copy_from_slice(value), &element)?));
+    }
     let wrong = || BadParameter(format!("{} bytes are no binary value of type {kind}", value.len()));
     let fixed = |size: usize| if value.len() == size { Ok(value) } else { Err(wrong()) };
     let mut out = String::new();
@@ -179,6 +182,15 @@ fn binary_elements(value: &Bytes, element: &Type) -> Result<Vec<Option<String>>,
         });
     }
     if body.is_empty() { Ok(elements) } else { Err(wrong()) }
+}
+
+/// An array as text, whose elements are all quoted: `{"1",NULL,"a b"}`.
+fn array_text(elements: &[Option<String>]) -> String {
+    let element = |element: &Option<String>| match element {
+        None => "NULL".to_string(),
+        Some(text) => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+    };
+    format!("{{{}}}", elements.iter().map(element).collect::<Vec<_>>().join(","))
 }
 
 /// The elements of an array as text: `{1,NULL,"a b"}`.
@@ -282,6 +294,9 @@ mod tests {
         for bad in ["", "{", "a", "{a", "{a,}", "{\"a}", "{{1},{2}}", "{a\"b}", "{\"a\"b}"] {
             assert!(text_elements(bad).is_err(), "{bad}");
         }
+        assert_eq!(binary_text(&body, &Type::INT4_ARRAY).unwrap(), r#"{"5",NULL}"#);
+        let elements = vec![Some("a\"b\\".to_string()), None, Some(String::new())];
+        assert_eq!(text_elements(&array_text(&elements)).unwrap(), elements);
         for length in 0..body.len() {
             assert!(literal(Some(&Bytes::copy_from_slice(&body[..length])), true, &Type::INT4_ARRAY, &list).is_err());
         }
