@@ -104,7 +104,7 @@ async function changes() {
   const asking = setInterval(() => new Client(options).cancel(follower, cursor), 50);
   await canceled;
   clearInterval(asking);
-  assert.deepEqual((await follower.query("SELECT 1::INT AS one")).rows, [{ one: 1 }]);
+  assert.deepEqual((await pool.query("SELECT 1::INT AS one")).rows, [{ one: 1 }]);
   await follower.end();
   await pool.end();
 }
