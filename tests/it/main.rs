@@ -11,5 +11,6 @@ mod pipeline_file;
 mod reference;
 mod refresh;
 mod slt;
+mod subscriptions;
 mod support;
 mod takeover;

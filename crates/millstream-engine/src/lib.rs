@@ -8,6 +8,7 @@
 
 pub mod catalog;
 pub mod change_log;
+mod change_queue;
 pub mod context;
 pub mod dead_letters;
 pub mod edge;

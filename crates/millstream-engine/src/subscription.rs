@@ -1,13 +1,12 @@
 //! Changes of a query, epoch by epoch, as an embedding program or a client sees them.
 
-use crate::error::{EngineError, Result};
+use crate::change_queue::{EpochChanges, Tap};
+use crate::error::Result;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_types::{Epoch, Weights};
+use std::collections::VecDeque;
 use tokio::sync::mpsc;
-
-/// Batches a subscriber may fall behind before it is cut off.
-pub(crate) const BUFFER: usize = 1_024;
 
 /// Part of a query's change in one epoch.
 #[derive(Debug, Clone)]
@@ -24,21 +23,38 @@ pub struct Change {
     pub progress: bool,
 }
 
-/// A running subscription. Dropping it ends the live query behind it.
+/// A running subscription. Dropping it ends it.
 #[derive(Debug)]
 pub struct Subscription {
-    pub(crate) schema: SchemaRef,
-    pub(crate) append_only: bool,
-    pub(crate) epoch: Epoch,
-    pub(crate) receiver: mpsc::Receiver<Result<Change>>,
-    pub(crate) remaining: Option<u64>,
+    schema: SchemaRef,
+    append_only: bool,
+    epoch: Epoch,
+    origin: Origin,
+    remaining: Option<u64>,
+}
+
+/// Where changes come from.
+#[derive(Debug)]
+enum Origin {
+    Pipeline {
+        tap: Tap,
+        /// What is left of the epoch that was taken last.
+        current: VecDeque<Change>,
+        /// A mark is wanted after every epoch.
+        progress: bool,
+    },
+    Elsewhere(mpsc::Receiver<Result<Change>>),
 }
 
 impl Subscription {
     /// A subscription over changes that come from elsewhere, from a server for instance. `schema` has the query's columns; `epoch` is the
     /// one it begins after.
     pub fn of_changes(schema: SchemaRef, append_only: bool, epoch: Epoch, receiver: mpsc::Receiver<Result<Change>>) -> Self {
-        Self { schema, append_only, epoch, receiver, remaining: None }
+        Self { schema, append_only, epoch, origin: Origin::Elsewhere(receiver), remaining: None }
+    }
+
+    pub(crate) fn new(schema: SchemaRef, append_only: bool, epoch: Epoch, tap: Tap, progress: bool, limit: Option<u64>) -> Self {
+        Self { schema, append_only, epoch, origin: Origin::Pipeline { tap, current: VecDeque::new(), progress }, remaining: limit }
     }
 
     /// Columns of the query.
@@ -64,8 +80,23 @@ impl Subscription {
         if self.remaining == Some(0) {
             return None;
         }
-        let mut next = self.receiver.recv().await?;
-        if let (Some(remaining), Ok(change)) = (&mut self.remaining, &mut next) {
+        let next = match &mut self.origin {
+            Origin::Elsewhere(receiver) => receiver.recv().await?,
+            Origin::Pipeline { tap, current, progress } => loop {
+                if let Some(change) = current.pop_front() {
+                    break Ok(change);
+                }
+                match tap.next().await? {
+                    Ok(changes) => current.extend(parts(&changes, &self.schema, *progress)),
+                    Err(error) => break Err(error),
+                }
+            },
+        };
+        Some(next.map(|change| self.limited(change)))
+    }
+
+    fn limited(&mut self, mut change: Change) -> Change {
+        if let Some(remaining) = &mut self.remaining {
             let rows = (change.batch.num_rows() as u64).min(*remaining) as usize;
             if rows < change.batch.num_rows() {
                 change.batch = change.batch.slice(0, rows);
@@ -75,14 +106,20 @@ impl Subscription {
             }
             *remaining -= rows as u64;
         }
-        Some(next)
+        change
     }
+}
 
-    /// The error of a subscriber that fell behind.
-    pub(crate) fn too_slow() -> EngineError {
-        EngineError::invalid(
-            format!("the subscriber fell more than {BUFFER} batches behind and was cut off"),
-            "Read faster, or select fewer changes, and subscribe again.",
-        )
-    }
+/// The changes of an epoch in their parts, with a mark at the end of a snapshot, or where one is wanted.
+fn parts<'a>(changes: &'a EpochChanges, schema: &SchemaRef, progress: bool) -> impl Iterator<Item = Change> + use<'a> {
+    let (epoch, snapshot) = (changes.epoch, changes.snapshot);
+    let parts = changes.parts.iter().map(move |(batch, weights)| Change {
+        epoch,
+        batch: batch.clone(),
+        weights: weights.clone(),
+        snapshot,
+        progress: false,
+    });
+    let batch = RecordBatch::new_empty(SchemaRef::clone(schema));
+    parts.chain((progress || snapshot).then_some(Change { epoch, batch, weights: Weights::Ones, snapshot, progress: true }))
 }

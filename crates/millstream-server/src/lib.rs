@@ -22,6 +22,8 @@ mod aside;
 mod config;
 mod error;
 mod flight;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod pg;
 mod rows;

@@ -40,10 +40,11 @@ pub(crate) struct Figures {
 
 impl Service {
     pub(crate) fn new(engine: Engine, config: &Config) -> Result<Arc<Self>, ServerError> {
-        let catalog = PgCatalog::new(&engine)
+        let users = Users::new(&config.users)?;
+        let catalog = PgCatalog::new(&engine, users.names())
             .map_err(|error: EngineError| ServerError::configuration(format!("cannot set up pg_catalog: {error}"), ""))?;
         Ok(Arc::new(Self {
-            users: Users::new(&config.users)?,
+            users,
             limits: config.limits,
             catalog,
             is_local: !config.insecure,

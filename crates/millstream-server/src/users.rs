@@ -134,6 +134,11 @@ impl Users {
         Ok(users)
     }
 
+    /// All names, and who may do everything.
+    pub(crate) fn names(&self) -> Vec<(String, bool)> {
+        self.by_name.iter().map(|(name, (role, _))| (name.clone(), *role == Role::Admin)).collect()
+    }
+
     /// Everybody may do everything.
     pub(crate) fn is_empty(&self) -> bool {
         self.by_name.is_empty()

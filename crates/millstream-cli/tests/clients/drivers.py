@@ -90,8 +90,11 @@ def with_psycopg():
 async def with_asyncpg():
     connection = await asyncpg.connect(host="127.0.0.1", port=PORT, user="me", database="millstream")
     check(await connection.fetchval("SELECT balance FROM accounts WHERE id = $1", 2), 20)
-    names = "b, i2, i4, i8, f4, f8, d, s, y, da, t, ts, tz"
-    check(tuple(await connection.fetchrow(f"SELECT {names} FROM kinds WHERE b")), ROW[:13])
+    check(tuple(await connection.fetchrow("SELECT * FROM kinds WHERE b")), ROW)
+    typed = await connection.fetchrow("SELECT $1::BIGINT, $2::DECIMAL(10, 2), $3::BIGINT[], $4::TIMESTAMPTZ", 7, decimal.Decimal("1.5"), [1, 2], ROW[12])
+    check(tuple(typed), (7, decimal.Decimal("1.50"), [1, 2], ROW[12]))
+    check([row["id"] for row in await connection.fetch("SELECT id FROM accounts WHERE id = ANY($1) ORDER BY id LIMIT $2", [2, 3, 4], 2)], [2, 3])
+    check(tuple(await connection.fetchrow("SELECT 1, 1, $1::INT, $2::INT", 3, 3)), (1, 1, 3, 3))
     await connection.execute("INSERT INTO sales VALUES ($1, $2, $3)", 5, "asyncpg", decimal.Decimal("1.25"))
     await connection.executemany("INSERT INTO sales (id, colour) VALUES ($1, $2)", [(number, "many") for number in range(3)])
     await connection.copy_records_to_table("sales", records=[(9, "binary")], columns=["id", "colour"])
@@ -109,6 +112,12 @@ def with_sqlalchemy():
     check(sorted(inspector.get_view_names()), ["per_colour", "rich"])
     columns = [(column["name"], str(column["type"]), column["nullable"]) for column in inspector.get_columns("accounts")]
     check(columns, [("id", "BIGINT", False), ("balance", "BIGINT", False)])
+    key = inspector.get_pk_constraint("accounts")
+    check((key["constrained_columns"], key["name"]), (["id"], "accounts_pkey"))
+    check((inspector.get_pk_constraint("sales")["constrained_columns"], inspector.get_indexes("accounts")), ([], []))
+    check((inspector.get_foreign_keys("accounts"), inspector.get_unique_constraints("accounts")), ([], []))
+    price = {column["name"]: str(column["type"]) for column in inspector.get_columns("sales")}["price"]
+    check((price, inspector.get_view_definition("rich")), ("NUMERIC(10, 2)", "SELECT id, balance FROM accounts WHERE balance > 100"))
     table = sqlalchemy.Table("accounts", sqlalchemy.MetaData(), autoload_with=engine)
     with engine.connect() as connection:
         check(connection.execute(sqlalchemy.select(table.c.id).where(table.c.balance > 20).order_by(table.c.id)).scalars().all(), [3, 4, 9])

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+mod clients;
 mod endings;
+mod load;
 mod serve;
+mod story;
 mod verify;
 
 use std::io::Write;

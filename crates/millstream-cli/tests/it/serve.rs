@@ -1,28 +1,27 @@
-//! `millstream serve` and the clients that people have: psql, PostgreSQL drivers for Python, SQLAlchemy and pandas; ADBC, pyarrow and
-//! polars over Arrow Flight SQL; HTTP; and our own shell.
+//! `millstream serve` as a service: started, used over its protocols, by Arrow clients and by our own shell, stopped and started again.
 
 use super::{directory, millstream};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-const SHOP: &str = "CREATE STREAM sales (id BIGINT, colour VARCHAR, price DECIMAL(10, 2));
+pub(super) const SHOP: &str = "CREATE STREAM sales (id BIGINT, colour VARCHAR, price DECIMAL(10, 2));
 CREATE TABLE accounts (id BIGINT PRIMARY KEY, balance BIGINT NOT NULL);
 CREATE MATERIALIZED VIEW per_colour AS SELECT colour, count(*) AS n, sum(price) AS total FROM sales GROUP BY colour;
 CREATE VIEW rich AS SELECT id, balance FROM accounts WHERE balance > 100;
 ";
 
 /// A server that is stopped with the test.
-struct Serving {
+pub(super) struct Serving {
     child: Child,
-    pg: u16,
-    http: u16,
-    flight: u16,
+    pub(super) pg: u16,
+    pub(super) http: u16,
+    pub(super) flight: u16,
 }
 
 impl Serving {
-    fn start(directory: &Path, args: &[&str]) -> Self {
+    pub(super) fn start(directory: &Path, args: &[&str]) -> Self {
         let common = ["serve", "--state-dir", "state", "--pg", "127.0.0.1:0", "--http", "127.0.0.1:0", "--flight", "127.0.0.1:0"];
         let mut child = millstream(directory, &[&common[..], args].concat()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -45,14 +44,21 @@ impl Serving {
         panic!("the server did not start: {seen}");
     }
 
+    /// Memory that it holds, in kilobytes.
+    pub(super) fn resident_kb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Stops it as a service manager does, and gives its exit code.
-    fn stop(mut self) -> Option<i32> {
+    pub(super) fn stop(mut self) -> Option<i32> {
         let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         self.child.wait().unwrap().code()
     }
 
-    fn psql(&self, input: &str) -> String {
+    pub(super) fn psql(&self, input: &str) -> String {
         let port = self.pg.to_string();
         let mut psql = Command::new("psql")
             .args(["-X", "-w", "-A", "-t", "-h", "127.0.0.1", "-p", &port, "-U", "me", "-d", "millstream"])
@@ -66,7 +72,7 @@ impl Serving {
         String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
     }
 
-    fn http(&self, request: &str) -> String {
+    pub(super) fn http(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.http)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
@@ -74,7 +80,7 @@ impl Serving {
         answer
     }
 
-    fn post(&self, path: &str, kind: &str, headers: &str, body: &str) -> String {
+    pub(super) fn post(&self, path: &str, kind: &str, headers: &str, body: &str) -> String {
         let length = body.len();
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: {kind}\r\n{headers}Content-Length: {length}"
@@ -89,13 +95,6 @@ impl Drop for Serving {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The Python with the drivers.
-fn python() -> PathBuf {
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/clients/bin/python");
-    assert!(python.exists(), "the drivers are missing: run `cargo xtask clients`");
-    python
 }
 
 /// The story of docs/guide/serving.md.
@@ -152,32 +151,6 @@ fn a_story_from_the_first_row_to_the_restart() {
 }
 
 #[test]
-fn psql_looks_around_copies_and_sees_errors() {
-    let directory = directory();
-    std::fs::write(directory.path().join("shop.sql"), SHOP).unwrap();
-    let server = Serving::start(directory.path(), &["shop.sql"]);
-    let listed = server.psql("\\d\n\\d per_colour\n\\dt\n\\dv\n\\l\n\\dn\n");
-    for expected in ["public|accounts|table", "public|per_colour|view", "public|sales|table", "n|bigint||not null|", "total|numeric|||"] {
-        assert!(listed.contains(expected), "{expected} is not in:\n{listed}");
-    }
-    assert!(!listed.contains("ERROR"), "{listed}");
-    std::fs::write(directory.path().join("rows.csv"), "id,balance\n1,100\n2,200\n").unwrap();
-    let file = directory.path().join("rows.csv").display().to_string();
-    let copied = server.psql(&format!("\\copy accounts FROM '{file}' CSV HEADER\nCOPY rich TO STDOUT (FORMAT csv, HEADER);\n"));
-    assert_eq!(copied, "COPY 2\nid,balance\n2,200\n");
-    let wrong = server.psql("COPY accounts FROM STDIN;\n3\tx\n\\.\nSELECT count(*) FROM accounts;\n");
-    assert!(wrong.starts_with("2\n") && wrong.contains("row 1 of the copy, column \"balance\""), "{wrong}");
-    let error = server.psql("SELECT nosuch\nFROM accounts;\nSELECT 1;\n");
-    assert!(
-        error.starts_with("1\n") && error.contains("column \"nosuch\" does not exist") && error.contains("LINE 1: SELECT nosuch"),
-        "{error}"
-    );
-    let transaction = server.psql("BEGIN;\nINSERT INTO accounts VALUES (7, 700);\nROLLBACK;\nSELECT count(*) FROM accounts;\n");
-    assert_eq!(transaction, "BEGIN\nINSERT 0 1\nROLLBACK\n2\n");
-    assert_eq!(server.stop(), Some(0));
-}
-
-#[test]
 fn arrow_clients_get_right_types_and_values() {
     let directory = directory();
     std::fs::write(directory.path().join("shop.sql"), SHOP).unwrap();
@@ -192,18 +165,6 @@ fn flight_clients(server: &Serving, user: &[&str]) {
     let output = Command::new(python()).arg(script).arg(server.flight.to_string()).args(user).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
-}
-
-#[test]
-fn drivers_get_right_types_and_values() {
-    let directory = directory();
-    std::fs::write(directory.path().join("shop.sql"), SHOP).unwrap();
-    let server = Serving::start(directory.path(), &["shop.sql"]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/drivers.py");
-    let output = Command::new(python()).arg(script).arg(server.pg.to_string()).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
-    assert_eq!(server.stop(), Some(0));
 }
 
 #[test]

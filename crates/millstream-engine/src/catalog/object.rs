@@ -271,6 +271,8 @@ pub struct QueryDef {
     pub period: Option<Duration>,
     /// `backfill` option.
     pub backfill: Backfill,
+    /// Epochs whose changes are kept for subscriptions that begin in the past.
+    pub history: u64,
     /// Output columns.
     pub schema: SchemaRef,
     /// The `INSERT INTO` that attached it to its sink, in canonical form.

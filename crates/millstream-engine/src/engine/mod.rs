@@ -248,8 +248,15 @@ impl Engine {
     /// When the query cannot be planned.
     pub async fn subscribe(&self, query: &str) -> Result<Subscription> {
         let query = millstream_sql::parse_query(query)?;
-        let request =
-            crate::pipeline::live::LiveRequest { query, on_close: false, snapshot: true, progress: true, limit: None, up_to: None };
+        let request = crate::pipeline::live::LiveRequest {
+            query,
+            on_close: false,
+            snapshot: true,
+            progress: true,
+            limit: None,
+            as_of: None,
+            up_to: None,
+        };
         self.request(|answer| Command::Subscribe { request, answer }).await
     }
 
@@ -354,7 +361,7 @@ pub struct CatalogEntry {
     pub kind: &'static str,
     /// Its columns; none for lazy views.
     pub schema: SchemaRef,
-    /// The columns of its PRIMARY KEY; none without.
+    /// The columns of its primary key; none without one.
     pub key: Vec<String>,
     /// The statement that made it.
     pub sql: String,

@@ -210,6 +210,7 @@ impl Pipeline {
             match result {
                 Ok(changes) => {
                     if matches!(query.target, Target::View(_)) {
+                        query.history.push(epoch, clock, &changes);
                         deltas.insert(name.clone(), changes.clone());
                     }
                     stepped.outputs.insert(name, changes);

@@ -1,20 +1,28 @@
 //! Live queries: `SELECT ... EMIT CHANGES` and subscriptions. They see committed epochs, never enter the durable dataflow, and
 //! cost only themselves.
+//!
+//! Subscribers of the same query share one dataflow and its changes: an epoch costs the query once, and each subscriber a pointer. Who
+//! begins later is given the rows the query has then: those of the view it names, else what a dataflow of its own makes of the present
+//! input.
+//!
+//! `AS OF EPOCH n` begins in the past: the query's input as it was after that epoch is what the views hold less what their history
+//! ([`super::change_history`]) has since; that history is then run through the query epoch by epoch.
 
 use super::Pipeline;
 use super::backfill::{Wanted, looked_up};
-use super::query::{epoch_input, renamed};
-use crate::catalog::object::{Backfill, QueryForm};
-use crate::error::Result;
-use crate::subscription::{BUFFER, Change, Subscription};
-use arrow::array::RecordBatch;
+use super::change_history::Past;
+use super::query::{Target, epoch_input, renamed};
+use crate::catalog::object::{Backfill, ObjectKind, QueryForm};
+use crate::catalog::resolve::object_name;
+use crate::change_queue::{EpochChanges, Feed, Pushed, queue};
+use crate::error::{EngineError, Result};
+use crate::subscription::Subscription;
 use arrow::datatypes::SchemaRef;
 use millstream_dataflow::{Dataflow, DataflowContext};
-use millstream_types::{Delta, Epoch, EventTime, Weights, delta};
-use sqlparser::ast::Query;
+use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, delta};
+use sqlparser::ast::{Query, SetExpr, TableFactor};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
+use std::sync::Arc;
 
 /// What to follow.
 #[derive(Debug, Clone)]
@@ -23,12 +31,14 @@ pub struct LiveRequest {
     pub query: Box<Query>,
     /// Only final rows.
     pub on_close: bool,
-    /// Begin with the rows the query has now.
+    /// Begin with the rows the query has now, or had after the epoch it begins with.
     pub snapshot: bool,
     /// Send a mark after every epoch.
     pub progress: bool,
     /// End after so many rows.
     pub limit: Option<u64>,
+    /// Begin after this epoch.
+    pub as_of: Option<Epoch>,
     /// End with this epoch.
     pub up_to: Option<Epoch>,
 }
@@ -44,9 +54,30 @@ pub struct LiveQuery {
     schema: SchemaRef,
     append_only: bool,
     clock_dependent: bool,
+    /// Those with the same text share it.
+    text: String,
+    subscribers: Vec<Subscriber>,
+}
+
+/// Somebody who follows a live query.
+#[derive(Debug)]
+struct Subscriber {
+    feed: Feed,
     progress: bool,
     up_to: Option<Epoch>,
-    sender: mpsc::Sender<Result<Change>>,
+}
+
+impl Subscriber {
+    /// Hands over the changes of an epoch; `false` when there is nothing more to hand over.
+    fn push(&self, changes: &Arc<EpochChanges>) -> bool {
+        if self.up_to.is_some_and(|last| changes.epoch > last) || self.feed.is_ended() {
+            return false;
+        }
+        if (self.progress || !changes.parts.is_empty()) && self.feed.push(changes) == Pushed::Ended {
+            return false;
+        }
+        self.up_to != Some(changes.epoch)
+    }
 }
 
 impl LiveQuery {
@@ -74,6 +105,7 @@ impl LiveQuery {
         self.clock_dependent
     }
 
+    /// Changes with the columns of the query.
     fn consolidated(&self, changes: Delta) -> Result<Delta> {
         let changes = changes
             .into_iter()
@@ -82,54 +114,92 @@ impl LiveQuery {
             .collect::<Result<Delta>>()?;
         if self.append_only { Ok(changes) } else { Ok(delta::consolidate(&self.schema, &changes)?) }
     }
-
-    /// Sends changes; `false` when the subscriber is gone or too slow.
-    fn send(&self, epoch: Epoch, changes: Delta, snapshot: bool) -> bool {
-        let mark = self.progress || snapshot;
-        let marks = mark.then(|| Change {
-            epoch,
-            batch: RecordBatch::new_empty(SchemaRef::clone(&self.schema)),
-            weights: Weights::Ones,
-            snapshot,
-            progress: true,
-        });
-        let parts = changes.into_iter().map(|part| Change { epoch, batch: part.batch, weights: part.weights, snapshot, progress: false });
-        for change in parts.chain(marks) {
-            match self.sender.try_send(Ok(change)) {
-                Ok(()) => {}
-                Err(TrySendError::Full(_)) => return false,
-                Err(TrySendError::Closed(_)) => return false,
-            }
-        }
-        true
-    }
 }
 
 impl Pipeline {
-    /// Starts a live query.
+    /// Starts a subscription.
     pub(super) async fn subscribe(&mut self, request: LiveRequest) -> Result<Subscription> {
+        let (feed, tap) = queue();
+        let begins = request.as_of.unwrap_or(self.epoch);
+        let text = format!("{}{}", request.query, if request.on_close { " EMIT ON WINDOW CLOSE" } else { "" });
+        let running = self.live.iter().position(|live| live.text == text);
+        let subscriber = Subscriber { feed, progress: request.progress, up_to: request.up_to };
+        let index = match (request.as_of, running) {
+            (Some(epoch), _) => {
+                let live = self.from_the_past(&request, text, epoch, &subscriber).await?;
+                running.unwrap_or_else(|| self.add_live(live))
+            }
+            (None, Some(index)) => {
+                if request.snapshot {
+                    let rows = self.present_rows(&request, &text, index).await?;
+                    subscriber.feed.begin(&EpochChanges::new(self.epoch, rows, true));
+                }
+                index
+            }
+            (None, None) => {
+                let (live, rows) = self.started(&request, text).await?;
+                if request.snapshot {
+                    subscriber.feed.begin(&EpochChanges::new(self.epoch, rows, true));
+                }
+                self.add_live(live)
+            }
+        };
+        let live = &mut self.live[index];
+        let schema = SchemaRef::clone(&live.schema);
+        let subscription = Subscription::new(schema, live.append_only, begins, tap, request.progress, request.limit);
+        // What ends with an epoch that has passed has ended.
+        if subscriber.up_to.is_none_or(|last| last > self.epoch) {
+            live.subscribers.push(subscriber);
+        }
+        self.forget_unheard();
+        if !self.manual {
+            self.running = true;
+        }
+        Ok(subscription)
+    }
+
+    fn add_live(&mut self, live: LiveQuery) -> usize {
+        self.live.push(live);
+        self.update_readers();
+        self.live.len() - 1
+    }
+
+    /// Ends live queries that nobody follows.
+    fn forget_unheard(&mut self) {
+        let before = self.live.len();
+        self.live.retain(|live| !live.subscribers.is_empty());
+        if self.live.len() != before {
+            self.update_readers();
+        }
+    }
+
+    /// A live query that has not seen any rows.
+    async fn planned_live(&mut self, request: &LiveRequest, text: String) -> Result<(LiveQuery, BTreeSet<String>)> {
         let name = format!("live query {}", self.next_live);
         self.next_live += 1;
         let planned = self.plan_continuous(&request.query, &[], &name, QueryForm { on_close: request.on_close, state_ttl: None }).await?;
         let dataflow = Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state })?;
-        let properties = &planned.graph.output_node().properties;
-        let (sender, receiver) = mpsc::channel(BUFFER);
-        let mut live = LiveQuery {
-            query: request.query,
+        let live = LiveQuery {
+            query: request.query.clone(),
             on_close: request.on_close,
             dataflow,
             reads: planned.reads,
             at_rest: planned.at_rest,
             schema: planned.schema,
-            append_only: properties.append_only,
+            append_only: planned.graph.output_node().properties.append_only,
             clock_dependent: planned.graph.polls_clock(),
-            progress: request.progress,
-            up_to: request.up_to,
-            sender,
+            text,
+            subscribers: Vec::new(),
         };
+        Ok((live, looked_up(&planned.graph)))
+    }
+
+    /// A live query that has seen everything there is, and its rows.
+    async fn started(&mut self, request: &LiveRequest, text: String) -> Result<(LiveQuery, Delta)> {
+        let (mut live, looked_up) = self.planned_live(request, text).await?;
         self.statement_clock = None;
         let watermarks = self.watermarks();
-        let looked_up = looked_up(&planned.graph);
+        let name = format!("live query {}", self.next_live - 1);
         let wanted = Wanted { reads: &live.reads, columns: live.dataflow.input_columns(), looked_up, backfill: Backfill::Retained };
         let ticks = self.history_of(wanted, &BTreeMap::new(), &name).await?;
         self.shared.epoch_clock.set(self.clock.max(self.next_clock()));
@@ -141,22 +211,83 @@ impl Pipeline {
             changes.extend(live.dataflow.step(&input).await?);
         }
         let changes = live.consolidated(changes)?;
-        let subscription = Subscription {
-            schema: SchemaRef::clone(&live.schema),
-            append_only: live.append_only,
-            epoch: self.epoch,
-            receiver,
-            remaining: request.limit,
-        };
+        Ok((live, changes))
+    }
+
+    /// The rows of a running live query, for who begins to follow it now.
+    async fn present_rows(&mut self, request: &LiveRequest, text: &str, index: usize) -> Result<Delta> {
+        if let Some(name) = whole_relation(&request.query).filter(|_| !request.on_close)
+            && self.is_maintained(&name)
+            && let Some(rows) = self.snapshot_delta(&name)?
+        {
+            return self.live[index].consolidated(rows);
+        }
+        Ok(self.started(request, text.to_string()).await?.1)
+    }
+
+    /// A table or materialized view, whose rows are at hand.
+    fn is_maintained(&self, name: &str) -> bool {
+        self.catalog.get(name).is_some_and(|object| matches!(object.kind, ObjectKind::Table(_) | ObjectKind::MaterializedView(_)))
+    }
+
+    /// Hands a subscriber what a query had after an epoch and what came since. The live query is up to date then.
+    async fn from_the_past(&mut self, request: &LiveRequest, text: String, epoch: Epoch, subscriber: &Subscriber) -> Result<LiveQuery> {
+        if epoch > self.epoch {
+            return Err(EngineError::invalid(
+                format!("epoch {} has not come yet: the newest is {}", epoch.0, self.epoch.0),
+                "Leave AS OF EPOCH out to begin with the present rows.",
+            ));
+        }
+        let (mut live, looked_up) = self.planned_live(request, text).await?;
+        if live.clock_dependent || !looked_up.is_empty() {
+            let what = "a query that depends on the clock, or looks up what there was the epoch before,";
+            return Err(EngineError::invalid(format!("{what} cannot be followed from an epoch that has passed"), ""));
+        }
+        let (before, since) = self.history_of_views(&live.reads, epoch)?;
+        let watermarks = self.watermarks();
+        let rows = live.dataflow.step(&epoch_input(epoch, self.clock, before, &watermarks)).await?;
         if request.snapshot {
-            live.send(self.epoch, changes, true);
+            subscriber.feed.begin(&EpochChanges::new(epoch, live.consolidated(rows)?, true));
         }
-        self.live.push(live);
-        self.update_readers();
-        if !self.manual {
-            self.running = true;
+        let mut last = epoch;
+        for (epoch, (clock, deltas)) in since {
+            let changes = live.dataflow.step(&epoch_input(epoch, clock, deltas, &watermarks)).await?;
+            let changes = live.consolidated(changes)?;
+            if request.up_to.is_none_or(|end| epoch <= end) && (!changes.is_empty() || request.progress) {
+                subscriber.feed.begin(&EpochChanges::new(epoch, changes, false));
+                last = epoch;
+            }
         }
-        Ok(subscription)
+        // Nothing came in the newest epochs: it is known all the same.
+        let until = request.up_to.unwrap_or(self.epoch).min(self.epoch);
+        if request.progress && last < until {
+            subscriber.feed.begin(&EpochChanges::new(until, Delta::new(), false));
+        }
+        Ok(live)
+    }
+
+    /// What views held after an epoch, and their changes since, by epoch.
+    fn history_of_views(&mut self, reads: &BTreeSet<String>, epoch: Epoch) -> Result<(HashMap<String, Delta>, Since)> {
+        let mut before = HashMap::new();
+        let mut since: Since = BTreeMap::new();
+        for name in reads {
+            let view = self.queries.iter().find(|query| query.def.name == *name && matches!(query.target, Target::View(_)));
+            let Some(view) = view else {
+                return Err(EngineError::invalid(
+                    format!("only materialized views have a history, and \"{name}\" is none"),
+                    "Leave AS OF EPOCH out to begin with the present rows, or make a materialized view and follow it.",
+                ));
+            };
+            let past = view.history.since(name, epoch, self.epoch)?;
+            let schema = Arc::clone(&view.def.schema);
+            let mut rows = self.snapshot_delta(name)?.unwrap_or_default();
+            for Past { epoch, clock, changes } in past {
+                rows.extend(changes.iter().map(DeltaBatch::negated));
+                since.entry(epoch).or_insert_with(|| (clock, HashMap::new())).1.insert(name.clone(), changes);
+            }
+            before.insert(name.clone(), delta::consolidate(&schema, &rows)?);
+        }
+        Ok((before, since))
     }
 
     /// Brings live queries up to a committed epoch. A failing one ends with its error and costs nobody else.
@@ -165,10 +296,9 @@ impl Pipeline {
             return;
         }
         let watermarks = self.watermarks();
-        let mut kept = Vec::with_capacity(self.live.len());
-        let before = self.live.len();
-        for mut live in std::mem::take(&mut self.live) {
-            if live.sender.is_closed() {
+        for live in &mut self.live {
+            live.subscribers.retain(|subscriber| !subscriber.feed.is_ended());
+            if live.subscribers.is_empty() {
                 continue;
             }
             let own = live.reads.iter().filter_map(|name| deltas.get(name).map(|delta| (name.clone(), delta.clone()))).collect();
@@ -179,24 +309,24 @@ impl Pipeline {
             };
             match changes {
                 Ok(changes) => {
-                    let ended = live.up_to.is_some_and(|last| epoch >= last);
-                    if live.send(epoch, changes, false) && !ended {
-                        kept.push(live);
-                    } else if !ended && !live.sender.is_closed() {
-                        let sender = live.sender.clone();
-                        tokio::spawn(async move { sender.send(Err(Subscription::too_slow())).await });
-                    }
+                    let changes = EpochChanges::new(epoch, changes, false);
+                    live.subscribers.retain(|subscriber| subscriber.push(&changes));
                 }
-                Err(error) => {
-                    let sender = live.sender.clone();
-                    tokio::spawn(async move { sender.send(Err(error)).await });
-                }
+                Err(error) => live.subscribers.drain(..).for_each(|subscriber| subscriber.feed.fail(error.clone())),
             }
         }
-        self.live = kept;
-        if self.live.len() != before {
-            self.update_readers();
+        self.forget_unheard();
+    }
+
+    /// Ends the live queries over a relation that is dropped. Nobody joins the others any more: a name in their text may get another
+    /// meaning.
+    pub(super) fn end_live_over(&mut self, name: &str) {
+        self.live.iter_mut().for_each(|live| live.text.clear());
+        for live in self.live.iter_mut().filter(|live| live.reads.contains(name)) {
+            let error = EngineError::invalid(format!("\"{name}\" was dropped"), "Its changes end here.");
+            live.subscribers.drain(..).for_each(|subscriber| subscriber.feed.fail(error.clone()));
         }
+        self.live.retain(|live| !live.subscribers.is_empty());
     }
 
     /// All streams have ended: live queries that depend on nothing else have seen everything.
@@ -217,4 +347,19 @@ impl Pipeline {
             .map(|(name, stream)| (name.clone(), stream.watermark))
             .collect()
     }
+}
+
+/// Changes of relations, by epoch.
+type Since = BTreeMap<Epoch, (EventTime, HashMap<String, Delta>)>;
+
+/// The relation that a query gives whole: `SELECT * FROM relation`.
+fn whole_relation(query: &Query) -> Option<String> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let [from] = select.from.as_slice() else { return None };
+    let TableFactor::Table { name, .. } = &from.relation else { return None };
+    let name = object_name(name);
+    // Compared as text, so that no clause is overlooked.
+    let whole = super::ddl::select_all(&sqlparser::ast::ObjectName::from(vec![sqlparser::ast::Ident::with_quote('"', &name)])).ok()?;
+    let unquoted = format!("SELECT * FROM {name}");
+    (query.to_string() == whole.to_string() || query.to_string() == unquoted).then_some(name)
 }

@@ -11,6 +11,7 @@
 pub mod accepted;
 pub mod at_rest;
 pub mod backfill;
+pub mod change_history;
 pub mod checkpoint;
 pub mod command;
 pub mod ddl;

@@ -1,6 +1,7 @@
 //! From the text of a continuous query to its graph: what names mean, what the planner has to know of them, and EXPLAIN.
 
 use super::Pipeline;
+use super::change_history::EPOCHS;
 use super::ddl::select_all;
 use crate::catalog::object::{Backfill, ObjectKind, QueryForm, Refresh};
 use crate::catalog::resolve::{
@@ -162,7 +163,7 @@ impl Pipeline {
         let mut state_ttl = None;
         let (query, emit) = match statement {
             Statement::CreateMaterializedView(create) => {
-                state_ttl = view_options(&object_name(&create.name), create.options.clone())?.1;
+                state_ttl = view_options(&object_name(&create.name), create.options.clone())?.state_ttl;
                 (create.query.clone(), create.emit)
             }
             Statement::CreateSink(CreateSink { name, source: Some(source), options, .. }) => {
@@ -204,14 +205,25 @@ fn plain_relation(name: &str, kind: RelationKind, schema: &SchemaRef, append_onl
     }
 }
 
-/// The options of a materialized view: which rows from before it counts, and how long untouched groups stay.
-pub(super) fn view_options(name: &str, options: Vec<(String, String)>) -> Result<(Backfill, Option<Duration>)> {
+/// The options of a materialized view.
+pub(super) struct ViewOptions {
+    /// Which rows from before it counts.
+    pub(super) backfill: Backfill,
+    /// How long untouched groups stay.
+    pub(super) state_ttl: Option<Duration>,
+    /// Of how many epochs its changes are kept.
+    pub(super) history: u64,
+}
+
+/// Takes the options of a materialized view.
+pub(super) fn view_options(name: &str, options: Vec<(String, String)>) -> Result<ViewOptions> {
     let mut options = Options::new(format!("materialized view \"{name}\""), options);
     let choices = [("all", Backfill::All), ("retained", Backfill::Retained), ("none", Backfill::None)];
     let backfill = options.choice("backfill", &choices)?.unwrap_or(Backfill::All);
     let state_ttl = state_ttl_option(&mut options)?;
+    let history = options.parse("history", "a number of epochs")?.unwrap_or(EPOCHS);
     options.finish()?;
-    Ok((backfill, state_ttl))
+    Ok(ViewOptions { backfill, state_ttl, history })
 }
 
 /// Takes `state_ttl`.

@@ -1,5 +1,6 @@
 //! A continuous query at run time: its dataflow, and what its changes feed.
 
+use super::change_history::ChangeHistory;
 use super::epoch::{unweighted, weighted_batches};
 use super::held::Held;
 use super::record::{OperatorCheckpoint, QueryCheckpoint};
@@ -56,6 +57,8 @@ pub struct QueryState {
     pub clock_dependent: bool,
     /// What waits for the end of the period of EMIT PERIODIC.
     pub held: Held,
+    /// The changes of the newest epochs, of a view.
+    pub history: ChangeHistory,
 }
 
 impl QueryState {

@@ -3,6 +3,7 @@
 mod change;
 mod contents;
 mod insert;
+mod parameter_types;
 mod prepare;
 mod show;
 mod transaction;
@@ -242,7 +243,8 @@ impl Session {
     }
 
     async fn query(&self, statement: QueryStatement) -> Result<StatementResult> {
-        let request = LiveRequest { query: statement.query, on_close: false, snapshot: true, progress: false, limit: None, up_to: None };
+        let request =
+            LiveRequest { query: statement.query, on_close: false, snapshot: true, progress: false, limit: None, as_of: None, up_to: None };
         let request = match statement.emit {
             Emit::None => return self.select(&request.query).await,
             Emit::Changes { limit } => LiveRequest { limit, ..request },
@@ -254,12 +256,6 @@ impl Session {
     }
 
     async fn subscribe_statement(&self, subscribe: Subscribe) -> Result<StatementResult> {
-        if subscribe.as_of.is_some() {
-            return Err(EngineError::invalid(
-                "SUBSCRIBE ... AS OF EPOCH is not in this build",
-                "Leave it out to begin with the present rows.",
-            ));
-        }
         let query = match &subscribe.source {
             SubscribeSource::Name(name) => crate::pipeline::ddl::select_all(name)?,
             SubscribeSource::Query(query) => query.clone(),
@@ -270,6 +266,7 @@ impl Session {
             snapshot: subscribe.snapshot,
             progress: subscribe.progress,
             limit: None,
+            as_of: subscribe.as_of.map(Epoch),
             up_to: subscribe.up_to.map(Epoch),
         };
         let subscription = self.engine.request(|answer| Command::Subscribe { request, answer }).await?;

@@ -4,12 +4,13 @@
 //!   INSERT INTO t (a, b) VALUES ($1, $2)          parameters: the types of t.a and t.b     result: none
 //!   SELECT n + 1 AS m FROM v WHERE word = $1      parameters: the type of v.word           result: m BIGINT
 //! ```
-//! Types that the client names are taken. Others follow from the column that a value is inserted into or compared with, as
-//! DataFusion infers it; what nothing decides is VARCHAR, as in PostgreSQL. With all types known the statement is planned again
-//! with typed NULLs in place of its parameters, which gives the columns of its result.
+//! Types that the client names are taken. Others follow from a cast, from the column that a value is inserted into or from what it is
+//! compared with, as DataFusion infers it; what nothing decides is VARCHAR, as in PostgreSQL. With all types known the statement is planned
+//! again with typed NULLs in place of its parameters, which gives the columns of its result.
 
 use super::Session;
 use super::contents::{BatchContents, NamesOnly};
+use super::parameter_types::{Written, parameter, written};
 use super::show::describe_columns;
 use crate::catalog::resolve::{Resolved, Resolver, SYSTEM_SCHEMA, fold, object_name};
 use crate::error::{EngineError, Result};
@@ -45,9 +46,23 @@ impl Session {
         if types.iter().any(Option::is_none) {
             let mut partly = statement.clone();
             partly.replace_parameters(&mut |index| types[index].as_ref().and_then(|data_type| typed_null(data_type).ok()))?;
+            let mut lists = BTreeSet::new();
+            for (index, written) in written_in(&mut partly) {
+                let data_type = match written {
+                    Written::Type(name) => self.type_of(&name).await,
+                    Written::Count => Some(DataType::Int64),
+                    Written::ListOfInferred => {
+                        lists.insert(index);
+                        None
+                    }
+                };
+                if let (Some(slot @ None), Some(data_type)) = (types.get_mut(index), data_type) {
+                    *slot = Some(data_type);
+                }
+            }
             for (index, data_type) in self.inferred(&partly).await {
                 if let Some(slot @ None) = types.get_mut(index) {
-                    *slot = Some(data_type);
+                    *slot = Some(if lists.contains(&index) { DataType::new_list(data_type, true) } else { data_type });
                 }
             }
         }
@@ -57,6 +72,12 @@ impl Session {
         typed.replace_parameters(&mut |index| nulls.get(index).cloned())?;
         let columns = self.result_columns(&typed).await?;
         Ok(Described { parameters, columns })
+    }
+
+    /// The type that a name of a type stands for.
+    async fn type_of(&self, name: &ast::DataType) -> Option<DataType> {
+        let query = parse_query(&format!("SELECT CAST(NULL AS {name}) AS value")).ok()?;
+        self.query_columns(&query).await.ok().map(|schema| schema.field(0).data_type().clone())
     }
 
     /// The types that parameters get from where they stand.
@@ -218,12 +239,12 @@ fn single(item: &SelectItem) -> Option<&Expr> {
     }
 }
 
-/// The parameter that an expression is.
-fn parameter(expr: &Expr) -> Option<usize> {
-    match expr {
-        Expr::Nested(inner) => parameter(inner),
-        Expr::Value(ast::ValueWithSpan { value: ast::Value::Placeholder(name), .. }) => millstream_sql::parameters::index(name),
-        _ => None,
+/// What is written about the types of a statement's parameters.
+fn written_in(statement: &mut Statement) -> Vec<(usize, Written)> {
+    match statement {
+        Statement::Update(statement) | Statement::Delete(statement) => written(statement.as_mut()),
+        Statement::Explain(explain) => written_in(&mut explain.statement),
+        other => other.query_mut().map(written).unwrap_or_default(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! All rows of a request are one epoch's, or none are taken. With an `Idempotency-Key` a request that is sent again (because the answer
 //! was lost, say) adds nothing and is answered as before; keys are part of what is committed, and the newest 100,000 are remembered.
 
+use super::arrow_body;
 use super::failure::{ErrorBody, Failure};
 use super::{media_type, user};
 use crate::aside::aside;
@@ -12,7 +13,6 @@ use crate::users::Role;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use arrow::ipc::reader::StreamReader;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -77,9 +77,7 @@ pub(super) async fn rows(
         Some("application/x-ndjson" | "application/jsonl") => json(&body, &schema)?,
         Some("application/json") => json(&lines_of_array(&body)?, &schema)?,
         Some("text/csv") => csv(&body, &schema)?,
-        Some("application/vnd.apache.arrow.stream") => {
-            StreamReader::try_new(Cursor::new(body), None)?.collect::<Result<Vec<_>, ArrowError>>()?
-        }
+        Some("application/vnd.apache.arrow.stream") => arrow_body::batches(body)?,
         _ => {
             let kinds = "Send application/x-ndjson, application/json, text/csv or application/vnd.apache.arrow.stream.";
             return Err(RequestError::new("22023", "the rows are in no form that is known", kinds).into());
@@ -97,7 +95,7 @@ fn nullable(schema: &Schema) -> SchemaRef {
 }
 
 /// Objects, one per line. A field that no column has is an error: it is a typing mistake more often than not.
-fn json(body: &[u8], schema: &Schema) -> Result<Vec<RecordBatch>, RequestError> {
+pub(crate) fn json(body: &[u8], schema: &Schema) -> Result<Vec<RecordBatch>, RequestError> {
     for (index, line) in body.split(|byte| *byte == b'\n').enumerate() {
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
@@ -116,7 +114,7 @@ fn json(body: &[u8], schema: &Schema) -> Result<Vec<RecordBatch>, RequestError> 
 }
 
 /// An array of objects as one object per line.
-fn lines_of_array(body: &[u8]) -> Result<Vec<u8>, RequestError> {
+pub(crate) fn lines_of_array(body: &[u8]) -> Result<Vec<u8>, RequestError> {
     let wrong = |error: serde_json::Error| RequestError::new(codes::BAD_VALUE, format!("the body is no array of objects: {error}"), "");
     // As they were written: numbers keep all their digits.
     let rows: Vec<Box<serde_json::value::RawValue>> = serde_json::from_slice(body).map_err(wrong)?;
@@ -129,7 +127,7 @@ fn lines_of_array(body: &[u8]) -> Result<Vec<u8>, RequestError> {
 }
 
 /// CSV with a header, whose names choose the columns.
-fn csv(body: &[u8], schema: &Schema) -> Result<Vec<RecordBatch>, RequestError> {
+pub(crate) fn csv(body: &[u8], schema: &Schema) -> Result<Vec<RecordBatch>, RequestError> {
     let wrong = |error: ArrowError| RequestError::new(codes::BAD_VALUE, error.to_string(), "");
     let (header, _) = arrow::csv::reader::Format::default().with_header(true).infer_schema(Cursor::new(body), Some(1)).map_err(wrong)?;
     let field = |name: &String| match schema.field_with_name(name) {

@@ -6,8 +6,9 @@
 //!   event: reset           forget what you have: the rows that follow are all there are
 //! ```
 //! A client that comes back names the last epoch it has in full (`Last-Event-ID`, which browsers send by themselves). If nothing has been
-//! committed since, it goes on from there; otherwise it gets `reset` and the rows the query has now. Ids are on `progress` alone, so that
-//! a connection that breaks within an epoch does not lose the rest of it. A client that reads too slowly is cut off with `error`.
+//! committed since, or the query reads materialized views that still have their history since, it goes on from there; otherwise it gets
+//! `reset` and the rows the query has now. Ids are on `progress` alone, so that a connection that breaks within an epoch does not lose the
+//! rest of it. A client that reads too slowly is cut off with `error`.
 
 use super::body::json_lines;
 use super::failure::{ErrorBody, Failure};
@@ -68,24 +69,51 @@ pub(super) async fn subscribe(
     let user = user(&service, &headers)?;
     let statement = following(&parameters)?;
     user.authorize(&statement)?;
-    let session = service.engine.session();
-    let result = aside(async move { session.execute_parsed(statement).await }).await.map_err(RequestError::from)?;
-    let Output::Changes(subscription) = result.output else {
-        return Err(EngineError::Internal("a subscription without changes".into()).into());
-    };
     let header = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.trim().parse().ok());
     let last: Option<u64> = header.or(parameters.last_event_id);
-    let goes_on = last == Some(subscription.epoch().0);
+    let resumed = match last.and_then(|last| from_epoch(&statement, last)) {
+        // What has no history, or none that goes back so far, begins anew.
+        Some(resuming) => started(&service, resuming).await.ok(),
+        None => None,
+    };
     let mut waiting = Vec::new();
-    if last.is_some() && !goes_on {
-        waiting.push(Event::default().event("reset").data("{}"));
-    }
-    let state = Following { service, subscription: Some(subscription), waiting, skips_snapshot: goes_on };
+    let (subscription, skips_snapshot) = match resumed {
+        Some(subscription) => (subscription, true),
+        None => {
+            let subscription = started(&service, statement).await?;
+            let goes_on = last == Some(subscription.epoch().0);
+            if last.is_some() && !goes_on {
+                waiting.push(Event::default().event("reset").data("{}"));
+            }
+            (subscription, goes_on)
+        }
+    };
+    let state = Following { service, subscription: Some(subscription), waiting, skips_snapshot };
     Ok(Sse::new(futures::stream::unfold(state, |mut state| async move {
         let event = state.next().await?;
         Some((Ok(event), state))
     }))
     .keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+/// Begins to follow.
+async fn started(service: &Arc<Service>, statement: Statement) -> Result<Subscription, Failure> {
+    let session = service.engine.session();
+    let result = aside(async move { session.execute_parsed(statement).await }).await.map_err(RequestError::from)?;
+    match result.output {
+        Output::Changes(subscription) => Ok(subscription),
+        _ => Err(EngineError::Internal("a subscription without changes".into()).into()),
+    }
+}
+
+/// The same subscription from what came after an epoch, unless it says itself where it begins.
+fn from_epoch(statement: &Statement, epoch: u64) -> Option<Statement> {
+    match statement {
+        Statement::Subscribe(subscribe) if subscribe.as_of.is_none() => {
+            Some(Statement::Subscribe(Subscribe { as_of: Some(epoch), snapshot: false, ..subscribe.clone() }))
+        }
+        _ => None,
+    }
 }
 
 /// The statement that follows what the parameters say.

@@ -4,6 +4,7 @@ use super::catalog::CatalogQuery;
 use super::connection::{Connection, Ended};
 use super::copy::{CopyIn, CopyOptions};
 use super::extended::Portal;
+use super::names::{make_distinct, without_database};
 use super::values::types::columns;
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
@@ -52,7 +53,15 @@ pub(crate) fn parse(service: &Service, text: &str) -> Result<Parsed, RequestErro
     if let Some(query) = service.catalog.recognize(text) {
         return Ok(Parsed::Catalog(Box::new(query)));
     }
-    Ok(Parsed::Engine(Box::new(millstream_sql::parse_statement(text)?)))
+    let mut statement = millstream_sql::parse_statement(text)?;
+    match &mut statement {
+        Statement::Update(statement) | Statement::Delete(statement) => without_database(statement.as_mut()),
+        statement => statement.query_mut().into_iter().for_each(without_database),
+    }
+    if let Statement::Query(QueryStatement { query, emit: Emit::None }) = &mut statement {
+        make_distinct(query);
+    }
+    Ok(Parsed::Engine(Box::new(statement)))
 }
 
 impl Connection {

@@ -7,19 +7,21 @@
 //! | `connection.rs`, `extended.rs` | a session: its messages, prepared statements and portals |
 //! | `execute.rs` | a statement carried out |
 //! | `copy/` | COPY in both directions |
-//! | `catalog.rs` | `pg_catalog` and `information_schema` |
+//! | `catalog/` | `pg_catalog` and `information_schema` |
+//! | `names.rs` | columns of a result that have the same name |
 //! | `values/` | values as PostgreSQL writes them |
 
 pub(crate) mod cancel;
 pub(crate) mod catalog;
 mod connection;
-mod copy;
+pub(crate) mod copy;
 mod execute;
 mod extended;
+mod names;
 mod socket;
 mod startup;
-mod values;
-mod wire;
+pub(crate) mod values;
+pub(crate) mod wire;
 
 pub(crate) use catalog::DATABASE;
 pub(crate) use connection::timeout;

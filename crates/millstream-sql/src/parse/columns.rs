@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlparser::ast::{BinaryOperator, Expr, Ident};
+use sqlparser::ast::{ArrayElemTypeDef, BinaryOperator, DataType, Expr, Ident};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Span, Token};
 
@@ -120,6 +120,10 @@ impl StatementParser<'_> {
         let has_no_type = self.is("as") || self.is("metadata") || self.is_token(&Token::Comma) || self.is_token(&Token::RParen);
         if !has_no_type {
             let mut data_type = self.run(Parser::parse_data_type)?;
+            if self.eat(&["array"]) {
+                // `BIGINT ARRAY` is how the standard writes `BIGINT[]`.
+                data_type = DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(data_type), None));
+            }
             normalize_type(&mut data_type);
             column.data_type = Some(data_type);
         }

@@ -75,6 +75,7 @@ impl Pipeline {
             }
         }
         self.catalog.remove(name);
+        self.end_live_over(name);
         self.update_readers();
         Ok(())
     }

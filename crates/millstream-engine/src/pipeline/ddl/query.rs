@@ -1,6 +1,7 @@
 //! What materialized views and sinks have in common: a continuous query that is built, filled back and run from then on.
 
 use super::super::Pipeline;
+use super::super::change_history::ChangeHistory;
 use super::super::derived::Derivation;
 use super::super::held::Held;
 use super::super::planning::Planned;
@@ -34,6 +35,7 @@ impl Pipeline {
         let clock_dependent = planned.graph.polls_clock() || planned.graph.nodes.iter().any(closes_by_clock);
         let name = def.name.clone();
         let backfill = def.backfill;
+        let history = ChangeHistory::new(def.history);
         let mut query = QueryState {
             def,
             graph: planned.graph,
@@ -45,6 +47,7 @@ impl Pipeline {
             failed: None,
             clock_dependent,
             held: Held::default(),
+            history,
         };
         if !self.restore_query(&mut query).await? {
             let changes = self.backfill(&mut query, backfill, initial).await?;

@@ -134,6 +134,7 @@ impl Pipeline {
             form,
             period,
             backfill: Backfill::All,
+            history: 0,
             schema: Arc::clone(&planned.schema),
             insert_sql,
         });

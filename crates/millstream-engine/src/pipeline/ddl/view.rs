@@ -1,7 +1,7 @@
 //! `CREATE VIEW`, a name for a query, and `CREATE MATERIALIZED VIEW`, a result that is kept up to date.
 
 use super::super::Pipeline;
-use super::super::planning::{Emission, emission, view_options};
+use super::super::planning::{Emission, ViewOptions, emission, view_options};
 use super::super::query::Target;
 use crate::catalog::object::{Object, ObjectKind, QueryDef, QueryForm, ViewDef};
 use crate::catalog::resolve::{fold, object_name, rename_columns};
@@ -43,7 +43,7 @@ impl Pipeline {
         }
         let columns: Vec<String> = create.columns.iter().map(fold).collect();
         let Emission { on_close, period } = emission(create.emit, &name)?;
-        let (backfill, state_ttl) = view_options(&name, create.options.clone())?;
+        let ViewOptions { backfill, state_ttl, history } = view_options(&name, create.options.clone())?;
         let form = QueryForm { on_close, state_ttl };
         let planned = self.plan_continuous(&create.query, &columns, &name, form).await?;
         let def = Arc::new(QueryDef {
@@ -53,6 +53,7 @@ impl Pipeline {
             form,
             period,
             backfill,
+            history,
             schema: Arc::clone(&planned.schema),
             insert_sql: None,
         });

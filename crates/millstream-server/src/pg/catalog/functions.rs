@@ -1,7 +1,8 @@
 //! Functions that clients call to look at the catalog, and that `datafusion-pg-catalog` does not have.
 //!
-//! Most have one answer here: there are no comments, no indexes, no definitions of functions, and everything is visible.
+//! Most have one answer here: there are no comments, no definitions of functions, and everything is visible.
 
+use super::keys::Known;
 use super::server_version;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::compute::cast;
@@ -11,12 +12,16 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, Sca
 use datafusion::scalar::ScalarValue;
 use postgres_types::Type;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 /// The answer to a call, from its arguments as texts.
-type Answer = fn(&[Option<&str>]) -> ScalarValue;
+type Answer = Arc<dyn Fn(&[Option<&str>]) -> ScalarValue + Send + Sync>;
+
+/// What names a relation, `"public"."Orders"` say, without schema and quotes.
+pub(super) const RELATION_NAME: &str = "relation_name";
 
 /// Name, type of the result, answer.
-const FUNCTIONS: &[(&str, DataType, Answer)] = &[
+const FUNCTIONS: &[(&str, DataType, fn(&[Option<&str>]) -> ScalarValue)] = &[
     ("col_description", DataType::Utf8, no_text),
     ("current_setting", DataType::Utf8, setting),
     ("inet_client_addr", DataType::Utf8, no_text),
@@ -24,22 +29,37 @@ const FUNCTIONS: &[(&str, DataType, Answer)] = &[
     ("inet_server_port", DataType::Int32, |_| ScalarValue::Int32(None)),
     ("json_build_object", DataType::Utf8, no_text),
     ("obj_description", DataType::Utf8, no_text),
+    ("pg_char_to_encoding", DataType::Int32, |_| ScalarValue::Int32(Some(6))),
     ("pg_collation_is_visible", DataType::Boolean, yes),
+    ("pg_conversion_is_visible", DataType::Boolean, yes),
+    ("pg_database_size", DataType::Int64, |_| ScalarValue::Int64(Some(0))),
     ("pg_function_is_visible", DataType::Boolean, yes),
     ("pg_get_function_arguments", DataType::Utf8, no_text),
     ("pg_get_function_identity_arguments", DataType::Utf8, no_text),
     ("pg_get_function_result", DataType::Utf8, no_text),
+    ("pg_get_function_sqlbody", DataType::Utf8, no_text),
     ("pg_get_functiondef", DataType::Utf8, no_text),
-    ("pg_get_indexdef", DataType::Utf8, no_text),
     ("pg_get_ruledef", DataType::Utf8, no_text),
     ("pg_get_serial_sequence", DataType::Utf8, no_text),
     ("pg_get_triggerdef", DataType::Utf8, no_text),
-    ("pg_get_viewdef", DataType::Utf8, no_text),
+    ("pg_is_other_temp_schema", DataType::Boolean, |_| ScalarValue::Boolean(Some(false))),
     ("pg_is_in_recovery", DataType::Boolean, |_| ScalarValue::Boolean(Some(false))),
     ("pg_my_temp_schema", DataType::Int32, |_| ScalarValue::Int32(Some(0))),
+    ("pg_indexes_size", DataType::Int64, |_| ScalarValue::Int64(Some(0))),
     ("pg_opclass_is_visible", DataType::Boolean, yes),
     ("pg_operator_is_visible", DataType::Boolean, yes),
+    ("pg_opfamily_is_visible", DataType::Boolean, yes),
+    ("pg_size_pretty", DataType::Utf8, size),
+    ("pg_statistics_obj_is_visible", DataType::Boolean, yes),
+    ("pg_table_size", DataType::Int64, |_| ScalarValue::Int64(Some(0))),
+    ("pg_tablespace_location", DataType::Utf8, no_text),
+    ("pg_tablespace_size", DataType::Int64, |_| ScalarValue::Int64(Some(0))),
+    ("pg_ts_config_is_visible", DataType::Boolean, yes),
+    ("pg_ts_dict_is_visible", DataType::Boolean, yes),
+    ("pg_ts_parser_is_visible", DataType::Boolean, yes),
+    ("pg_ts_template_is_visible", DataType::Boolean, yes),
     ("pg_type_is_visible", DataType::Boolean, yes),
+    (RELATION_NAME, DataType::Utf8, relation_name),
     ("set_config", DataType::Utf8, |arguments| ScalarValue::Utf8(arguments.get(1).copied().flatten().map(str::to_string))),
     ("shobj_description", DataType::Utf8, no_text),
     ("to_regtype", DataType::Int32, regtype),
@@ -48,10 +68,27 @@ const FUNCTIONS: &[(&str, DataType, Answer)] = &[
 
 /// The functions.
 pub(super) fn all() -> impl Iterator<Item = ScalarUDF> {
-    FUNCTIONS.iter().map(|(name, returns, answer)| {
-        let signature = Signature::one_of(vec![TypeSignature::VariadicAny, TypeSignature::Nullary], Volatility::Stable);
-        ScalarUDF::new_from_impl(CatalogFunction { name, returns: returns.clone(), answer: *answer, signature })
+    FUNCTIONS.iter().map(|(name, returns, answer)| function(name, returns.clone(), Arc::new(*answer), Volatility::Stable))
+}
+
+/// Functions whose answers come from what the tables of the catalog said; `datafusion-pg-catalog` has some of them with no answer.
+pub(super) fn of_known(known: &Arc<Known>) -> [ScalarUDF; 3] {
+    type Asked = fn(&Known, &[Option<&str>]) -> ScalarValue;
+    let asked: [(&'static str, Asked); 3] = [
+        ("pg_get_constraintdef", Known::constraint_definition),
+        ("pg_get_indexdef", Known::index_definition),
+        ("pg_get_viewdef", Known::view_definition),
+    ];
+    asked.map(|(name, answer)| {
+        let known = Arc::clone(known);
+        // What is known is not known before the statement runs.
+        function(name, DataType::Utf8, Arc::new(move |arguments| answer(&known, arguments)), Volatility::Volatile)
     })
+}
+
+fn function(name: &'static str, returns: DataType, answer: Answer, volatility: Volatility) -> ScalarUDF {
+    let signature = Signature::one_of(vec![TypeSignature::VariadicAny, TypeSignature::Nullary], volatility);
+    ScalarUDF::new_from_impl(CatalogFunction { name, returns, answer, signature })
 }
 
 fn no_text(_: &[Option<&str>]) -> ScalarValue {
@@ -60,6 +97,39 @@ fn no_text(_: &[Option<&str>]) -> ScalarValue {
 
 fn yes(_: &[Option<&str>]) -> ScalarValue {
     ScalarValue::Boolean(Some(true))
+}
+
+/// A number of bytes, as people read it.
+fn size(arguments: &[Option<&str>]) -> ScalarValue {
+    let bytes: Option<f64> = arguments.first().copied().flatten().and_then(|text| text.trim().parse().ok());
+    ScalarValue::Utf8(bytes.map(|bytes| {
+        let units = ["bytes", "kB", "MB", "GB", "TB"];
+        let (mut value, mut unit) = (bytes, 0);
+        while value.abs() >= 10_240.0 && unit + 1 < units.len() {
+            value /= 1024.0;
+            unit += 1;
+        }
+        format!("{value:.0} {}", units[unit])
+    }))
+}
+
+/// The last part of a name, folded unless it is quoted.
+fn relation_name(arguments: &[Option<&str>]) -> ScalarValue {
+    ScalarValue::Utf8(arguments.first().copied().flatten().map(|text| {
+        let (mut last, mut is_quoted) = (String::new(), false);
+        let mut chars = text.trim().chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '"' if is_quoted && chars.next_if_eq(&'"').is_some() => last.push('"'),
+                '"' => is_quoted = !is_quoted,
+                '.' if !is_quoted => last.clear(),
+                c if !is_quoted && c.is_whitespace() => {}
+                c if is_quoted => last.push(c),
+                c => last.extend(c.to_lowercase()),
+            }
+        }
+        last
+    }))
 }
 
 /// A setting as it is before any SET.
@@ -153,6 +223,28 @@ impl ScalarUDFImpl for CatalogFunction {
             (true, Some(answer)) => Ok(ColumnarValue::Scalar(answer)),
             (_, Some(last)) => Ok(ColumnarValue::Array(ScalarValue::iter_to_array(answers.into_iter().chain([last]))?)),
             (_, None) => Ok(ColumnarValue::Array(datafusion::arrow::array::new_empty_array(&self.returns))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: ScalarValue) -> String {
+        match value {
+            ScalarValue::Utf8(Some(text)) => text,
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn names_and_sizes_read_as_those_of_postgresql() {
+        for (given, name) in [("Accounts", "accounts"), ("public.t", "t"), (r#""public" . "A.b""#, "A.b"), (r#""a""b""#, "a\"b")] {
+            assert_eq!(text(relation_name(&[Some(given)])), name);
+        }
+        for (given, shown) in [("0", "0 bytes"), ("10239", "10239 bytes"), ("10240", "10 kB"), ("104857600", "100 MB")] {
+            assert_eq!(text(size(&[Some(given)])), shown);
         }
     }
 }

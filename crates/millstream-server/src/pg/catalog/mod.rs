@@ -4,9 +4,16 @@
 //! no rows: names come live from the engine's catalog, the tables of `pg_catalog` from `datafusion-pg-catalog`, whose parser also turns
 //! PostgreSQL's spelling (`'v'::regclass`, `OPERATOR(pg_catalog.~)`) into DataFusion's. Everything else goes to the engine.
 
+mod batches;
 mod functions;
+mod keys;
+mod relations;
 mod simplify;
 
+pub(crate) use relations::RoleRow;
+
+use super::names;
+use super::values::types::Column;
 use crate::error::{RequestError, codes};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -19,9 +26,11 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use keys::Known;
 use millstream_engine::catalog::resolve::SYSTEM_SCHEMA;
 use millstream_engine::system_tables::SYSTEM_TABLES;
 use millstream_engine::{CatalogEntry, Engine, EngineError};
+use relations::Relations;
 use sqlparser::ast::{self, Expr, ObjectName, ObjectNamePart, visit_expressions, visit_expressions_mut, visit_relations};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -29,6 +38,8 @@ use std::sync::Arc;
 
 /// What `current_database()` says.
 pub(crate) const DATABASE: &str = "millstream";
+/// The schema of the catalog itself.
+const PG_CATALOG: &str = "pg_catalog";
 /// The schema of the engine's catalog.
 const PUBLIC: &str = "public";
 
@@ -54,7 +65,7 @@ impl PgCatalog {
     ///
     /// # Errors
     /// When a table of `pg_catalog` cannot be made.
-    pub(crate) fn new(engine: &Engine) -> Result<Self, EngineError> {
+    pub(crate) fn new(engine: &Engine, roles: Vec<RoleRow>) -> Result<Self, EngineError> {
         let config = SessionConfig::new().with_information_schema(true).with_default_catalog_and_schema(DATABASE, PUBLIC);
         let context = SessionContext::new_with_config(config.with_create_default_catalog_and_schema(false).with_target_partitions(1));
         let catalog = MemoryCatalogProvider::new();
@@ -64,6 +75,14 @@ impl PgCatalog {
         }
         context.register_catalog(DATABASE, Arc::new(catalog));
         setup_pg_catalog(&context, DATABASE, EmptyContextProvider).map_err(|error| EngineError::from(*error))?;
+        let known = Arc::new(Known::default());
+        if let Some(catalog) = context.catalog(DATABASE)
+            && let Some(inner) = catalog.schema(PG_CATALOG)
+        {
+            let completed = Relations::new(inner, engine, Arc::clone(&known), roles);
+            catalog.register_schema(PG_CATALOG, Arc::new(completed)).map_err(EngineError::from)?;
+        }
+        functions::of_known(&known).into_iter().for_each(|function| context.register_udf(function));
         for function in functions::all() {
             // What is answered there in earnest stays.
             let is_known = context.state().scalar_functions().contains_key(function.name());
@@ -92,12 +111,17 @@ impl PgCatalog {
             of_catalog += usize::from(is_catalog_relation(name));
             ControlFlow::<()>::Continue(())
         });
-        let is_catalog = of_catalog > 0 || (relations == 0 && self.calls_own_function(&statement));
+        // Some queries over the catalog, those about policies say, are known to the parser to have no rows.
+        let is_replaced = || text.contains("FROM pg_catalog.");
+        let is_catalog = of_catalog > 0 || (relations == 0 && (self.calls_own_function(&statement) || is_replaced()));
         if !is_catalog {
             return None;
         }
         let mut statement = statement;
         simplify::simplify(&mut statement);
+        if let ast::Statement::Query(query) = &mut statement {
+            names::make_distinct(query);
+        }
         Some(CatalogQuery(statement))
     }
 
@@ -135,11 +159,11 @@ impl PgCatalog {
     ) -> Result<(Vec<DataType>, SchemaRef), RequestError> {
         let plan = self.plan(query).await?;
         let mut types: Vec<Option<DataType>> = given.to_vec();
-        for index in query.lists() {
+        for (index, element) in query.lists() {
             if types.len() <= index {
                 types.resize(index + 1, None);
             }
-            types[index].get_or_insert_with(|| DataType::new_list(DataType::Int32, true));
+            types[index].get_or_insert_with(|| DataType::new_list(element, true));
         }
         for (name, data_type) in plan.get_parameter_types().map_err(EngineError::from)? {
             let Some(index) = millstream_sql::parameters::index(&name) else { continue };
@@ -167,11 +191,13 @@ impl PgCatalog {
 }
 
 impl CatalogQuery {
-    /// The parameters that are cast to arrays, of `oid`s mostly: `$1::oid[]`.
-    fn lists(&self) -> Vec<usize> {
+    /// The parameters that are lists: those that are cast to arrays, of `oid`s mostly (`$1::oid[]`), and those that something is looked
+    /// for in (`= ANY($1)`), of texts mostly.
+    fn lists(&self) -> Vec<(usize, DataType)> {
         let mut found = Vec::new();
         let _ = visit_expressions(&self.0, |expr| {
-            found.extend(cast_to_array(expr));
+            found.extend(cast_to_array(expr).map(|index| (index, DataType::Int32)));
+            found.extend(simplify::searched(expr).map(|index| (index, DataType::Utf8)));
             ControlFlow::<()>::Continue(())
         });
         found

@@ -41,6 +41,16 @@ pub(in super::super) struct CopyIn {
     batches: Vec<RecordBatch>,
 }
 
+/// The rows of a copy that comes in pieces of so many bytes.
+///
+/// # Errors
+/// As the copy of a client.
+pub(crate) fn rows_of(schema: &SchemaRef, copy: &CopyFrom, bytes: &[u8], piece: usize) -> Result<Vec<RecordBatch>, RequestError> {
+    let mut input = CopyIn::new("t".into(), schema, copy, usize::MAX)?;
+    bytes.chunks(piece.max(1)).try_for_each(|piece| input.take(piece))?;
+    input.finish()
+}
+
 impl CopyIn {
     /// A copy into a relation with these columns.
     ///

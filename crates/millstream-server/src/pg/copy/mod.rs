@@ -9,7 +9,7 @@
 //! | `quote`, `escape` | - | `"`, the quote | one byte each |
 //! | `force_quote` | - | none | `*`, or columns whose values are always quoted |
 
-mod input;
+pub(crate) mod input;
 mod out;
 
 pub(super) use input::CopyIn;
@@ -126,7 +126,7 @@ impl CopyOptions {
 }
 
 /// The signature that binary rows begin with.
-const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
+pub(crate) const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 
 fn bad(message: String) -> RequestError {
     RequestError::new(codes::BAD_COPY, message, "")

@@ -55,10 +55,30 @@ pub(crate) fn text_literal(text: String, target: &DataType) -> Result<Expr, BadP
         };
         return Ok(Expr::value(Value::HexStringLiteral(hex)));
     }
+    let text = match target {
+        DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(_, None) => without_zone(&text).to_string(),
+        _ => text,
+    };
     let literal = Expr::value(Value::SingleQuotedString(text));
     match target {
         DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => Ok(literal),
         target => cast(literal, target),
+    }
+}
+
+/// A date or time without the zone behind it. PostgreSQL ignores the zone where the type has none; drivers send it all the same.
+fn without_zone(text: &str) -> &str {
+    let text = text.trim_end();
+    if let Some(utc) = text.strip_suffix(['Z', 'z']) {
+        return utc.trim_end();
+    }
+    // A sign that is followed by nothing but an offset; those of a date have no time or blank before them.
+    let Some(at) = text.rfind(['+', '-']) else { return text };
+    let (before, offset) = (&text[..at], &text[at + 1..]);
+    let is_offset = (1..=8).contains(&offset.len()) && offset.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
+    match is_offset && (before.contains(':') || before.ends_with(' ')) {
+        true => before.trim_end(),
+        false => text,
     }
 }
 
@@ -83,6 +103,9 @@ fn utf8(value: &[u8]) -> Result<&str, BadParameter> {
 /// # Errors
 /// When the bytes are none of the type.
 pub(crate) fn binary_text(value: &[u8], kind: &Type) -> Result<String, BadParameter> {
+    if let Some(element) = element_type(kind) {
+        return Ok(array_text(&binary_elements(&Bytes::copy_from_slice(value), &element)?));
+    }
     let wrong = || BadParameter(format!("{} bytes are no binary value of type {kind}", value.len()));
     let fixed = |size: usize| if value.len() == size { Ok(value) } else { Err(wrong()) };
     let mut out = String::new();
@@ -168,6 +191,15 @@ fn binary_elements(value: &Bytes, element: &Type) -> Result<Vec<Option<String>>,
     if body.is_empty() { Ok(elements) } else { Err(wrong()) }
 }
 
+/// An array as text, whose elements are all quoted: `{"1",NULL,"a b"}`.
+fn array_text(elements: &[Option<String>]) -> String {
+    let element = |element: &Option<String>| match element {
+        None => "NULL".to_string(),
+        Some(text) => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+    };
+    format!("{{{}}}", elements.iter().map(element).collect::<Vec<_>>().join(","))
+}
+
 /// The elements of an array as text: `{1,NULL,"a b"}`.
 pub(crate) fn text_elements(text: &str) -> Result<Vec<Option<String>>, BadParameter> {
     let wrong = || BadParameter(format!("'{text}' is no array: it is written {{a,b}}"));
@@ -236,6 +268,24 @@ mod tests {
     }
 
     #[test]
+    fn zones_of_types_without_one_are_ignored() {
+        for (text, expected) in [
+            ("2024-01-01 01:02:03.5+01", "2024-01-01 01:02:03.5"),
+            ("2024-01-01 01:02:03-05:30", "2024-01-01 01:02:03"),
+            ("2024-01-01T01:02:03Z", "2024-01-01T01:02:03"),
+            ("2024-02-29 +01", "2024-02-29"),
+            ("2024-02-29", "2024-02-29"),
+            ("01:02:03+01", "01:02:03"),
+            ("-4713-01-01", "-4713-01-01"),
+            ("", ""),
+        ] {
+            assert_eq!(without_zone(text), expected, "{text}");
+        }
+        let timestamp = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None);
+        assert_eq!(shown(b"2024-01-01 01:00:00+01", false, &Type::UNKNOWN, &timestamp), "CAST('2024-01-01 01:00:00' AS TIMESTAMP)");
+    }
+
+    #[test]
     fn arrays_are_taken_apart() {
         let list = DataType::new_list(DataType::Utf8, true);
         assert_eq!(
@@ -251,6 +301,9 @@ mod tests {
         for bad in ["", "{", "a", "{a", "{a,}", "{\"a}", "{{1},{2}}", "{a\"b}", "{\"a\"b}"] {
             assert!(text_elements(bad).is_err(), "{bad}");
         }
+        assert_eq!(binary_text(&body, &Type::INT4_ARRAY).unwrap(), r#"{"5",NULL}"#);
+        let elements = vec![Some("a\"b\\".to_string()), None, Some(String::new())];
+        assert_eq!(text_elements(&array_text(&elements)).unwrap(), elements);
         for length in 0..body.len() {
             assert!(literal(Some(&Bytes::copy_from_slice(&body[..length])), true, &Type::INT4_ARRAY, &list).is_err());
         }

@@ -12,6 +12,7 @@
 //!
 //! Nanoseconds are cut to microseconds, PostgreSQL's resolution.
 
+use crate::pg::names::shown;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, TimeUnit};
 use arrow::error::ArrowError;
@@ -42,13 +43,14 @@ pub(crate) fn columns(schema: &Schema) -> Vec<Column> {
         }
         _ => -1,
     };
-    let column = |field: &Arc<Field>| Column { name: field.name().clone(), kind: field_type(field), modifier: modifier(field) };
+    let column = |field: &Arc<Field>| Column { name: shown(field.name()).to_string(), kind: field_type(field), modifier: modifier(field) };
     schema.fields().iter().map(column).collect()
 }
 
 /// The type of a column.
 pub(crate) fn field_type(field: &Field) -> Type {
-    if let Some(kind) = field.metadata().get(OID_ALIAS) {
+    // A cast to text keeps the mark and is a text all the same.
+    if let Some(kind) = field.metadata().get(OID_ALIAS).filter(|_| field.data_type().is_integer()) {
         return match kind.as_str() {
             "regclass" => Type::REGCLASS,
             "regtype" => Type::REGTYPE,
@@ -58,7 +60,7 @@ pub(crate) fn field_type(field: &Field) -> Type {
             _ => Type::OID,
         };
     }
-    if field.metadata().contains_key(CHAR) {
+    if field.metadata().contains_key(CHAR) && *field.data_type() == DataType::Utf8 {
         return Type::CHAR;
     }
     data_type(field.data_type())

@@ -1,0 +1,1 @@
+select colour, count(*) as n from public.sales group by colour

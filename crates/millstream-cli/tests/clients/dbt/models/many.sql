@@ -1,0 +1,1 @@
+select colour from {{ ref('colours') }} where n > 1

@@ -1,0 +1,5 @@
+//! See `millstream_server::fuzzing::statement`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| millstream_server::fuzzing::statement(bytes));
