@@ -59,6 +59,14 @@ pub enum EngineError {
         /// What to do.
         hint: Option<String>,
     },
+    /// The user may not do this.
+    #[error("{message}")]
+    Denied {
+        /// Who may not do what.
+        message: String,
+        /// What would let them.
+        hint: Option<String>,
+    },
     /// A row that a stream's policy does not let pass, or too many rows that could not be decoded.
     #[error("{message}")]
     BadRows {
@@ -83,6 +91,12 @@ impl EngineError {
     pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
         let hint = hint.into();
         Self::Invalid { message: message.into(), hint: (!hint.is_empty()).then_some(hint) }
+    }
+
+    /// What the user of a session may not do; an empty hint is none.
+    pub fn denied(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        let hint = hint.into();
+        Self::Denied { message: message.into(), hint: (!hint.is_empty()).then_some(hint) }
     }
 
     /// A connector's error, with the object it belongs to (`stream "s"`).
@@ -205,7 +219,7 @@ fn undecorated(mut text: &str) -> &str {
 impl Classified for EngineError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Sql(_) | Self::Option(_) | Self::Invalid { .. } => ErrorKind::Invalid,
+            Self::Sql(_) | Self::Option(_) | Self::Invalid { .. } | Self::Denied { .. } => ErrorKind::Invalid,
             Self::Plan(error) => error.kind(),
             Self::Query { source, .. } | Self::Dataflow(source) => source.kind(),
             Self::Connector { source, .. } => source.kind(),
@@ -230,7 +244,7 @@ impl Classified for EngineError {
             Self::Connector { source, .. } => source.hint(),
             Self::State(error) => error.hint(),
             Self::Option(error) => error.hint(),
-            Self::Invalid { hint, .. } => hint.clone(),
+            Self::Invalid { hint, .. } | Self::Denied { hint, .. } => hint.clone(),
             Self::BadRows { hint, .. } => Some(hint.clone()),
             _ => None,
         }

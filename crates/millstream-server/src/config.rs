@@ -13,7 +13,7 @@ pub struct Config {
     pub pg: Option<SocketAddr>,
     /// Where HTTP is spoken; nowhere without.
     pub http: Option<SocketAddr>,
-    /// Who may connect; without users everybody may do everything.
+    /// Who may connect, beside users of the catalog; without any users everybody may do everything.
     pub users: Vec<UserEntry>,
     /// Certificate and key for TLS.
     pub tls: Option<TlsFiles>,
@@ -66,26 +66,26 @@ impl Default for Limits {
 }
 
 impl Config {
-    /// Refuses what would let strangers in.
+    /// Refuses what would let strangers in. `has_users`: of this configuration or of the catalog.
     ///
     /// # Errors
     /// An address that others reach, without users or without TLS.
-    pub(crate) fn check(&self) -> Result<(), ServerError> {
+    pub(crate) fn check(&self, has_users: bool) -> Result<(), ServerError> {
         if self.pg.is_none() && self.http.is_none() {
             return Err(ServerError::configuration("the server has no address", "Give it one: --pg 127.0.0.1:6543."));
         }
         for address in [self.pg, self.http].into_iter().flatten() {
-            if address.ip().is_loopback() || self.insecure || (!self.users.is_empty() && self.tls.is_some()) {
+            if address.ip().is_loopback() || self.insecure || (has_users && self.tls.is_some()) {
                 continue;
             }
-            let missing = match (self.users.is_empty(), self.tls.is_none()) {
+            let missing = match (!has_users, self.tls.is_none()) {
                 (true, true) => "users and TLS",
                 (true, false) => "users",
                 _ => "TLS",
             };
             return Err(ServerError::configuration(
                 format!("{address} can be reached from outside, but the server has no {missing}"),
-                "Give it --users FILE, --tls-cert FILE and --tls-key FILE; --insecure serves whoever comes.",
+                "Give it users (CREATE USER, or --users FILE), --tls-cert FILE and --tls-key FILE; --insecure serves whoever comes.",
             ));
         }
         Ok(())
@@ -95,14 +95,14 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::users::Role;
+    use crate::Role;
 
     #[test]
     fn strangers_are_not_let_in_by_accident() {
         let check = |address: &str, change: fn(&mut Config)| {
             let mut config = Config { pg: Some(address.parse().unwrap()), ..Config::default() };
             change(&mut config);
-            config.check().map_err(|error| error.to_string())
+            config.check(!config.users.is_empty()).map_err(|error| error.to_string())
         };
         let user = |config: &mut Config| config.users.push(UserEntry::new("ada", Role::Admin));
         assert_eq!(check("127.0.0.1:1", |_| {}), Ok(()));
@@ -110,6 +110,6 @@ mod tests {
         assert_eq!(check("0.0.0.0:1", |_| {}).unwrap_err(), "0.0.0.0:1 can be reached from outside, but the server has no users and TLS");
         assert_eq!(check("10.0.0.1:1", user).unwrap_err(), "10.0.0.1:1 can be reached from outside, but the server has no TLS");
         assert_eq!(check("0.0.0.0:1", |config| config.insecure = true), Ok(()));
-        assert!(Config::default().check().is_err());
+        assert!(Config::default().check(false).is_err());
     }
 }

@@ -321,3 +321,50 @@ async fn a_stopping_server_says_so() {
     assert!(String::from_utf8_lossy(&farewell).contains("57P01"));
     assert!(following.await.unwrap().is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_of_the_catalog_get_in_and_reach_what_was_granted() {
+    let (engine, server) = server(|_| {}).await;
+    let first = connect(&server, "").await.unwrap();
+    first.batch_execute("CREATE TABLE t (id BIGINT); CREATE TABLE hidden (id BIGINT)").await.unwrap();
+    let refused = first.batch_execute("CREATE USER me PASSWORD 'x' ROLE reader").await.unwrap_err();
+    assert!(refused.to_string().contains("db error") && refused.as_db_error().unwrap().message().contains("must be an admin"));
+    first.batch_execute("CREATE USER boss PASSWORD 'b' ROLE admin").await.unwrap();
+    // From now on a connection without a user may do nothing more.
+    assert_eq!(first.batch_execute("SELECT 1").await.unwrap_err().code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+    assert_eq!(connect(&server, "password=x").await.err().unwrap().code(), Some(&SqlState::INVALID_PASSWORD));
+    let address = server.pg_address().unwrap();
+    let boss = format!("host={} port={} user=boss password=b", address.ip(), address.port());
+    let (boss, connection) = tokio_postgres::connect(&boss, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    boss.batch_execute("CREATE USER me PASSWORD 's3cret'; GRANT SELECT ON t TO me").await.unwrap();
+
+    let me = connect(&server, "password=s3cret").await.unwrap();
+    assert_eq!(number(&me, "SELECT count(*) FROM t").await, 0);
+    let code = |error: tokio_postgres::Error| error.code().cloned().unwrap();
+    for sql in ["SELECT * FROM hidden", "INSERT INTO t VALUES (1)", "COPY hidden TO STDOUT", "DECLARE c CURSOR FOR SELECT * FROM hidden"] {
+        assert_eq!(code(me.batch_execute(sql).await.unwrap_err()), SqlState::INSUFFICIENT_PRIVILEGE, "{sql}");
+        assert_eq!(code(me.prepare(sql).await.unwrap_err()), SqlState::INSUFFICIENT_PRIVILEGE, "{sql}");
+    }
+    assert_eq!(code(me.batch_execute("COPY t FROM STDIN").await.unwrap_err()), SqlState::INSUFFICIENT_PRIVILEGE);
+    let prepared = me.prepare("SELECT count(*) FROM t").await.unwrap();
+    boss.batch_execute("REVOKE SELECT ON t FROM me").await.unwrap();
+    assert_eq!(code(me.query(&prepared, &[]).await.unwrap_err()), SqlState::INSUFFICIENT_PRIVILEGE);
+    assert_eq!(code(boss.batch_execute("DROP USER nobody").await.unwrap_err()), SqlState::UNDEFINED_OBJECT);
+    let shown = format!("{:?}", boss.simple_query("SHOW USERS").await.unwrap());
+    assert!(shown.contains("boss") && !shown.contains("SCRAM"), "{shown}");
+
+    let http = server.http_address().unwrap();
+    let basic = |name_and_password: &str| {
+        use base64::Engine as _;
+        format!("Authorization: Basic {}\r\n", base64::engine::general_purpose::STANDARD.encode(name_and_password))
+    };
+    assert!(http_get(http, "/metrics", &basic("boss:b")).await.starts_with("HTTP/1.1 200"));
+    assert!(http_get(http, "/metrics", &basic("boss:x")).await.starts_with("HTTP/1.1 401"));
+    assert!(http_get(http, "/metrics", &basic("nobody:b")).await.starts_with("HTTP/1.1 401"));
+    let path = "/api/v1/subscribe?query=SELECT%20*%20FROM%20hidden";
+    let refused = http_get(http, path, &basic("me:s3cret")).await;
+    assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("may not read"), "{refused}");
+    assert!(engine.has_users());
+    server.stop().await;
+}

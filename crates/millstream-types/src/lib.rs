@@ -3,6 +3,7 @@
 //! Every other crate depends on this one; it knows neither DataFusion, nor files, nor the network, and never
 //! reads a wall clock: time arrives through [`Clock`].
 
+pub mod access;
 pub mod clock;
 pub mod delta;
 pub mod epoch;
@@ -13,6 +14,7 @@ pub mod options;
 pub mod row_key;
 pub mod suggest;
 
+pub use access::{Privilege, Role};
 pub use clock::{Clock, ManualClock};
 pub use delta::{Delta, DeltaBatch, Weights};
 pub use epoch::Epoch;

@@ -208,6 +208,7 @@ impl EngineBuilder {
             epoch_clock,
             pushers: RwLock::default(),
             committed: watch::channel(Committed::default()).0,
+            brought_users: RwLock::default(),
             paused: false.into(),
         });
         let mut pipeline = Pipeline::new(PipelineOptions {

@@ -31,6 +31,7 @@ pub mod sinks;
 pub mod snapshot;
 pub mod sources;
 
+use crate::access::UserDef;
 use crate::catalog::Catalog;
 use crate::catalog::object::StreamDef;
 use crate::dead_letters::DeadLetters;
@@ -94,6 +95,8 @@ pub struct Shared {
     pub pushers: RwLock<BTreeMap<String, Arc<dyn millstream_connectors::source::Push>>>,
     /// Committed offsets of streams: how far pushed rows are durable.
     pub committed: tokio::sync::watch::Sender<Committed>,
+    /// Users that the program brings, by name.
+    pub brought_users: RwLock<BTreeMap<String, UserDef>>,
     /// `PAUSE PIPELINE`: no new input is taken.
     pub paused: AtomicBool,
 }

@@ -1,5 +1,7 @@
 //! A session: carries out statements one by one over the engine's shared catalog.
 
+mod access;
+mod authorize;
 mod change;
 mod contents;
 mod insert;
@@ -18,6 +20,7 @@ use crate::pipeline::snapshot::SnapshotRequest;
 use crate::result::{Output, Rows, StatementResult};
 use crate::settings::SettingInfo;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
+pub use authorize::SessionUser;
 use contents::{BatchContents, NamesOnly};
 use datafusion::prelude::DataFrame;
 use futures::Stream;
@@ -39,6 +42,7 @@ pub use variables::{client_setting_default, is_client_setting};
 #[derive(Debug, Clone)]
 pub struct Session {
     engine: Engine,
+    user: SessionUser,
     transaction: Arc<Mutex<Option<Transaction>>>,
     variables: Arc<Variables>,
 }
@@ -72,8 +76,8 @@ impl ScriptFailure {
 }
 
 impl Session {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine, transaction: Arc::default(), variables: Arc::default() }
+    pub(crate) fn new(engine: Engine, user: SessionUser) -> Self {
+        Self { engine, user, transaction: Arc::default(), variables: Arc::default() }
     }
 
     /// The engine of this session.
@@ -129,6 +133,7 @@ impl Session {
     /// # Errors
     /// As [`Session::execute`].
     pub async fn execute_parsed(&self, statement: Statement) -> Result<StatementResult> {
+        self.authorize(&statement)?;
         guarded("the statement", Box::pin(self.dispatch(statement))).await
     }
 
@@ -217,6 +222,9 @@ impl Session {
             }
             Statement::Set(ref set) if self.variables.set(&set.name, &set.value) => Ok(StatementResult::done(tag, Vec::new())),
             Statement::Reset(Some(ref name)) if self.variables.reset(Some(name)) => Ok(StatementResult::done(tag, Vec::new())),
+            statement @ (Statement::CreateUser(_) | Statement::AlterUser(_) | Statement::DropUser(_) | Statement::Grant(_)) => {
+                self.change_users(statement, &tag).await
+            }
             Statement::CreateStream(_)
             | Statement::CreateTable(_)
             | Statement::CreateExternalTable(_)

@@ -69,7 +69,7 @@ fn escaped(value: &str) -> String {
     get,
     path = "/metrics",
     responses((status = 200, description = "Prometheus' text form", body = String, content_type = "text/plain")),
-    security(("token" = []))
+    security(("token" = []), ("password" = []))
 )]
 pub(super) async fn metrics(State(service): State<Arc<Service>>, headers: HeaderMap) -> Result<Response, Failure> {
     user(&service, &headers)?;

@@ -31,6 +31,8 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use failure::Failure;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -117,7 +119,7 @@ fn router(service: Arc<Service>) -> Router {
 /// What holds for every request.
 async fn checked(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
     service.figures.http_requests.fetch_add(1, Ordering::Relaxed);
-    if service.users.is_empty() && service.is_local && !names_loopback(&request) {
+    if !service.engine.has_users() && service.is_local && !names_loopback(&request) {
         let error = RequestError::new(
             codes::NO_PRIVILEGE,
             "without users this server answers to a loopback address or \"localhost\" only",
@@ -142,11 +144,20 @@ fn names_loopback(request: &Request) -> bool {
 /// Who asks.
 ///
 /// # Errors
-/// When there are users and the request has no token of theirs.
+/// When there are users and the request has neither a token nor the password of one.
 fn user(service: &Service, headers: &HeaderMap) -> Result<User, Failure> {
-    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = token.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    Ok(service.bearer(token.map(|(_, token)| token.trim()))?)
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    match value.and_then(|value| value.split_once(' ')) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(service.bearer(Some(token.trim()))?),
+        Some((scheme, encoded)) if scheme.eq_ignore_ascii_case("basic") => {
+            let decoded = STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            match decoded.as_deref().and_then(|text| text.split_once(':')) {
+                Some((name, password)) => Ok(service.with_password(name, password)?),
+                None => Err(RequestError::new(codes::BAD_AUTHORIZATION, "the header Authorization is no name and password", "").into()),
+            }
+        }
+        _ => Ok(service.bearer(None)?),
+    }
 }
 
 /// The media type of a header, without its parameters, in lower case.

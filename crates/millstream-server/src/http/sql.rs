@@ -64,10 +64,10 @@ pub(super) struct Told {
     responses(
         (status = 200, description = "rows by `Accept` (JSON, NDJSON, CSV, Arrow stream), or what was done", body = Done),
         (status = 400, description = "the statement is wrong", body = ErrorBody),
-        (status = 401, description = "no token", body = ErrorBody),
-        (status = 403, description = "the role of the user is too low", body = ErrorBody),
+        (status = 401, description = "no user", body = ErrorBody),
+        (status = 403, description = "the user may not do this", body = ErrorBody),
     ),
-    security(("token" = []))
+    security(("token" = []), ("password" = []))
 )]
 pub(super) async fn sql(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
     let user = user(&service, &headers)?;
@@ -95,8 +95,7 @@ pub(super) async fn sql(State(service): State<Arc<Service>>, headers: HeaderMap,
         let hint = "A transaction needs a connection over the PostgreSQL protocol.";
         return Err(RequestError::new(codes::NOT_SUPPORTED, "each request is a session of its own", hint).into());
     }
-    user.authorize(&statement)?;
-    let session = service.engine.session();
+    let session = service.session(&user);
     let result = within(&service, aside(async move { session.execute_parsed(statement).await })).await?;
     let StatementResult { tag, notices, epoch, output } = result;
     match output {

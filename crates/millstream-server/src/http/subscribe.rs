@@ -56,9 +56,9 @@ fn yes() -> bool {
     responses(
         (status = 200, description = "events `change`, `progress`, `reset`, `error`", content_type = "text/event-stream", body = String),
         (status = 400, description = "the query is wrong", body = ErrorBody),
-        (status = 401, description = "no token", body = ErrorBody),
+        (status = 401, description = "no user", body = ErrorBody),
     ),
-    security(("token" = []))
+    security(("token" = []), ("password" = []))
 )]
 pub(super) async fn subscribe(
     State(service): State<Arc<Service>>,
@@ -67,8 +67,7 @@ pub(super) async fn subscribe(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
     let user = user(&service, &headers)?;
     let statement = following(&parameters)?;
-    user.authorize(&statement)?;
-    let session = service.engine.session();
+    let session = service.session(&user);
     let result = aside(async move { session.execute_parsed(statement).await }).await.map_err(RequestError::from)?;
     let Output::Changes(subscription) = result.output else {
         return Err(EngineError::Internal("a subscription without changes".into()).into());

@@ -13,7 +13,6 @@ use super::wire::{ColumnDescription, Message};
 use crate::error::{RequestError, codes};
 use crate::rows::RowSource;
 use crate::service::Service;
-use crate::users::User;
 use arrow::array::RecordBatch;
 use millstream_engine::notice::Severity;
 use millstream_engine::{Notice, Session};
@@ -55,7 +54,6 @@ impl<E: Into<RequestError>> From<E> for Ended {
 pub(super) struct Connection {
     pub(super) service: Arc<Service>,
     pub(super) session: Session,
-    pub(super) user: User,
     registered: Registered,
     pub(super) reader: Reader,
     pub(super) writer: Writer,
@@ -73,20 +71,9 @@ struct Guard {
 }
 
 impl Connection {
-    pub(super) fn new(service: Arc<Service>, session: Session, user: User, registered: Registered, reader: Reader, writer: Writer) -> Self {
+    pub(super) fn new(service: Arc<Service>, session: Session, registered: Registered, reader: Reader, writer: Writer) -> Self {
         let guard = Guard { canceled: CancellationToken::new(), deadline: None };
-        Self {
-            service,
-            session,
-            user,
-            registered,
-            reader,
-            writer,
-            statements: HashMap::new(),
-            portals: HashMap::new(),
-            guard,
-            skipping: false,
-        }
+        Self { service, session, registered, reader, writer, statements: HashMap::new(), portals: HashMap::new(), guard, skipping: false }
     }
 
     /// Serves the session to its end.

@@ -123,7 +123,7 @@ impl Connection {
             }
             Parsed::Engine(statement) => *statement,
         };
-        self.user.authorize(&statement)?;
+        self.session.authorize(&statement)?;
         match statement {
             Statement::Copy(copy) if copy.target == CopyTarget::Stdout => self.begin_copy_out(copy).await,
             Statement::CopyFrom(copy) => {

@@ -183,7 +183,6 @@ impl Connection {
     }
 
     async fn describe_engine(&mut self, statement: &Statement, given: Vec<Option<DataType>>) -> Result<Described, Ended> {
-        self.user.authorize(statement)?;
         let (session, statement) = (self.session.clone(), statement.clone());
         self.guarded(aside(async move { session.describe_statement(&statement, &given).await })).await
     }
