@@ -67,6 +67,14 @@ pub enum EngineError {
         /// What would let them.
         hint: Option<String>,
     },
+    /// A statement asks for more than its user may have.
+    #[error("{message}")]
+    Limit {
+        /// What is too much.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
     /// A row that a stream's policy does not let pass, or too many rows that could not be decoded.
     #[error("{message}")]
     BadRows {
@@ -103,6 +111,7 @@ impl EngineError {
     pub fn connector(owner: impl Into<String>, source: ConnectorError) -> Self {
         match source {
             ConnectorError::Option(option) => Self::Option(option),
+            ConnectorError::Refused { message, hint } => Self::denied(message, hint),
             source => Self::Connector { owner: owner.into(), source: Arc::new(source) },
         }
     }
@@ -219,7 +228,7 @@ fn undecorated(mut text: &str) -> &str {
 impl Classified for EngineError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Sql(_) | Self::Option(_) | Self::Invalid { .. } | Self::Denied { .. } => ErrorKind::Invalid,
+            Self::Sql(_) | Self::Option(_) | Self::Invalid { .. } | Self::Denied { .. } | Self::Limit { .. } => ErrorKind::Invalid,
             Self::Plan(error) => error.kind(),
             Self::Query { source, .. } | Self::Dataflow(source) => source.kind(),
             Self::Connector { source, .. } => source.kind(),
@@ -245,7 +254,7 @@ impl Classified for EngineError {
             Self::State(error) => error.hint(),
             Self::Option(error) => error.hint(),
             Self::Invalid { hint, .. } | Self::Denied { hint, .. } => hint.clone(),
-            Self::BadRows { hint, .. } => Some(hint.clone()),
+            Self::BadRows { hint, .. } | Self::Limit { hint, .. } => Some(hint.clone()),
             _ => None,
         }
     }

@@ -20,6 +20,7 @@ pub mod memory;
 pub mod notice;
 pub mod pipeline;
 pub mod progress;
+mod reach;
 pub mod result;
 pub mod session;
 pub mod settings;

@@ -68,22 +68,31 @@ impl StatementResult {
 }
 
 /// Rows of a query, computed while they are read.
-pub struct Rows(SendableRecordBatchStream);
+pub struct Rows {
+    stream: SendableRecordBatchStream,
+    /// More rows than this are an error.
+    most: Option<u64>,
+}
 
 impl std::fmt::Debug for Rows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Rows").field(&self.0.schema()).finish()
+        f.debug_tuple("Rows").field(&self.stream.schema()).finish()
     }
 }
 
 impl Rows {
     pub(crate) fn new(stream: SendableRecordBatchStream) -> Self {
-        Self(stream)
+        Self { stream, most: None }
+    }
+
+    /// The same rows, if there are not more than these.
+    pub(crate) fn at_most(self, most: Option<u64>) -> Self {
+        Self { most, ..self }
     }
 
     /// The columns.
     pub fn schema(&self) -> SchemaRef {
-        self.0.schema()
+        self.stream.schema()
     }
 
     /// All rows.
@@ -96,6 +105,18 @@ impl Rows {
 
     /// The rows as they come.
     pub fn into_stream(self) -> impl Stream<Item = Result<RecordBatch>> + Send {
-        guarded_stream("the query", self.0.map(|batch| batch.map_err(EngineError::from)))
+        let (most, mut seen) = (self.most, 0);
+        let rows = self.stream.map(move |batch| {
+            let batch = batch.map_err(EngineError::from)?;
+            seen += batch.num_rows() as u64;
+            match most {
+                Some(most) if seen > most => Err(EngineError::Limit {
+                    message: format!("the query gives more than the {most} rows that are allowed"),
+                    hint: "Add LIMIT or a condition; an admin can change the limit (ALTER USER .. LIMITS (rows = ..), serve.rows).".into(),
+                }),
+                _ => Ok(batch),
+            }
+        });
+        guarded_stream("the query", rows)
     }
 }

@@ -47,6 +47,10 @@ pub struct Limits {
     pub prepared: usize,
     /// How long a statement may run that says nothing else; zero for any time.
     pub statement_timeout: Duration,
+    /// Bytes of memory that one statement may take while it computes; `None` for what the engine has for reading.
+    pub memory: Option<u64>,
+    /// Rows that one query may give; `None` for any number.
+    pub rows: Option<u64>,
     /// How long a stopping server waits for statements that run.
     pub grace: Duration,
 }
@@ -60,6 +64,8 @@ impl Default for Limits {
             copy_bytes: 1024 * 1024 * 1024,
             prepared: 10_000,
             statement_timeout: Duration::ZERO,
+            memory: None,
+            rows: None,
             grace: Duration::from_secs(5),
         }
     }

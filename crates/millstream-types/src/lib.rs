@@ -11,6 +11,7 @@ pub mod error;
 pub mod event_time;
 pub mod offset;
 pub mod options;
+pub mod reach;
 pub mod row_key;
 pub mod suggest;
 
@@ -22,3 +23,4 @@ pub use error::{Classified, ErrorKind};
 pub use event_time::EventTime;
 pub use offset::{Offset, OffsetRange, PartitionRange};
 pub use options::{OptionError, Options};
+pub use reach::Reach;

@@ -47,7 +47,7 @@ pub use millstream_engine::{
     Rows, RunReport, ScriptFailure, ScriptPosition, Session, SessionUser, SettingInfo, Severity, StatementResult, Stop, Subscription,
     SystemClock, Trigger, access,
 };
-pub use millstream_types::{Clock, Delta, DeltaBatch, Epoch, EventTime, ManualClock, Weights};
+pub use millstream_types::{Clock, Delta, DeltaBatch, Epoch, EventTime, ManualClock, Reach, Weights, reach};
 
 /// Compiles and runs the Rust of the guide.
 #[cfg(doctest)]

@@ -8,11 +8,11 @@
 //! privileges. Relations that a view reads need none either: who makes a view (an admin) decides what is seen through it.
 //!
 //! Users come from two places. `CREATE USER` makes entries of the catalog, which begin without privileges. The program that runs the
-//! engine may bring further ones ([`crate::Engine::bring_users`]: the users file of `serve`); they have every privilege their role can use, are changed
-//! only where they come from, and their names come first.
+//! engine may bring further ones ([`crate::Engine::bring_users`]: the users file of `serve`); they have every privilege their role can
+//! use, are changed only where they come from, and their names come first.
 //!
-//! Changes of the catalog's part travel in commit records as what they did ([`AccessChange`]), never as text, so that no record holds a password;
-//! see `docs/decisions/0026-users-and-grants.md`. What is checked when stands in `session/authorize.rs`.
+//! Changes of the catalog's part travel in commit records as what they did ([`AccessChange`]), never as text, so that no record holds a
+//! password; see `docs/decisions/0026-users-and-grants.md`. What is checked when stands in `session/authorize.rs`.
 
 mod limits;
 mod verifier;

@@ -138,7 +138,8 @@ impl Engine {
         Session::new(self.clone(), user)
     }
 
-    /// Makes users known who are not part of the catalog, in place of those brought before. They have every privilege that their role can use.
+    /// Makes users known who are not part of the catalog, in place of those brought before. They have every privilege that their role
+    /// can use.
     pub fn bring_users(&self, users: impl IntoIterator<Item = UserDef>) {
         *self.inner.shared.brought_users.write() = users.into_iter().map(|user| (user.name.clone(), user)).collect();
     }

@@ -286,3 +286,6 @@ fn quoted_if_needed(name: &str) -> Ident {
         name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
     if is_plain { Ident::new(name) } else { Ident::with_quote('"', name) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! | `POST /api/v1/sql` | one statement; JSON, NDJSON, CSV or Arrow by `Accept` (`sql.rs`, `body.rs`) |
 //! | `GET /api/v1/subscribe?query=..` | changes as server-sent events (`subscribe.rs`) |
 //! | `POST /api/v1/streams/{name}/rows` | rows into a stream or table (`ingest.rs`) |
+//! | `GET /api/v1/pipelines..` | what the pipeline does (`monitoring.rs`) |
 //! | `GET /metrics` | figures for Prometheus (`metrics.rs`) |
 //! | `GET /health/live`, `/health/ready`, `/version`, `/api/v1/openapi.json` | without a token (`health.rs`, `openapi.rs`) |
 //!
@@ -16,6 +17,7 @@ mod failure;
 mod health;
 mod ingest;
 mod metrics;
+mod monitoring;
 mod openapi;
 mod sql;
 mod subscribe;
@@ -37,6 +39,8 @@ use failure::Failure;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use millstream_engine::Session;
+use millstream_engine::catalog::resolve::SYSTEM_SCHEMA;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -105,6 +109,15 @@ fn router(service: Arc<Service>) -> Router {
         .route("/api/v1/sql", post(sql::sql))
         .route("/api/v1/subscribe", get(subscribe::subscribe))
         .route("/api/v1/streams/{name}/rows", post(ingest::rows))
+        .route("/api/v1/pipelines", get(monitoring::pipelines))
+        .route("/api/v1/pipelines/{pipeline}/statistics", get(monitoring::statistics))
+        .route("/api/v1/pipelines/{pipeline}/receivers", get(monitoring::receivers))
+        .route("/api/v1/pipelines/{pipeline}/receivers/{stream}", get(monitoring::receiver))
+        .route("/api/v1/pipelines/{pipeline}/batches", get(monitoring::batches))
+        .route("/api/v1/pipelines/{pipeline}/batches/{epoch}", get(monitoring::batch))
+        .route("/api/v1/pipelines/{pipeline}/batches/{epoch}/operations", get(monitoring::operations))
+        .route("/api/v1/pipelines/{pipeline}/batches/{epoch}/operations/{sink}", get(monitoring::operation))
+        .route("/api/v1/pipelines/{pipeline}/{table}", get(monitoring::table))
         .route("/metrics", get(metrics::metrics))
         .layer(DefaultBodyLimit::max(service.limits.body_bytes))
         .route("/api/v1/openapi.json", get(openapi::document))
@@ -158,6 +171,17 @@ fn user(service: &Service, headers: &HeaderMap) -> Result<User, Failure> {
         }
         _ => Ok(service.bearer(None)?),
     }
+}
+
+/// The session of who asks, who must be allowed to read a system table.
+///
+/// # Errors
+/// As [`user`], and when it may not.
+fn reader_of(service: &Service, headers: &HeaderMap, table: &str) -> Result<Session, Failure> {
+    let session = service.session(&user(service, headers)?);
+    let read = millstream_sql::parse_statement(&format!("SELECT * FROM {SYSTEM_SCHEMA}.{table}"))?;
+    session.authorize(&read)?;
+    Ok(session)
 }
 
 /// The media type of a header, without its parameters, in lower case.

@@ -65,7 +65,8 @@ impl Connection {
         }
         for statement in &script.statements {
             self.begin_statement();
-            let carried_out = match parse(&self.service, statement.text) {
+            let fits = self.service.check_length(&self.session, statement.text);
+            let carried_out = match fits.and_then(|()| parse(&self.service, statement.text)) {
                 Ok(parsed) => self.run_and_send(parsed, statement.text).await,
                 Err(error) => Err(Ended::Failed(error)),
             };

@@ -141,8 +141,10 @@ async fn begin(service: &Arc<Service>, cancels: &Arc<Cancels>, greeted: Greeted,
     if version.1 > 0 || !unknown.is_empty() {
         writer.answers.negotiate_version(0, &unknown);
     }
-    let user = match authenticate(service, name, &mut reader, &mut writer).await? {
-        Ok(user) => user,
+    let authenticated = authenticate(service, name, &mut reader, &mut writer).await?;
+    let admitted = authenticated.and_then(|user| service.count_connection(&user).map(|counted| (user, counted)));
+    let (user, counted) = match admitted {
+        Ok(admitted) => admitted,
         Err(error) => {
             report(&mut writer.answers, b'E', "FATAL", &error, None);
             writer.flush().await?;
@@ -178,7 +180,7 @@ async fn begin(service: &Arc<Service>, cancels: &Arc<Cancels>, greeted: Greeted,
     }
     let registered = cancels.register();
     writer.answers.backend_key(registered.number, registered.secret);
-    Ok(Some(Connection::new(Arc::clone(service), session, registered, reader, writer)))
+    Ok(Some(Connection::new(Arc::clone(service), session, counted, registered, reader, writer)))
 }
 
 /// Finds out that the client is who it says.

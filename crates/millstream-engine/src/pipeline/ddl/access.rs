@@ -1,7 +1,7 @@
 //! `CREATE USER`, `ALTER USER`, `DROP USER`, `GRANT`, `REVOKE`: turned into changes of users and privileges.
 //!
-//! A password has become its verifier before a statement comes here. Wherever there are users there is an admin among them: the first one must be
-//! one, and the last one stays one.
+//! A password has become its verifier before a statement comes here. Wherever there are users there is an admin among them: the first one
+//! must be one, and the last one stays one.
 
 use super::super::Pipeline;
 use crate::access::{Access, AccessChange, Granted, PUBLIC_SCHEMA, Scope, UserDef, UserLimits, Verifier};
