@@ -9,13 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 async fn engine(root: &Path) -> Engine {
-    let allowed = Allowed {
-        roots: vec![fs::canonicalize(root).unwrap()],
-        closed: vec![fs::canonicalize(root).unwrap().join("state")],
-        hosts: vec![HostPattern::parse("127.0.0.1:7").unwrap()],
-    };
+    let root = fs::canonicalize(root).expect("the directory exists");
+    let host = HostPattern::parse("127.0.0.1:7").expect("a host");
+    let allowed = Allowed { closed: vec![root.join("state")], roots: vec![root], hosts: vec![host] };
     let clock = Arc::new(ManualClock::new(support::instance::START));
-    Engine::builder().clock(clock).manual().reach(Reach::limited(allowed)).build().await.unwrap()
+    Engine::builder().clock(clock).manual().reach(Reach::limited(allowed)).build().await.expect("an engine in memory starts")
 }
 
 async fn run(engine: &Engine, sql: &str) -> Result<usize, EngineError> {

@@ -129,7 +129,7 @@ mod tests {
     fn hosts_match_whole_names() {
         let patterns = ["example.org", "*.inner.net", "10.0.0.1:9000", "[::1]:80", "s3://bucket"];
         let hosts = patterns.iter().map(|text| HostPattern::parse(text).unwrap()).collect::<Vec<_>>();
-        assert_eq!(hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), patterns.map(|text| text.replace("[::1]:80", "[::1]:80")));
+        assert_eq!(hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), patterns);
         let reach = Reach::limited(Allowed { hosts, ..Allowed::default() });
         for (host, port) in [
             ("Example.org", Some(1)),

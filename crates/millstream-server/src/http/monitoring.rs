@@ -386,7 +386,7 @@ fn of_epoch(epoch: &EpochProgress) -> Batch {
         input_size: rows_in(epoch),
         processed_size: epoch.sources.iter().map(|source| source.rows_used).sum(),
         processing_time: epoch.total.as_secs_f64() * 1e3,
-        phases: serde_json::to_value(&epoch.phases).unwrap_or_default(),
+        phases: serde_json::to_value(epoch.phases).unwrap_or_default(),
         operations: operations.collect(),
     }
 }
