@@ -8,6 +8,7 @@ mod examples;
 mod flat_state;
 mod oracle;
 mod pipeline_file;
+mod reach;
 mod reference;
 mod refresh;
 mod slt;

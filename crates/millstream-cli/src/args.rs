@@ -201,6 +201,13 @@ pub(crate) struct ServeArgs {
     /// The certificate's private key (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// A directory (or file) that statements may name, again for each; without it that of the pipeline file. What the pipeline file names
+    /// is always allowed.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) allow_path: Vec<PathBuf>,
+    /// A host that statements may name, again for each: example.org, *.example.org, 10.0.0.1:9000, s3://bucket.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) allow_host: Vec<String>,
     /// Listen on an address that others reach without users or without TLS.
     #[arg(long)]
     pub(crate) insecure: bool,

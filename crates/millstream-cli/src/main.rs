@@ -5,7 +5,7 @@
 //! | `args.rs`, `settings.rs` | the command line; configuration file and environment |
 //! | `script.rs`, `shell/` | statements from `-c`, files and standard input; the interactive shell |
 //! | `connect.rs`, `connection/` | `--connect`: the same against a server |
-//! | `serve.rs`, `user.rs` | the query service and its users |
+//! | `serve.rs`, `user.rs`, `reach.rs`, `notify.rs` | the query service: its users, what statements reach, what the service manager is told |
 //! | `run.rs`, `replay/`, `check.rs`, `verify/`, `pipeline_file.rs`, `repoint.rs` | pipeline files |
 //! | `present.rs`, `output/`, `live/` | results: formats, and views that follow changes |
 //! | `progress.rs`, `message.rs`, `logging.rs`, `failure.rs` | standard error and exit codes |
@@ -26,11 +26,13 @@ mod interrupt;
 mod live;
 mod logging;
 mod message;
+mod notify;
 mod numbers;
 mod output;
 mod pipeline_file;
 mod present;
 mod progress;
+mod reach;
 mod replay;
 mod repoint;
 mod run;

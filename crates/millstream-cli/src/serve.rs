@@ -9,14 +9,16 @@ use crate::engine_setup;
 use crate::failure::{DONE, Failure};
 use crate::interrupt::Interrupts;
 use crate::message;
+use crate::notify::Notify;
 use crate::pipeline_file;
 use crate::present::Presenter;
+use crate::reach;
 use crate::script;
 use crate::settings::Settings;
 use millstream_engine::{Engine, EngineError, Stop, Trigger};
 use millstream_server::{Config, Limits, Server, ServerError, TlsFiles, UserEntry};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Serves.
@@ -45,6 +47,21 @@ pub(crate) async fn serve(args: ServeArgs, global: &GlobalArgs, settings: &Setti
     if !settings.pipeline.contains_key("on_query_failure") {
         builder = builder.option("on_query_failure", "isolate");
     }
+    let users_file = args.users.as_ref().or(settings.serve.users.as_ref());
+    let key = args.tls_key.as_ref().or(settings.serve.tls_key.as_ref());
+    let flags = (!args.allow_path.is_empty()).then(|| args.allow_path.clone());
+    let given = reach::Given {
+        paths: flags.or_else(|| settings.serve.allow_path.clone()),
+        hosts: match args.allow_host.is_empty() {
+            false => args.allow_host.clone(),
+            true => settings.serve.allow_host.clone().unwrap_or_default(),
+        },
+        file: args.file.as_deref().zip(script.as_ref()),
+        state_dir: pipeline.state_dir.as_deref(),
+        closed: users_file.into_iter().chain(key).map(PathBuf::as_path).collect(),
+    };
+    builder = builder.reach(reach::reach(given)?);
+    let notify = Notify::from_env();
     let mut interrupts = Interrupts::watch()?;
     let engine = engine_setup::build(builder).await?;
     if let Some(script) = &script {
@@ -65,11 +82,13 @@ pub(crate) async fn serve(args: ServeArgs, global: &GlobalArgs, settings: &Setti
     if !global.quiet {
         announce(&server, tls);
     }
+    notify.ready(&status(&server));
     let outcome = tokio::select! {
         stopped = watch(&engine) => Err(stopped),
         _ = interrupts.next() => Ok(()),
     };
     work.abort();
+    notify.stopping();
     if outcome.is_ok() && !global.quiet {
         message::line("stopping: what runs is finished (again: at once)");
     }
@@ -110,6 +129,14 @@ async fn watch(engine: &Engine) -> EngineError {
     }
 }
 
+/// What is served where, for the service manager.
+fn status(server: &Server) -> String {
+    let pg = server.pg_address().map(|address| format!("PostgreSQL at {address}"));
+    let http = server.http_address().map(|address| format!("HTTP at {address}"));
+    let flight = server.flight_address().map(|address| format!("Arrow Flight SQL at {address}"));
+    pg.into_iter().chain(flight).chain(http).collect::<Vec<_>>().join(", ")
+}
+
 fn announce(server: &Server, tls: bool) {
     if let Some(address) = server.pg_address() {
         message::line(&format!("serving PostgreSQL at {address}: psql \"host={} port={}\"", address.ip(), address.port()));
@@ -147,6 +174,8 @@ fn config(args: &ServeArgs, settings: &Settings) -> Result<Config, Failure> {
     let limits = Limits {
         connections: serve.connections.unwrap_or(defaults.connections),
         message_bytes,
+        memory: serve.memory,
+        rows: serve.rows,
         body_bytes: serve.message_bytes.unwrap_or(defaults.body_bytes),
         statement_timeout: serve.statement_timeout.unwrap_or(defaults.statement_timeout),
         grace: serve.stop_timeout.unwrap_or(defaults.grace),

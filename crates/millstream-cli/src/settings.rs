@@ -28,19 +28,23 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The names outside `pipeline`, each with what it is for.
-pub(crate) const KNOWN: [(&str, &str); 21] = [
+pub(crate) const KNOWN: [(&str, &str); 25] = [
     ("log.filter", "what is logged, as --log"),
     ("log.format", "text or json, as --log-format"),
     ("output.expanded", "on, off or auto: rows one column per line"),
     ("output.format", "box, table, expanded, csv, tsv, json, ndjson or markdown, as --format"),
     ("output.null", "what stands for NULL in tables"),
     ("output.pager", "on or off: show what is longer than the window in $PAGER"),
+    ("serve.allow_host", "hosts that statements may name, separated by commas or as a list, as --allow-host"),
+    ("serve.allow_path", "directories that statements may name, separated by commas or as a list, as --allow-path"),
     ("serve.connections", "connections of each protocol at a time"),
     ("serve.flight", "where `serve` speaks Arrow Flight SQL, or none, as --flight"),
     ("serve.http", "where `serve` speaks HTTP, or none, as --http"),
     ("serve.insecure", "on or off: serve whoever comes, as --insecure"),
+    ("serve.memory", "memory that a statement of a client may take, such as 1 GB"),
     ("serve.message_bytes", "bytes of a statement or request at most, such as 64 MB"),
     ("serve.pg", "where `serve` speaks the PostgreSQL protocol, or none, as --pg"),
+    ("serve.rows", "rows that a query of a client may give"),
     ("serve.statement_timeout", "how long a statement of a client may run; 0 for any time"),
     ("serve.stop_timeout", "how long a stopping server waits for statements that run"),
     ("serve.tls_cert", "the server's certificate, as --tls-cert"),
@@ -130,6 +134,14 @@ pub(crate) struct ServeSettings {
     pub(crate) tls_key: Option<PathBuf>,
     /// `serve.insecure`.
     pub(crate) insecure: Option<bool>,
+    /// `serve.allow_path`.
+    pub(crate) allow_path: Option<Vec<PathBuf>>,
+    /// `serve.allow_host`.
+    pub(crate) allow_host: Option<Vec<String>>,
+    /// `serve.memory`.
+    pub(crate) memory: Option<u64>,
+    /// `serve.rows`.
+    pub(crate) rows: Option<u64>,
     /// `serve.connections`.
     pub(crate) connections: Option<usize>,
     /// `serve.message_bytes`.
@@ -182,6 +194,11 @@ fn flatten(prefix: &str, table: config::Map<String, config::Value>, entries: &mu
         let origin = value.origin().unwrap_or("the environment").to_string();
         match value.kind {
             config::ValueKind::Table(inner) => flatten(&format!("{name}."), inner, entries)?,
+            config::ValueKind::Array(items) => {
+                let items = items.into_iter().map(config::Value::into_string).collect::<Result<Vec<_>, _>>();
+                let items = items.map_err(|_| Failure::usage(format!("setting \"{name}\" ({origin}) must be a list of texts")))?;
+                entries.push(Entry { name, value: items.join(","), origin });
+            }
             _ => {
                 let value = value
                     .into_string()
@@ -207,6 +224,10 @@ fn interpret(entries: Vec<Entry>) -> Result<Settings, Failure> {
             "output.format" => settings.format = Some(choice(entry, &Format::ALL)?),
             "output.null" => settings.null = Some(entry.value.clone()),
             "output.pager" => settings.pager = Some(choice(entry, &SWITCH)?),
+            "serve.allow_host" => settings.serve.allow_host = Some(list(entry).map(str::to_string).collect()),
+            "serve.allow_path" => settings.serve.allow_path = Some(list(entry).map(PathBuf::from).collect()),
+            "serve.memory" => settings.serve.memory = Some(parse_bytes(&entry.value).ok_or_else(|| wrong(entry, "a size such as 1 GB"))?),
+            "serve.rows" => settings.serve.rows = Some(entry.value.parse().map_err(|_| wrong(entry, "a number of rows"))?),
             "serve.connections" => {
                 let count = entry.value.parse().ok().filter(|count| *count > 0).ok_or_else(|| wrong(entry, "a number above 0"))?;
                 settings.serve.connections = Some(count);
@@ -258,6 +279,11 @@ fn choice<T: Copy>(entry: &Entry, choices: &[(&str, T)]) -> Result<T, Failure> {
     })
 }
 
+/// The parts of a list.
+fn list(entry: &Entry) -> impl Iterator<Item = &str> {
+    entry.value.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
 fn duration(entry: &Entry) -> Result<Duration, Failure> {
     parse_duration(&entry.value).ok_or_else(|| wrong(entry, "a duration such as 30s"))
 }
@@ -290,6 +316,17 @@ mod tests {
         assert_eq!(error.code, crate::failure::USAGE);
         let error = interpret(vec![entry("shell.live", "fancy")]).unwrap_err();
         assert_eq!(error.message, "setting \"shell.live\" is 'fancy', not one of 'table', 'changelog', 'append' (test)");
+    }
+
+    #[test]
+    fn lists_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("c.toml");
+        std::fs::write(&file, "[serve]\nallow_path = ['/a', '/b c']\nallow_host = 'x, y:1'\nrows = 5\nmemory = '1 MB'\n").unwrap();
+        let settings = load(Some(&file)).unwrap().serve;
+        assert_eq!(settings.allow_path, Some(vec![PathBuf::from("/a"), PathBuf::from("/b c")]));
+        assert_eq!(settings.allow_host, Some(vec!["x".to_string(), "y:1".to_string()]));
+        assert_eq!((settings.rows, settings.memory), (Some(5), Some(1_000_000)));
     }
 
     #[test]

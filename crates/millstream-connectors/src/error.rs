@@ -19,6 +19,14 @@ pub enum ConnectorError {
         /// What to do, if there is something to say.
         hint: Option<String>,
     },
+    /// A file or host that statements may not reach.
+    #[error("{message}")]
+    Refused {
+        /// What names what.
+        message: String,
+        /// What would allow it.
+        hint: String,
+    },
     /// A file or peer cannot be reached; `place` is its path or address.
     #[error("{action} {place} failed")]
     Unavailable {
@@ -84,7 +92,7 @@ impl ConnectorError {
 impl Classified for ConnectorError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Option(_) | Self::Invalid { .. } => ErrorKind::Invalid,
+            Self::Option(_) | Self::Invalid { .. } | Self::Refused { .. } => ErrorKind::Invalid,
             Self::Unavailable { .. } => ErrorKind::Unavailable,
             Self::Data { .. } => ErrorKind::Data,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
@@ -96,6 +104,7 @@ impl Classified for ConnectorError {
         match self {
             Self::Option(error) => error.hint(),
             Self::Invalid { hint, .. } | Self::Data { hint, .. } => hint.clone(),
+            Self::Refused { hint, .. } => Some(hint.clone()),
             _ => None,
         }
     }

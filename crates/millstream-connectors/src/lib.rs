@@ -8,6 +8,7 @@
 pub mod conformance;
 pub mod error;
 pub mod formats;
+pub mod reach;
 pub mod registry;
 pub mod sink;
 pub mod sinks;

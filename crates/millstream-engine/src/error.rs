@@ -59,6 +59,22 @@ pub enum EngineError {
         /// What to do.
         hint: Option<String>,
     },
+    /// The user may not do this.
+    #[error("{message}")]
+    Denied {
+        /// Who may not do what.
+        message: String,
+        /// What would let them.
+        hint: Option<String>,
+    },
+    /// A statement asks for more than its user may have.
+    #[error("{message}")]
+    Limit {
+        /// What is too much.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
     /// A row that a stream's policy does not let pass, or too many rows that could not be decoded.
     #[error("{message}")]
     BadRows {
@@ -85,10 +101,17 @@ impl EngineError {
         Self::Invalid { message: message.into(), hint: (!hint.is_empty()).then_some(hint) }
     }
 
+    /// What the user of a session may not do; an empty hint is none.
+    pub fn denied(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        let hint = hint.into();
+        Self::Denied { message: message.into(), hint: (!hint.is_empty()).then_some(hint) }
+    }
+
     /// A connector's error, with the object it belongs to (`stream "s"`).
     pub fn connector(owner: impl Into<String>, source: ConnectorError) -> Self {
         match source {
             ConnectorError::Option(option) => Self::Option(option),
+            ConnectorError::Refused { message, hint } => Self::denied(message, hint),
             source => Self::Connector { owner: owner.into(), source: Arc::new(source) },
         }
     }
@@ -205,7 +228,7 @@ fn undecorated(mut text: &str) -> &str {
 impl Classified for EngineError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Sql(_) | Self::Option(_) | Self::Invalid { .. } => ErrorKind::Invalid,
+            Self::Sql(_) | Self::Option(_) | Self::Invalid { .. } | Self::Denied { .. } | Self::Limit { .. } => ErrorKind::Invalid,
             Self::Plan(error) => error.kind(),
             Self::Query { source, .. } | Self::Dataflow(source) => source.kind(),
             Self::Connector { source, .. } => source.kind(),
@@ -230,8 +253,8 @@ impl Classified for EngineError {
             Self::Connector { source, .. } => source.hint(),
             Self::State(error) => error.hint(),
             Self::Option(error) => error.hint(),
-            Self::Invalid { hint, .. } => hint.clone(),
-            Self::BadRows { hint, .. } => Some(hint.clone()),
+            Self::Invalid { hint, .. } | Self::Denied { hint, .. } => hint.clone(),
+            Self::BadRows { hint, .. } | Self::Limit { hint, .. } => Some(hint.clone()),
             _ => None,
         }
     }

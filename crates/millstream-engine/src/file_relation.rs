@@ -29,7 +29,7 @@ use std::sync::Arc;
 /// # Errors
 /// When there is no such file, its format is unknown, or it cannot be read.
 pub(crate) async fn provider(path: &str, base: &SessionState, clock: &Arc<dyn Clock>) -> Result<Arc<dyn TableProvider>> {
-    let FilesAtRest { format, paths } = files_at_rest(path).await.map_err(|error| failed(path, error))?;
+    let FilesAtRest { format, paths } = files_at_rest(path, &crate::reach::of(base)).await.map_err(|error| failed(path, error))?;
     if format == Format::Parquet {
         let options = ParquetReadOptions { file_extension: "", ..ParquetReadOptions::default() };
         let rows = SessionContext::new_with_state(base.clone()).read_parquet(paths, options).await?;
@@ -59,6 +59,7 @@ pub(crate) async fn provider(path: &str, base: &SessionState, clock: &Arc<dyn Cl
 fn failed(path: &str, error: ConnectorError) -> EngineError {
     match error {
         ConnectorError::Invalid { message, hint } => EngineError::Invalid { message, hint },
+        ConnectorError::Refused { message, hint } => EngineError::denied(message, hint),
         other => EngineError::connector(format!("\"{path}\""), other),
     }
 }

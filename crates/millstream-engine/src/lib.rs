@@ -6,6 +6,7 @@
 //!
 //! The crate knows neither wire protocols nor terminals.
 
+pub mod access;
 pub mod catalog;
 pub mod change_log;
 mod change_queue;
@@ -20,6 +21,7 @@ pub mod memory;
 pub mod notice;
 pub mod pipeline;
 pub mod progress;
+mod reach;
 pub mod result;
 pub mod session;
 pub mod settings;
@@ -39,7 +41,7 @@ pub use pipeline::command::Stop;
 pub use pipeline::log_replay::{LoggedEpoch, LoggedEpochs};
 pub use progress::{EpochProgress, PhaseTimes, Progress, RunReport};
 pub use result::{Output, Rows, StatementResult};
-pub use session::{Described, ScriptFailure, ScriptPosition, Session};
+pub use session::{Described, ScriptFailure, ScriptPosition, Session, SessionUser};
 pub use settings::{SettingInfo, Trigger};
 pub use stopwatch::{Stopwatch, SystemClock};
 pub use subscription::{Change, Subscription};

@@ -3,6 +3,7 @@
 //! ```text
 //!   operators, views, tables ──────────────────► pool: memory_limit ──► pool of an adopted session
 //!   statements that read ──► pool: a quarter ─────┘
+//!     └ one of a limited user ──► pool: its limit, below that
 //! ```
 //! A query that would exceed the limit fails with an error that names the operator; what is there already stays, also when the limit is
 //! lowered below it. Statements that read have a quarter at most, so that they do not crowd out the continuous queries; what DataFusion can
@@ -56,6 +57,15 @@ impl EngineMemory {
     /// As [`EngineMemory::charge`].
     pub fn charge_reading(&self, state: SessionState) -> Result<SessionState> {
         Self::with_pool(state, &self.reading)
+    }
+
+    /// The session for statements that read, for one statement that may take so much.
+    ///
+    /// # Errors
+    /// As [`EngineMemory::charge`].
+    pub fn charge_statement(&self, state: SessionState, limit: u64) -> Result<SessionState> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Self::with_pool(state, &Arc::new(LimitedPool::new("the limit of this statement", Arc::clone(&self.reading) as _, limit)))
     }
 
     fn with_pool(state: SessionState, pool: &Arc<LimitedPool>) -> Result<SessionState> {

@@ -72,6 +72,8 @@ impl StatementResult {
 pub struct Rows {
     schema: SchemaRef,
     stream: BoxStream<'static, Result<RecordBatch>>,
+    /// More rows than this are an error.
+    most: Option<u64>,
 }
 
 impl std::fmt::Debug for Rows {
@@ -87,7 +89,12 @@ impl Rows {
 
     /// Rows that come from elsewhere, from a server for instance. All batches have the columns of `schema`.
     pub fn of_stream(schema: SchemaRef, stream: impl Stream<Item = Result<RecordBatch>> + Send + 'static) -> Self {
-        Self { schema, stream: stream.boxed() }
+        Self { schema, stream: stream.boxed(), most: None }
+    }
+
+    /// The same rows, if there are not more than these.
+    pub(crate) fn at_most(self, most: Option<u64>) -> Self {
+        Self { most, ..self }
     }
 
     /// The columns.
@@ -105,6 +112,18 @@ impl Rows {
 
     /// The rows as they come.
     pub fn into_stream(self) -> impl Stream<Item = Result<RecordBatch>> + Send {
-        guarded_stream("the query", self.stream)
+        let (most, mut seen) = (self.most, 0);
+        let rows = self.stream.map(move |batch| {
+            let batch = batch?;
+            seen += batch.num_rows() as u64;
+            match most {
+                Some(most) if seen > most => Err(EngineError::Limit {
+                    message: format!("the query gives more than the {most} rows that are allowed"),
+                    hint: "Add LIMIT or a condition; an admin can change the limit (ALTER USER .. LIMITS (rows = ..), serve.rows).".into(),
+                }),
+                _ => Ok(batch),
+            }
+        });
+        guarded_stream("the query", rows)
     }
 }

@@ -15,7 +15,7 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// Where Arrow Flight SQL is spoken; nowhere without.
     pub flight: Option<SocketAddr>,
-    /// Who may connect; without users everybody may do everything.
+    /// Who may connect, beside users of the catalog; without any users everybody may do everything.
     pub users: Vec<UserEntry>,
     /// Certificate and key for TLS.
     pub tls: Option<TlsFiles>,
@@ -49,6 +49,10 @@ pub struct Limits {
     pub prepared: usize,
     /// How long a statement may run that says nothing else; zero for any time.
     pub statement_timeout: Duration,
+    /// Bytes of memory that one statement may take while it computes; `None` for what the engine has for reading.
+    pub memory: Option<u64>,
+    /// Rows that one query may give; `None` for any number.
+    pub rows: Option<u64>,
     /// How long a stopping server waits for statements that run.
     pub grace: Duration,
 }
@@ -62,32 +66,34 @@ impl Default for Limits {
             copy_bytes: 1024 * 1024 * 1024,
             prepared: 10_000,
             statement_timeout: Duration::ZERO,
+            memory: None,
+            rows: None,
             grace: Duration::from_secs(5),
         }
     }
 }
 
 impl Config {
-    /// Refuses what would let strangers in.
+    /// Refuses what would let strangers in. `has_users`: of this configuration or of the catalog.
     ///
     /// # Errors
     /// An address that others reach, without users or without TLS.
-    pub(crate) fn check(&self) -> Result<(), ServerError> {
+    pub(crate) fn check(&self, has_users: bool) -> Result<(), ServerError> {
         if self.pg.is_none() && self.http.is_none() && self.flight.is_none() {
             return Err(ServerError::configuration("the server has no address", "Give it one: --pg 127.0.0.1:6543."));
         }
         for address in [self.pg, self.http, self.flight].into_iter().flatten() {
-            if address.ip().is_loopback() || self.insecure || (!self.users.is_empty() && self.tls.is_some()) {
+            if address.ip().is_loopback() || self.insecure || (has_users && self.tls.is_some()) {
                 continue;
             }
-            let missing = match (self.users.is_empty(), self.tls.is_none()) {
+            let missing = match (!has_users, self.tls.is_none()) {
                 (true, true) => "users and TLS",
                 (true, false) => "users",
                 _ => "TLS",
             };
             return Err(ServerError::configuration(
                 format!("{address} can be reached from outside, but the server has no {missing}"),
-                "Give it --users FILE, --tls-cert FILE and --tls-key FILE; --insecure serves whoever comes.",
+                "Give it users (CREATE USER, or --users FILE), --tls-cert FILE and --tls-key FILE; --insecure serves whoever comes.",
             ));
         }
         Ok(())
@@ -97,14 +103,14 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::users::Role;
+    use crate::Role;
 
     #[test]
     fn strangers_are_not_let_in_by_accident() {
         let check = |address: &str, change: fn(&mut Config)| {
             let mut config = Config { pg: Some(address.parse().unwrap()), ..Config::default() };
             change(&mut config);
-            config.check().map_err(|error| error.to_string())
+            config.check(!config.users.is_empty()).map_err(|error| error.to_string())
         };
         let user = |config: &mut Config| config.users.push(UserEntry::new("ada", Role::Admin));
         assert_eq!(check("127.0.0.1:1", |_| {}), Ok(()));
@@ -112,6 +118,6 @@ mod tests {
         assert_eq!(check("0.0.0.0:1", |_| {}).unwrap_err(), "0.0.0.0:1 can be reached from outside, but the server has no users and TLS");
         assert_eq!(check("10.0.0.1:1", user).unwrap_err(), "10.0.0.1:1 can be reached from outside, but the server has no TLS");
         assert_eq!(check("0.0.0.0:1", |config| config.insecure = true), Ok(()));
-        assert!(Config::default().check().is_err());
+        assert!(Config::default().check(false).is_err());
     }
 }

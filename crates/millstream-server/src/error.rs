@@ -130,6 +130,9 @@ impl From<arrow::error::ArrowError> for RequestError {
 
 /// Parts of messages and their codes; the first that fits counts.
 const CODES: &[(&str, &str, &str)] = &[
+    ("outside of the directories that statements may reach", "", "42501"),
+    ("user \"", "\" does not exist", "42704"),
+    ("user \"", "\" exists already", "42710"),
     ("relation \"", "does not exist", "42P01"),
     ("column \"", "does not exist", "42703"),
     ("has no column \"", "", "42703"),
@@ -171,6 +174,8 @@ fn code_of(error: &EngineError, message: &str) -> &'static str {
         None => false,
     });
     match (found, error.kind()) {
+        _ if matches!(error, EngineError::Denied { .. }) => codes::NO_PRIVILEGE,
+        _ if matches!(error, EngineError::Limit { .. }) => codes::TOO_LARGE,
         (_, ErrorKind::Unavailable) => "57P03",
         (_, ErrorKind::Corrupt) => "XX001",
         (Some((_, _, code)), _) => code,

@@ -36,7 +36,8 @@ mod users;
 
 pub use config::{Config, Limits, TlsFiles};
 pub use error::ServerError;
-pub use users::{Role, UserEntry, new_token};
+pub use millstream_types::Role;
+pub use users::{UserEntry, new_token};
 
 use millstream_engine::Engine;
 use service::Service;
@@ -66,8 +67,8 @@ impl Server {
     /// # Errors
     /// When the configuration is not safe or not right, or an address is taken.
     pub async fn start(engine: Engine, config: Config) -> Result<Self, ServerError> {
-        config.check()?;
         let service = Service::new(engine, &config)?;
+        config.check(service.engine.has_users())?;
         let mut server = Self { service: Arc::clone(&service), pg: None, http: None, flight: None, listeners: JoinSet::new() };
         if let Some(address) = config.pg {
             let tls = config.tls.clone().map(|files| tls::Tls::new(files, &["postgresql"])).transpose()?;

@@ -11,75 +11,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use millstream_engine::access::{Verifier, keyed, random, same};
 use ring::digest::{SHA256, digest};
-use ring::hmac::{self, HMAC_SHA256};
-use ring::pbkdf2::{self, PBKDF2_HMAC_SHA256};
-use ring::rand::{SecureRandom, SystemRandom};
-use std::fmt;
-use std::num::NonZeroU32;
 
 /// The name of the mechanism.
 pub(crate) const MECHANISM: &str = "SCRAM-SHA-256";
-
-const ITERATIONS: u32 = 4_096;
-const SALT_BYTES: usize = 16;
-/// Iterations that an entry of the users file may ask a client for.
-const ITERATIONS_MAX: u32 = 1_000_000;
-
-/// What a password can be checked with, but not guessed from without trying.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Verifier {
-    salt: Vec<u8>,
-    iterations: u32,
-    stored_key: Vec<u8>,
-    server_key: Vec<u8>,
-}
-
-impl Verifier {
-    /// A verifier of a password, with a new salt.
-    pub(crate) fn of(password: &str) -> Self {
-        Self::with_salt(password, random::<SALT_BYTES>().to_vec(), ITERATIONS)
-    }
-
-    fn with_salt(password: &str, salt: Vec<u8>, iterations: u32) -> Self {
-        let salted = salted_password(password, &salt, iterations);
-        let client_key = keyed(&salted, b"Client Key");
-        Self { stored_key: digest(&SHA256, &client_key).as_ref().to_vec(), server_key: keyed(&salted, b"Server Key"), salt, iterations }
-    }
-
-    /// Whether a password that was sent as it is is the one.
-    pub(crate) fn accepts(&self, password: &str) -> bool {
-        let client_key = keyed(&salted_password(password, &self.salt, self.iterations), b"Client Key");
-        same(digest(&SHA256, &client_key).as_ref(), &self.stored_key)
-    }
-
-    /// What a name without a password is asked with. The same name gets the same salt as long as the server runs.
-    pub(crate) fn decoy(name: &str, secret: &[u8]) -> Self {
-        let mut salt = keyed(secret, name.as_bytes());
-        salt.truncate(SALT_BYTES);
-        let unknown = random::<32>().to_vec();
-        Self { salt, iterations: ITERATIONS, stored_key: unknown.clone(), server_key: unknown }
-    }
-
-    /// Reads the form PostgreSQL keeps verifiers in.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let (iterations, rest) = text.strip_prefix("SCRAM-SHA-256$")?.split_once(':')?;
-        let (salt, keys) = rest.split_once('$')?;
-        let (stored_key, server_key) = keys.split_once(':')?;
-        let iterations = iterations.parse().ok().filter(|iterations| (1..=ITERATIONS_MAX).contains(iterations))?;
-        let key = |text: &str| STANDARD.decode(text).ok().filter(|key| key.len() == 32);
-        let salt = STANDARD.decode(salt).ok().filter(|salt| !salt.is_empty())?;
-        Some(Self { salt, iterations, stored_key: key(stored_key)?, server_key: key(server_key)? })
-    }
-}
-
-impl fmt::Display for Verifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let encoded = |bytes: &[u8]| STANDARD.encode(bytes);
-        let (stored, server) = (encoded(&self.stored_key), encoded(&self.server_key));
-        write!(f, "SCRAM-SHA-256${}:{}${stored}:{server}", self.iterations, encoded(&self.salt))
-    }
-}
 
 /// Why a client is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,38 +80,12 @@ impl Exchange {
             return Err(Refused::WrongPassword);
         }
         let client_key: Vec<u8> = proof.iter().zip(&signature).map(|(a, b)| a ^ b).collect();
-        let stored = digest(&SHA256, &client_key);
-        if !same(stored.as_ref(), &self.verifier.stored_key) {
+        if !same(digest(&SHA256, &client_key).as_ref(), &self.verifier.stored_key) {
             return Err(Refused::WrongPassword);
         }
         let signature = keyed(&self.verifier.server_key, message.as_bytes());
         Ok(format!("v={}", STANDARD.encode(signature)).into_bytes())
     }
-}
-
-/// Bytes that nobody can foresee.
-///
-/// # Panics
-/// When the operating system has none, which it never says on Linux once it is up.
-pub(crate) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).expect("the operating system has random bytes");
-    bytes
-}
-
-/// Each byte is looked at, whatever the ones before were.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
-}
-
-fn keyed(key: &[u8], message: &[u8]) -> Vec<u8> {
-    hmac::sign(&hmac::Key::new(HMAC_SHA256, key), message).as_ref().to_vec()
-}
-
-fn salted_password(password: &str, salt: &[u8], iterations: u32) -> Vec<u8> {
-    let mut salted = vec![0; 32];
-    pbkdf2::derive(PBKDF2_HMAC_SHA256, NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN), salt, password.as_bytes(), &mut salted);
-    salted
 }
 
 #[cfg(test)]
@@ -208,10 +118,5 @@ mod tests {
             let (exchange, _) = Exchange::begin(b"n,,n=u,r=x", Verifier::of("x")).unwrap();
             assert!(exchange.finish(last).is_err(), "{last:?}");
         }
-        for verifier in ["", "secret", "SCRAM-SHA-256$0:AA==$AA==:AA==", "SCRAM-SHA-256$4096:AA==$AA==:AA=="] {
-            assert_eq!(Verifier::parse(verifier), None);
-        }
-        let (first, second) = (Verifier::decoy("a", b"k"), Verifier::decoy("a", b"k"));
-        assert_eq!(first.salt, second.salt);
     }
 }

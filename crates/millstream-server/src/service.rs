@@ -5,9 +5,14 @@ use crate::config::Limits;
 use crate::error::{RequestError, ServerError, codes};
 use crate::pg::catalog::PgCatalog;
 use crate::users::{User, Users};
-use millstream_engine::{Engine, EngineError};
+use millstream_engine::access::{UserLimits, Verifier, random};
+use millstream_engine::{Engine, EngineError, Session};
+use millstream_types::EventTime;
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// What all connections share.
@@ -23,6 +28,10 @@ pub(crate) struct Service {
     /// The end, also of what runs.
     pub(crate) stopped: CancellationToken,
     pub(crate) figures: Figures,
+    /// When the server was made.
+    pub(crate) started: EventTime,
+    /// Connections over the PostgreSQL protocol, by user.
+    connections: Mutex<HashMap<String, u64>>,
     /// What salts for names that do not exist are made from.
     pub(crate) decoy_secret: [u8; 32],
 }
@@ -41,6 +50,7 @@ pub(crate) struct Figures {
 impl Service {
     pub(crate) fn new(engine: Engine, config: &Config) -> Result<Arc<Self>, ServerError> {
         let users = Users::new(&config.users)?;
+        engine.bring_users(users.defs());
         let catalog = PgCatalog::new(&engine, users.names())
             .map_err(|error: EngineError| ServerError::configuration(format!("cannot set up pg_catalog: {error}"), ""))?;
         Ok(Arc::new(Self {
@@ -48,11 +58,13 @@ impl Service {
             limits: config.limits,
             catalog,
             is_local: !config.insecure,
-            engine,
             stopping: CancellationToken::new(),
             stopped: CancellationToken::new(),
             figures: Figures::default(),
-            decoy_secret: crate::scram::random(),
+            started: engine.clock().now(),
+            engine,
+            connections: Mutex::default(),
+            decoy_secret: random(),
         }))
     }
 
@@ -61,17 +73,106 @@ impl Service {
     /// # Errors
     /// When there are users and the token is none of theirs.
     pub(crate) fn bearer(&self, token: Option<&str>) -> Result<User, RequestError> {
-        if self.users.is_empty() {
+        if !self.engine.has_users() {
             return Ok(User::anybody("anonymous"));
         }
         match token.and_then(|token| self.users.with_token(token)) {
             Some(user) => Ok(user),
             None => Err(RequestError::new(
                 codes::BAD_AUTHORIZATION,
-                "this takes a token",
-                "Send the header `Authorization: Bearer <token>` with a token of the users file.",
+                "this takes a user",
+                "Send a token of the users file (Authorization: Bearer ..), or name and password (Authorization: Basic .., curl -u name).",
             )),
         }
+    }
+
+    /// The user who has this password; without users everybody.
+    ///
+    /// # Errors
+    /// When there are users and the password is not this one's.
+    pub(crate) fn with_password(&self, name: &str, password: &str) -> Result<User, RequestError> {
+        if !self.engine.has_users() {
+            return Ok(User::anybody(name));
+        }
+        // A name that does not exist takes as long as one that does.
+        let known = self.engine.user(name).and_then(|(user, _)| user.password);
+        let is_known = known.is_some();
+        if known.unwrap_or_else(|| Verifier::decoy(name, &self.decoy_secret)).accepts(password) && is_known {
+            return Ok(User::named(name));
+        }
+        Err(RequestError::new(codes::BAD_PASSWORD, format!("password authentication failed for user \"{name}\""), ""))
+    }
+
+    /// A session of a client. The engine looks at what it may do with every statement.
+    pub(crate) fn session(&self, user: &User) -> Session {
+        let limits = UserLimits { memory: self.limits.memory, rows: self.limits.rows, ..UserLimits::default() };
+        self.engine.session_of(user.session.clone()).within(limits)
+    }
+
+    /// How long a statement may run: as the client asks, within the limits of the server and of the user.
+    pub(crate) fn time_limit(&self, session: &Session) -> Option<Duration> {
+        let wanted = session.variable("statement_timeout").and_then(|text| timeout(&text)).unwrap_or_default();
+        let limits = [wanted, self.limits.statement_timeout, session.limits().statement_timeout.unwrap_or_default()];
+        limits.into_iter().filter(|duration| !duration.is_zero()).min()
+    }
+
+    /// Refuses a statement whose text is longer than its user's may be.
+    ///
+    /// # Errors
+    /// When it is.
+    pub(crate) fn check_length(&self, session: &Session, text: &str) -> Result<(), RequestError> {
+        match session.limits().statement_bytes {
+            Some(most) if text.len() as u64 > most => Err(RequestError::new(
+                codes::TOO_LARGE,
+                format!("the statement has {} bytes, more than the {most} that the user may send", text.len()),
+                "Send rows with COPY or as parameters.",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a connection of a user until it is dropped.
+    ///
+    /// # Errors
+    /// When the user has as many as they may.
+    pub(crate) fn count_connection(self: &Arc<Self>, user: &User) -> Result<UserConnection, RequestError> {
+        let most = self.engine.user(&user.name).and_then(|(user, _)| user.limits.connections);
+        let mut connections = self.connections.lock();
+        let count = connections.entry(user.name.clone()).or_default();
+        if let Some(most) = most
+            && *count >= most
+        {
+            let message = format!("user \"{}\" has {most} connections already", user.name);
+            return Err(RequestError::new(codes::TOO_MANY_CONNECTIONS, message, "Close some, or try again."));
+        }
+        *count += 1;
+        Ok(UserConnection { service: Arc::clone(self), name: user.name.clone() })
+    }
+}
+
+/// A connection of a user.
+pub(crate) struct UserConnection {
+    service: Arc<Service>,
+    name: String,
+}
+
+impl Drop for UserConnection {
+    fn drop(&mut self) {
+        let mut connections = self.service.connections.lock();
+        if let Some(count) = connections.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                connections.remove(&self.name);
+            }
+        }
+    }
+}
+
+/// `statement_timeout` as PostgreSQL takes it: milliseconds, or a number with a unit.
+fn timeout(text: &str) -> Option<Duration> {
+    match text.trim().parse::<u64>() {
+        Ok(milliseconds) => Some(Duration::from_millis(milliseconds)),
+        Err(_) => millstream_types::options::parse_duration(text),
     }
 }
 

@@ -321,3 +321,140 @@ async fn a_stopping_server_says_so() {
     assert!(String::from_utf8_lossy(&farewell).contains("57P01"));
     assert!(following.await.unwrap().is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_of_the_catalog_get_in_and_reach_what_was_granted() {
+    let (engine, server) = server(|_| {}).await;
+    let first = connect(&server, "").await.unwrap();
+    first.batch_execute("CREATE TABLE t (id BIGINT); CREATE TABLE hidden (id BIGINT)").await.unwrap();
+    let refused = first.batch_execute("CREATE USER me PASSWORD 'x' ROLE reader").await.unwrap_err();
+    assert!(refused.to_string().contains("db error") && refused.as_db_error().unwrap().message().contains("must be an admin"));
+    first.batch_execute("CREATE USER boss PASSWORD 'b' ROLE admin").await.unwrap();
+    // From now on a connection without a user may do nothing more.
+    assert_eq!(first.batch_execute("SELECT 1").await.unwrap_err().code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+    assert_eq!(connect(&server, "password=x").await.err().unwrap().code(), Some(&SqlState::INVALID_PASSWORD));
+    let address = server.pg_address().unwrap();
+    let boss = format!("host={} port={} user=boss password=b", address.ip(), address.port());
+    let (boss, connection) = tokio_postgres::connect(&boss, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    boss.batch_execute("CREATE USER me PASSWORD 's3cret'; GRANT SELECT ON t TO me").await.unwrap();
+
+    let me = connect(&server, "password=s3cret").await.unwrap();
+    assert_eq!(number(&me, "SELECT count(*) FROM t").await, 0);
+    let code = |error: tokio_postgres::Error| error.code().cloned().unwrap();
+    for sql in ["SELECT * FROM hidden", "INSERT INTO t VALUES (1)", "COPY hidden TO STDOUT", "DECLARE c CURSOR FOR SELECT * FROM hidden"] {
+        assert_eq!(code(me.batch_execute(sql).await.unwrap_err()), SqlState::INSUFFICIENT_PRIVILEGE, "{sql}");
+        assert_eq!(code(me.prepare(sql).await.unwrap_err()), SqlState::INSUFFICIENT_PRIVILEGE, "{sql}");
+    }
+    assert_eq!(code(me.batch_execute("COPY t FROM STDIN").await.unwrap_err()), SqlState::INSUFFICIENT_PRIVILEGE);
+    let prepared = me.prepare("SELECT count(*) FROM t").await.unwrap();
+    boss.batch_execute("REVOKE SELECT ON t FROM me").await.unwrap();
+    assert_eq!(code(me.query(&prepared, &[]).await.unwrap_err()), SqlState::INSUFFICIENT_PRIVILEGE);
+    assert_eq!(code(boss.batch_execute("DROP USER nobody").await.unwrap_err()), SqlState::UNDEFINED_OBJECT);
+    let shown = format!("{:?}", boss.simple_query("SHOW USERS").await.unwrap());
+    assert!(shown.contains("boss") && !shown.contains("SCRAM"), "{shown}");
+
+    let http = server.http_address().unwrap();
+    let basic = |name_and_password: &str| {
+        use base64::Engine as _;
+        format!("Authorization: Basic {}\r\n", base64::engine::general_purpose::STANDARD.encode(name_and_password))
+    };
+    assert!(http_get(http, "/metrics", &basic("boss:b")).await.starts_with("HTTP/1.1 200"));
+    assert!(http_get(http, "/metrics", &basic("boss:x")).await.starts_with("HTTP/1.1 401"));
+    assert!(http_get(http, "/metrics", &basic("nobody:b")).await.starts_with("HTTP/1.1 401"));
+    assert!(http_get(http, "/metrics", &basic("me:s3cret")).await.starts_with("HTTP/1.1 403"), "it takes SELECT on millstream.epochs");
+    let path = "/api/v1/subscribe?query=SELECT%20*%20FROM%20hidden";
+    let refused = http_get(http, path, &basic("me:s3cret")).await;
+    assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("may not read"), "{refused}");
+    assert!(engine.has_users());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_are_held_to_their_limits() {
+    let (engine, server) = server(|config| config.limits.rows = Some(1_000)).await;
+    let boss = engine.session();
+    boss.execute("CREATE USER boss PASSWORD 'b' ROLE admin").await.unwrap();
+    let limits = "rows = 100, memory = '1 MB', statement_bytes = '1 kB', connections = 1";
+    boss.execute(&format!("CREATE USER me PASSWORD 'm' LIMITS ({limits})")).await.unwrap();
+    let me = connect(&server, "password=m").await.unwrap();
+    let code = |error: tokio_postgres::Error| error.code().cloned().unwrap();
+    assert_eq!(number(&me, "SELECT count(*) FROM generate_series(1, 1000)").await, 1_000);
+    assert_eq!(code(me.simple_query("SELECT * FROM generate_series(1, 101)").await.unwrap_err()).code(), "54000");
+    assert_eq!(me.query("SELECT * FROM generate_series(1, 100)", &[]).await.unwrap().len(), 100);
+    let join = "SELECT count(*) FROM generate_series(1, 300000) AS a JOIN generate_series(1, 300000) AS b ON a.value = b.value";
+    assert_eq!(code(me.simple_query(join).await.unwrap_err()), SqlState::OUT_OF_MEMORY);
+    boss.execute("ALTER USER me LIMITS (statement_timeout = '300ms')").await.unwrap();
+    let endless = "SELECT count(*) FROM generate_series(1, 1000000000000)";
+    assert_eq!(code(me.simple_query(endless).await.unwrap_err()), SqlState::QUERY_CANCELED);
+    let long = format!("SELECT '{}'", "x".repeat(1_000));
+    assert_eq!(code(me.simple_query(&long).await.unwrap_err()).code(), "54000");
+    assert_eq!(code(me.prepare(&long).await.unwrap_err()).code(), "54000");
+    assert_eq!(connect(&server, "password=m").await.err().unwrap().code(), Some(&SqlState::TOO_MANY_CONNECTIONS));
+
+    // Another user has the server's limits alone, and does not notice.
+    let address = server.pg_address().unwrap();
+    let boss = format!("host={} port={} user=boss password=b", address.ip(), address.port());
+    let (boss, connection) = tokio_postgres::connect(&boss, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    assert_eq!(number(&boss, join).await, 300_000);
+    assert_eq!(code(boss.simple_query("SELECT * FROM generate_series(1, 1001)").await.unwrap_err()).code(), "54000");
+    boss.batch_execute("ALTER USER me LIMITS (rows = none, connections = 2, statement_timeout = none)").await.unwrap();
+    assert_eq!(me.query("SELECT * FROM generate_series(1, 1000)", &[]).await.unwrap().len(), 1_000);
+    let second = connect(&server, "password=m").await.unwrap();
+    assert_eq!(number(&second, "SELECT 1::BIGINT").await, 1);
+    drop(second);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pipeline_is_watched_over_http() {
+    let (engine, server) = server(|config| {
+        config.users = vec![UserEntry::new("boss", Role::Admin).with_token("t"), UserEntry::new("file", Role::Reader).with_token("reader")];
+    })
+    .await;
+    engine.sql("CREATE STREAM s (n BIGINT)").await.unwrap();
+    engine.sql("CREATE SINK k AS SELECT n FROM s WITH (connector = 'blackhole')").await.unwrap();
+    engine.sql("INSERT INTO s VALUES (1), (2)").await.unwrap();
+    engine.sql("CREATE USER ann PASSWORD 'a' ROLE reader").await.unwrap();
+    let http = server.http_address().unwrap();
+    let get = async |path: &str| http_get(http, path, "Authorization: Bearer t\r\n").await;
+    let body = |answer: String| -> serde_json::Value {
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
+    assert_eq!(body(get("/api/v1/pipelines").await)[0]["name"], "main");
+    let statistics = body(get("/api/v1/pipelines/main/statistics").await);
+    assert_eq!((&statistics["numReceivers"], &statistics["numReceivedRecords"]), (&1.into(), &2.into()), "{statistics}");
+    assert_eq!(body(get("/api/v1/pipelines/main/receivers").await)[0]["streamName"], "s");
+    assert_eq!(body(get("/api/v1/pipelines/main/receivers/s").await)["numRecords"], 2);
+    let batches = body(get("/api/v1/pipelines/main/batches").await);
+    let epoch = batches.as_array().unwrap().iter().find(|batch| batch["inputSize"] == 2).unwrap()["batchId"].as_u64().unwrap();
+    let of_epoch = format!("/api/v1/pipelines/main/batches/{epoch}");
+    assert_eq!(body(get(&of_epoch).await)["status"], "COMPLETED");
+    assert_eq!(body(get(&format!("{of_epoch}/operations")).await)[0]["name"], "k");
+    assert_eq!(body(get(&format!("{of_epoch}/operations/k")).await)["numRecords"], 2);
+    for table in ["queries", "epochs", "sources", "sinks", "operators", "checkpoints", "errors"] {
+        let answer = get(&format!("/api/v1/pipelines/main/{table}")).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"columns\""), "{table}: {answer}");
+    }
+    for path in [
+        "/api/v1/pipelines/other/epochs",
+        "/api/v1/pipelines/main/nothing",
+        "/api/v1/pipelines/main/receivers/x",
+        "/api/v1/pipelines/main/batches/99999",
+    ] {
+        assert!(get(path).await.starts_with("HTTP/1.1 404"), "{path}");
+    }
+    let document = http_get(http, "/api/v1/openapi.json", "").await;
+    assert!(document.contains("/api/v1/pipelines/{pipeline}/statistics"));
+    // Who may not read the system tables sees nothing of it here either.
+    use base64::Engine as _;
+    let ann = format!("Authorization: Basic {}\r\n", base64::engine::general_purpose::STANDARD.encode("ann:a"));
+    for path in ["statistics", "receivers", "batches", "epochs", "queries"] {
+        assert!(http_get(http, &format!("/api/v1/pipelines/main/{path}"), &ann).await.starts_with("HTTP/1.1 403"), "{path}");
+    }
+    assert!(http_get(http, "/api/v1/pipelines/main/epochs", "Authorization: Bearer reader\r\n").await.starts_with("HTTP/1.1 200"));
+    assert!(http_get(http, "/api/v1/pipelines/main/epochs", "").await.starts_with("HTTP/1.1 401"));
+    server.stop().await;
+}

@@ -125,6 +125,7 @@ impl SqlError {
     /// The error as text for people. `source` is the text that was parsed, `source_name` where it comes from, and
     /// `first_line` the line of `source_name` on which `source` begins.
     pub fn render(&self, source: &str, source_name: Option<&str>, first_line: u64) -> String {
+        let source = &crate::secrets::without_passwords(source);
         let mut out = self.message.clone();
         let mut margin = String::from("  ");
         if let Some(start) = self.start {

@@ -27,6 +27,7 @@ pub mod parse;
 pub mod place;
 mod planner_error;
 pub mod rewrite;
+pub mod secrets;
 pub mod split;
 pub mod statement;
 mod tokens;

@@ -3,6 +3,7 @@
 //! Every other crate depends on this one; it knows neither DataFusion, nor files, nor the network, and never
 //! reads a wall clock: time arrives through [`Clock`].
 
+pub mod access;
 pub mod clock;
 pub mod delta;
 pub mod epoch;
@@ -10,9 +11,11 @@ pub mod error;
 pub mod event_time;
 pub mod offset;
 pub mod options;
+pub mod reach;
 pub mod row_key;
 pub mod suggest;
 
+pub use access::{Privilege, Role};
 pub use clock::{Clock, ManualClock};
 pub use delta::{Delta, DeltaBatch, Weights};
 pub use epoch::Epoch;
@@ -20,3 +23,4 @@ pub use error::{Classified, ErrorKind};
 pub use event_time::EventTime;
 pub use offset::{Offset, OffsetRange, PartitionRange};
 pub use options::{OptionError, Options};
+pub use reach::Reach;

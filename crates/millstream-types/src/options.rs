@@ -4,6 +4,7 @@
 //! name that was asked for. Values are text, as written in SQL; durations are `'10 seconds'`, `'100ms'`, sizes `'128 MB'`.
 
 use crate::error::{Classified, ErrorKind};
+use crate::reach::Reach;
 use crate::suggest::nearest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -66,13 +67,26 @@ impl Classified for OptionError {
 pub struct Options {
     owner: String,
     values: BTreeMap<String, String>,
+    reach: Reach,
     asked: BTreeSet<String>,
 }
 
 impl Options {
     /// Options of `owner`, which names the object in errors, for instance `stream "bids"`. Keys are lower case.
     pub fn new(owner: impl Into<String>, values: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { owner: owner.into(), values: values.into_iter().collect(), asked: BTreeSet::new() }
+        Self { owner: owner.into(), values: values.into_iter().collect(), reach: Reach::default(), asked: BTreeSet::new() }
+    }
+
+    /// The same options, of an object that reaches no further than this.
+    #[must_use]
+    pub fn within(mut self, reach: Reach) -> Self {
+        self.reach = reach;
+        self
+    }
+
+    /// Which files and hosts the object may name.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     /// The object these options belong to, as errors name it.

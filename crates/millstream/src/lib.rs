@@ -44,10 +44,10 @@ pub use millstream_connectors::sinks::callback::Callback;
 pub use millstream_connectors::{sink, source};
 pub use millstream_engine::{
     CatalogEntry, Change, Engine, EngineBuilder, EngineError, EpochProgress, MemorySource, Notice, Output, PipelineFile, Progress, Pushed,
-    Rows, RunReport, ScriptFailure, ScriptPosition, Session, SettingInfo, Severity, StatementResult, Stop, Subscription, SystemClock,
-    Trigger,
+    Rows, RunReport, ScriptFailure, ScriptPosition, Session, SessionUser, SettingInfo, Severity, StatementResult, Stop, Subscription,
+    SystemClock, Trigger, access,
 };
-pub use millstream_types::{Clock, Delta, DeltaBatch, Epoch, EventTime, ManualClock, Weights};
+pub use millstream_types::{Clock, Delta, DeltaBatch, Epoch, EventTime, ManualClock, Reach, Weights, reach};
 
 /// Compiles and runs the Rust of the guide.
 #[cfg(doctest)]

@@ -32,6 +32,7 @@ macro_rules! folders {
 }
 
 folders! {
+    access,
     aggregate,
     changelog,
     connectors,

@@ -120,6 +120,10 @@ impl<'a> Run<'a> {
             "file" => self.file(record),
             "remove" => fs::remove_file(self.dir.path().join(&record.argument)).map_err(|error| error.to_string()),
             "end" => self.end(instance, &record.argument),
+            "user" => {
+                instance.become_user(&record.argument);
+                Ok(())
+            }
             "clock" => {
                 instance.advance(duration(&record.argument)?);
                 Ok(())

@@ -3,7 +3,7 @@
 use super::output;
 use arrow::array::RecordBatch;
 use futures::FutureExt;
-use millstream::{Change, Engine, EngineError, Epoch, EventTime, ManualClock, Session, Stop, Subscription};
+use millstream::{Change, Engine, EngineError, Epoch, EventTime, ManualClock, Session, SessionUser, Stop, Subscription};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,6 +23,7 @@ pub(crate) struct Instance {
     state_dir: Option<PathBuf>,
     engine: Engine,
     session: Session,
+    user: SessionUser,
     console: Arc<Mutex<Vec<u8>>>,
     subscriptions: BTreeMap<String, Watched>,
 }
@@ -43,7 +44,15 @@ impl Instance {
         let console = Arc::default();
         let engine = build(&clock, &console, state_dir).await?;
         let session = engine.session();
-        Ok(Self { clock, state_dir: state_dir.map(Path::to_path_buf), engine, session, console, subscriptions: BTreeMap::new() })
+        Ok(Self {
+            clock,
+            state_dir: state_dir.map(Path::to_path_buf),
+            engine,
+            session,
+            user: SessionUser::Owner,
+            console,
+            subscriptions: BTreeMap::new(),
+        })
     }
 
     /// The engine.
@@ -54,6 +63,12 @@ impl Instance {
     /// The session that statements run in.
     pub(crate) fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// What follows is run by this user; by the program itself without a name.
+    pub(crate) fn become_user(&mut self, name: &str) {
+        self.user = if name.is_empty() { SessionUser::Owner } else { SessionUser::Named(name.into()) };
+        self.session = self.engine.session_of(self.user.clone());
     }
 
     /// Moves the clock.
@@ -143,7 +158,7 @@ impl Instance {
     async fn reopen(&mut self) -> Result<(), EngineError> {
         let state_dir = self.state_dir.as_deref().expect("only a durable engine can be started again");
         self.engine = within(build(&self.clock, &self.console, Some(state_dir))).await?;
-        self.session = self.engine.session();
+        self.session = self.engine.session_of(self.user.clone());
         for watched in self.subscriptions.values_mut() {
             watched.subscription = within(self.engine.subscribe(&watched.query)).await?;
             watched.in_snapshot = true;

@@ -22,8 +22,14 @@ pub(super) struct Serving {
 
 impl Serving {
     pub(super) fn start(directory: &Path, args: &[&str]) -> Self {
+        Self::start_with(directory, args, |_| {})
+    }
+
+    fn start_with(directory: &Path, args: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let common = ["serve", "--state-dir", "state", "--pg", "127.0.0.1:0", "--http", "127.0.0.1:0", "--flight", "127.0.0.1:0"];
-        let mut child = millstream(directory, &[&common[..], args].concat()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = millstream(directory, &[&common[..], args].concat());
+        change(&mut command);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (mut serving, mut seen) = (Self { child, pg: 0, http: 0, flight: 0 }, String::new());
         let port = |line: &str| line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(':').next()?.trim().parse().ok()).unwrap_or(0);
@@ -59,9 +65,14 @@ impl Serving {
     }
 
     pub(super) fn psql(&self, input: &str) -> String {
+        self.psql_as("me", "", input)
+    }
+
+    fn psql_as(&self, user: &str, password: &str, input: &str) -> String {
         let port = self.pg.to_string();
         let mut psql = Command::new("psql")
-            .args(["-X", "-w", "-A", "-t", "-h", "127.0.0.1", "-p", &port, "-U", "me", "-d", "millstream"])
+            .args(["-X", "-w", "-A", "-t", "-h", "127.0.0.1", "-p", &port, "-U", user, "-d", "millstream"])
+            .env("PGPASSWORD", password)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -277,5 +288,63 @@ fn the_shell_works_at_a_server() {
     assert!(output.status.success(), "{text}");
     let history = std::fs::read_to_string(directory.path().join(".local/state/millstream/history")).unwrap();
     assert!(history.contains("SELECT 7 AS seven") && !history.contains("a secret"), "{history}");
+}
+
+/// Users made by SQL, files that statements may reach, and what the service manager is told.
+#[test]
+fn users_grants_and_files_as_an_operator_has_them() {
+    use std::os::unix::net::UnixDatagram;
+    let directory = directory();
+    std::fs::create_dir_all(directory.path().join("pipeline")).unwrap();
+    std::fs::create_dir_all(directory.path().join("data")).unwrap();
+    std::fs::write(directory.path().join("pipeline/shop.sql"), SHOP).unwrap();
+    std::fs::write(directory.path().join("data/a.csv"), "n\n1\n2\n").unwrap();
+    let socket = directory.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let told = |wanted: &str| {
+        let mut buffer = [0; 300];
+        loop {
+            let length = manager.recv(&mut buffer).unwrap();
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if text.starts_with(wanted) {
+                return;
+            }
+            assert_eq!(text, "WATCHDOG=1");
+        }
+    };
+
+    // Before the server runs the first admin is made on the state directory.
+    let made =
+        millstream(directory.path(), &["--state-dir", "state", "-c", "CREATE USER ada PASSWORD 'long' ROLE admin"]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let server = Serving::start_with(directory.path(), &["pipeline/shop.sql"], |command| {
+        command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "20000000");
+    });
+    told("READY=1");
+    told("WATCHDOG=1");
+    assert!(server.psql_as("ada", "wrong", "SELECT 1;").contains("password authentication failed"));
+    let users = "CREATE USER bob PASSWORD 'b';\nGRANT SELECT ON per_colour TO bob;\n";
+    assert!(server.psql_as("ada", "long", users).contains("GRANT"));
+    assert_eq!(server.psql_as("bob", "b", "SELECT count(*) FROM per_colour;"), "0\n");
+    assert!(server.psql_as("bob", "b", "SELECT * FROM accounts;").contains("user \"bob\" may not read \"accounts\""));
+    // Only the directory of the pipeline file can be reached, and nothing of the state directory.
+    let data = directory.path().join("data/a.csv");
+    let read = format!("SELECT * FROM '{}';", data.display());
+    assert!(server.psql_as("ada", "long", &read).contains("outside of the directories that statements may reach"));
+    let copied = format!("COPY (SELECT 1 AS a) TO '{}';", directory.path().join("pipeline/x.parquet").display());
+    assert!(!server.psql_as("ada", "long", &copied).contains("ERROR"));
+    assert_eq!(server.stop(), Some(0));
+    told("STOPPING=1");
+
+    let allow = ["pipeline/shop.sql", "--allow-path", "data", "--allow-path", "."];
+    let server = Serving::start(directory.path(), &allow);
+    assert_eq!(server.psql_as("ada", "long", &read), "1\n2\n");
+    assert_eq!(server.psql_as("bob", "b", "SELECT count(*) FROM per_colour;"), "0\n");
+    let state = format!(
+        "CREATE STREAM x (line VARCHAR) WITH (connector = 'files', path = '{}', format = 'text');",
+        directory.path().join("state").display()
+    );
+    assert!(server.psql_as("ada", "long", &state).contains("outside of the directories"));
     assert_eq!(server.stop(), Some(0));
 }

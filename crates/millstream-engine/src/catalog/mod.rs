@@ -3,6 +3,7 @@
 pub mod object;
 pub mod resolve;
 
+use crate::access::{Access, Scope};
 use crate::error::{EngineError, Result};
 use millstream_types::suggest::nearest;
 use object::{Object, ObjectKind, StreamDef};
@@ -18,6 +19,8 @@ const KEYS_MAX: usize = 100_000;
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     objects: Vec<Arc<Object>>,
+    /// Users and privileges.
+    pub access: Arc<Access>,
     /// `INSERT ... VALUES` of pipeline files that have been carried out: position in the file and hash of the text.
     pub applied_inserts: std::collections::BTreeSet<(u64, u64)>,
 }
@@ -34,6 +37,21 @@ impl Catalog {
     /// When there is none; suggests the nearest name.
     pub fn require(&self, name: &str) -> Result<&Arc<Object>> {
         self.get(name).ok_or_else(|| self.unknown(name))
+    }
+
+    /// The object a name in a query stands for: exactly, or the only one that differs in case.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn lookup(&self, name: &str) -> Result<&Arc<Object>> {
+        if let Some(object) = self.get(name) {
+            return Ok(object);
+        }
+        let mut folded = self.objects.iter().filter(|object| object.name.eq_ignore_ascii_case(name));
+        match (folded.next(), folded.next()) {
+            (Some(object), None) => Ok(object),
+            _ => Err(self.unknown(name)),
+        }
     }
 
     /// The error for a name that does not exist.
@@ -87,9 +105,12 @@ impl Catalog {
         }
     }
 
-    /// Removes an object.
+    /// Removes an object, and what was granted on it.
     pub fn remove(&mut self, name: &str) {
         self.objects.retain(|object| object.name != name);
+        if self.access.is_granted(&Scope::Object(name.to_string())) {
+            Arc::make_mut(&mut self.access).forget_object(name);
+        }
     }
 
     /// Names of the objects that read `name`, directly.

@@ -61,6 +61,27 @@ pub struct Resolved {
     pub files: BTreeSet<String>,
 }
 
+/// What a query names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DirectReads {
+    /// Objects of the catalog.
+    pub objects: BTreeSet<String>,
+    /// System tables.
+    pub system: BTreeSet<String>,
+    /// Paths of files.
+    pub files: BTreeSet<String>,
+}
+
+/// A query in DataFusion's words.
+struct Rewritten {
+    statement: DfStatement,
+    references: Vec<TableReference>,
+    /// Names in single quotes.
+    paths: BTreeSet<String>,
+    /// It names hidden columns of streams.
+    hidden: bool,
+}
+
 /// What a query reads.
 #[derive(Debug, Default)]
 struct Reads {
@@ -93,21 +114,8 @@ impl Resolver<'_> {
         if depth > 64 {
             return Err(EngineError::invalid("views are nested more than 64 levels deep", ""));
         }
-        let mut query = query.clone();
-        let hidden = mentions_hidden(&query);
-        let is_stream = |name: &ObjectName| {
-            let name = object_name(name);
-            self.catalog.get(&name).is_some_and(|object| matches!(object.kind, ObjectKind::Stream(_)))
-        };
-        let written = query.clone();
-        let version_time = |name: &ObjectName| match self.lookup(&object_name(name)) {
-            Ok((_, object)) => version_time(&object.kind),
-            Err(_) => VersionTime::Unknown,
-        };
-        rewrite_query(&mut query, &RewriteContext { is_stream: &is_stream, shows_hidden_columns: hidden, version_time: &version_time })?;
-        let paths = quoted_names(&query);
-        let statement = DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
-        let references = self.base.resolve_table_references(&statement)?;
+        let written = query;
+        let Rewritten { statement, references, paths, hidden } = self.rewritten(query)?;
         let mut tables: Tables = HashMap::new();
         let mut system: Tables = HashMap::new();
         let mut lookups: Tables = HashMap::new();
@@ -129,14 +137,14 @@ impl Resolver<'_> {
                 reads.files.insert(name);
                 continue;
             }
-            let (name, object) = match self.lookup(&name) {
+            let object = match self.catalog.lookup(&name) {
                 Ok(found) => found,
                 // `FROM generate_series(1, 3)` names a function.
                 Err(_) if !is_lookup && self.base.table_functions().contains_key(&name) => continue,
-                Err(error) => return Err(error.at_relation(&written, &name)),
+                Err(error) => return Err(error.at_relation(written, &name)),
             };
             if is_lookup {
-                check_lookup(&object.kind, &name).map_err(|error| error.at_relation(&written, &name))?;
+                check_lookup(&object.kind, &name).map_err(|error| error.at_relation(written, &name))?;
             }
             reads.objects.insert(object.name.clone());
             let provider: Arc<dyn TableProvider> = match &object.kind {
@@ -150,20 +158,58 @@ impl Resolver<'_> {
             if is_lookup { &mut lookups } else { &mut tables }.insert(name, provider);
         }
         let state = with_tables(self.base, tables, [(SYSTEM_SCHEMA, system), (LOOKUP_SCHEMA, lookups)])?;
-        let plan = state.statement_to_plan(statement).await.map_err(|error| EngineError::in_query(error, &written))?;
+        let plan = state.statement_to_plan(statement).await.map_err(|error| EngineError::in_query(error, written))?;
         Ok((plan, state))
     }
 
-    /// The object a name stands for: exactly, or the only one that differs in case.
-    fn lookup(&self, name: &str) -> Result<(String, Arc<super::object::Object>)> {
-        if let Some(object) = self.catalog.get(name) {
-            return Ok((name.to_string(), Arc::clone(object)));
+    /// A query as DataFusion plans it, and the relations it names.
+    fn rewritten(&self, query: &Query) -> Result<Rewritten> {
+        let mut query = query.clone();
+        let hidden = mentions_hidden(&query);
+        let is_stream = |name: &ObjectName| {
+            let name = object_name(name);
+            self.catalog.get(&name).is_some_and(|object| matches!(object.kind, ObjectKind::Stream(_)))
+        };
+        let version_time = |name: &ObjectName| match self.catalog.lookup(&object_name(name)) {
+            Ok(object) => version_time(&object.kind),
+            Err(_) => VersionTime::Unknown,
+        };
+        rewrite_query(&mut query, &RewriteContext { is_stream: &is_stream, shows_hidden_columns: hidden, version_time: &version_time })?;
+        let paths = quoted_names(&query);
+        let statement = DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
+        let references = self.base.resolve_table_references(&statement)?;
+        Ok(Rewritten { statement, references, paths, hidden })
+    }
+
+    /// What a query names itself, without what views read. Names are told apart exactly as [`Resolver::plan`] does it.
+    ///
+    /// # Errors
+    /// When it uses what is not supported, or names that do not exist.
+    pub fn direct_reads(&self, query: &Query) -> Result<DirectReads> {
+        let Rewritten { references, paths, .. } = self.rewritten(query)?;
+        let mut reads = DirectReads::default();
+        for reference in references {
+            let name = reference.table().to_string();
+            let is_lookup = match reference.schema() {
+                Some(SYSTEM_SCHEMA) => {
+                    reads.system.insert(name);
+                    continue;
+                }
+                // Has nothing but the relations of the query itself.
+                Some("information_schema") => continue,
+                schema => schema == Some(LOOKUP_SCHEMA),
+            };
+            if !is_lookup && paths.contains(&name) && self.catalog.get(&name).is_none() {
+                reads.files.insert(name);
+                continue;
+            }
+            match self.catalog.lookup(&name) {
+                Ok(object) => drop(reads.objects.insert(object.name.clone())),
+                Err(_) if !is_lookup && self.base.table_functions().contains_key(&name) => {}
+                Err(error) => return Err(error.at_relation(query, &name)),
+            }
         }
-        let mut folded = self.catalog.objects().iter().filter(|object| object.name.eq_ignore_ascii_case(name));
-        match (folded.next(), folded.next()) {
-            (Some(object), None) => Ok((name.to_string(), Arc::clone(object))),
-            _ => Err(self.catalog.unknown(name)),
-        }
+        Ok(reads)
     }
 }
 

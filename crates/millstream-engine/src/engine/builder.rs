@@ -8,6 +8,7 @@ use crate::memory::EngineMemory;
 use crate::pipeline::log_replay::LoggedEpochs;
 use crate::pipeline::{Committed, Durability, EventTimeReplay, Pipeline, PipelineOptions, Shared};
 use crate::progress::Progress;
+use crate::reach::held;
 use crate::settings::{Settings, Trigger};
 use crate::statements::given_options::GivenOptions;
 use crate::stopwatch::SystemClock;
@@ -15,7 +16,7 @@ use datafusion::prelude::SessionContext;
 use millstream_plan::functions::EpochClock;
 use millstream_plan::process::{StatefulFunction, StatefulFunctions};
 use millstream_state::{InstanceInfo, Log, LogOptions, OpenOptions, StateDir};
-use millstream_types::{Clock, EventTime};
+use millstream_types::{Clock, EventTime, Reach};
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -114,6 +115,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Holds statements to some directories and hosts; they reach everything that the process does without it.
+    #[must_use]
+    pub fn reach(mut self, reach: Reach) -> Self {
+        self.given.reach = reach;
+        self
+    }
+
     /// Hands the history of all streams out in the order of event time, an epoch for each slice that has rows.
     #[must_use]
     pub fn event_time_replay(mut self, replay: EventTimeReplay) -> Self {
@@ -172,6 +180,7 @@ impl EngineBuilder {
             functions.register(&name, function)?;
         }
         let base = base_state(&epoch_clock, self.adopted.as_ref(), functions.clone())?;
+        let base = held(base, &self.given.reach)?;
         let memory = EngineMemory::new(Arc::clone(&base.runtime_env().memory_pool), settings.memory_limit()?);
         let (base, reading) = (memory.charge(base.clone())?, memory.charge_reading(base)?);
         let adopted = match &self.adopted {
@@ -208,6 +217,7 @@ impl EngineBuilder {
             epoch_clock,
             pushers: RwLock::default(),
             committed: watch::channel(Committed::default()).0,
+            brought_users: RwLock::default(),
             paused: false.into(),
         });
         let mut pipeline = Pipeline::new(PipelineOptions {

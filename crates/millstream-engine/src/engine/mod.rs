@@ -8,6 +8,7 @@ pub use builder::EngineBuilder;
 pub use memory_source::{MemorySource, Pushed};
 pub use pipeline_file::PipelineFile;
 
+use crate::access::{UserDef, UserOrigin};
 use crate::catalog::object::{ObjectKind, StreamShape};
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
@@ -17,7 +18,7 @@ use crate::pipeline::log_replay::LoggedEpoch;
 use crate::pipeline::snapshot::{Snapshot, SnapshotRequest};
 use crate::progress::{Progress, RunReport};
 use crate::result::StatementResult;
-use crate::session::Session;
+use crate::session::{Session, SessionUser};
 use crate::settings::Trigger;
 use crate::subscription::Subscription;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -129,7 +130,31 @@ impl Engine {
 
     /// A session with its own settings.
     pub fn session(&self) -> Session {
-        Session::new(self.clone())
+        Session::new(self.clone(), SessionUser::Owner)
+    }
+
+    /// A session of somebody else, who may do less than the program.
+    pub fn session_of(&self, user: SessionUser) -> Session {
+        Session::new(self.clone(), user)
+    }
+
+    /// Makes users known who are not part of the catalog, in place of those brought before. They have every privilege that their role
+    /// can use.
+    pub fn bring_users(&self, users: impl IntoIterator<Item = UserDef>) {
+        *self.inner.shared.brought_users.write() = users.into_iter().map(|user| (user.name.clone(), user)).collect();
+    }
+
+    /// The user with this name, as they are now.
+    pub fn user(&self, name: &str) -> Option<(UserDef, UserOrigin)> {
+        if let Some(user) = self.inner.shared.brought_users.read().get(name) {
+            return Some((user.clone(), UserOrigin::Brought));
+        }
+        self.inner.shared.catalog.read().access.user(name).map(|user| (user.clone(), UserOrigin::Catalog))
+    }
+
+    /// Whether there are users: who is none of them may do nothing then.
+    pub fn has_users(&self) -> bool {
+        !self.inner.shared.brought_users.read().is_empty() || self.inner.shared.catalog.read().access.users().next().is_some()
     }
 
     /// Carries out one statement in a session of its own.

@@ -137,6 +137,11 @@ impl Engine {
                             new.push((position.clone(), statement.clone()));
                         }
                     }
+                    Statement::CreateUser(_) | Statement::AlterUser(_) | Statement::DropUser(_) | Statement::Grant(_) => {
+                        let message = "users and privileges are no part of a pipeline file";
+                        let hint = "Run it once over a connection of an admin, or with `millstream --state-dir DIR -c`.";
+                        return Err(fail(position, EngineError::invalid(message, hint)));
+                    }
                     other => {
                         let message = format!("a pipeline file cannot hold this statement: {other}");
                         let hint = "It describes what should exist; use the shell for single actions.";

@@ -206,7 +206,7 @@ async fn everything(
         schema: edge.decode_schema(),
         metadata: edge.metadata(),
         event_time: def.watermark.as_ref().map(|(column, _)| column.clone()),
-        options: Options::new(&owner, def.connector_options.clone()),
+        options: Options::new(&owner, def.connector_options.clone()).within(crate::reach::of(state)),
         clock: Arc::clone(clock),
     };
     let mut source = registry::create_source(&def.connector, context).map_err(fail)?;

@@ -152,6 +152,7 @@ impl Pipeline {
         let mut header = CheckpointHeader {
             clock: Some(self.clock),
             catalog: self.catalog_statements(),
+            access: self.catalog.access.as_ref().clone(),
             settings: self.settings.changed().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             applied_inserts: self.catalog.applied_inserts.iter().copied().collect(),
             pinned: self.pinned_blobs.clone(),

@@ -32,6 +32,7 @@ pub mod sinks;
 pub mod snapshot;
 pub mod sources;
 
+use crate::access::UserDef;
 use crate::catalog::Catalog;
 use crate::catalog::object::StreamDef;
 use crate::dead_letters::DeadLetters;
@@ -95,6 +96,8 @@ pub struct Shared {
     pub pushers: RwLock<BTreeMap<String, Arc<dyn millstream_connectors::source::Push>>>,
     /// Committed offsets of streams: how far pushed rows are durable.
     pub committed: tokio::sync::watch::Sender<Committed>,
+    /// Users that the program brings, by name.
+    pub brought_users: RwLock<BTreeMap<String, UserDef>>,
     /// `PAUSE PIPELINE`: no new input is taken.
     pub paused: AtomicBool,
 }

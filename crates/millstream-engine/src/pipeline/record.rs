@@ -4,6 +4,7 @@
 //! inserted into tables) travel in the same frame as Arrow IPC attachments, so that one sync makes them durable and committed.
 
 use super::resume::QueryFailure;
+use crate::access::{Access, AccessChange};
 use crate::dead_letters::DeadLettersCheckpoint;
 use crate::edge::WatermarkState;
 use millstream_connectors::sink::SinkCommit;
@@ -55,6 +56,11 @@ pub enum CatalogChange {
         /// Hash of its canonical text.
         hash: u64,
     },
+    /// Users or privileges changed.
+    Access {
+        /// How.
+        access: AccessChange,
+    },
     /// The content of an at-rest table was stored and is used from this epoch on.
     Pinned {
         /// The table.
@@ -93,6 +99,9 @@ pub struct CheckpointHeader {
     pub clock: Option<EventTime>,
     /// The statements that made the catalog, oldest first.
     pub catalog: Vec<String>,
+    /// Users and privileges.
+    #[serde(default)]
+    pub access: Access,
     /// Pipeline options in force.
     pub settings: BTreeMap<String, String>,
     /// Inserts of pipeline files that have been carried out.

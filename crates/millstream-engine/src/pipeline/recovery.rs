@@ -184,6 +184,7 @@ impl Pipeline {
                 parse_statement(sql).map_err(|error| EngineError::Corrupt(format!("a stored statement does not parse: {error}")))?;
             self.define(&statement, &mut initial).await?;
         }
+        self.catalog.access = Arc::new(header.access.clone());
         self.catalog.applied_inserts = header.applied_inserts.iter().copied().collect();
         for (name, checkpoint) in &header.streams {
             let changelog = self.recovered_segment(&format!("stream/{name}/changelog"))?;
@@ -264,6 +265,7 @@ impl Pipeline {
                 CatalogChange::FileInsert { position, hash } => {
                     self.catalog.note_insert(*position, *hash);
                 }
+                CatalogChange::Access { access } => Arc::make_mut(&mut self.catalog.access).apply(access),
                 CatalogChange::Pinned { table, blob } => {
                     self.named_blobs.name(record.epoch, blob["hash"].as_str().unwrap_or_default());
                     self.pinned_blobs.insert(table.clone(), blob.clone());

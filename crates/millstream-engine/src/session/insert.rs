@@ -86,6 +86,7 @@ impl Session {
     /// # Errors
     /// When there is none of this name, or it takes no rows.
     pub fn insert_schema(&self, target: &str) -> Result<SchemaRef> {
+        self.authorize_insert(target)?;
         let catalog = self.engine.shared().catalog.read().clone();
         match &catalog.require(target)?.kind {
             ObjectKind::Table(def) => Ok(Arc::clone(&def.schema)),

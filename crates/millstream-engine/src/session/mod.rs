@@ -1,5 +1,7 @@
 //! A session: carries out statements one by one over the engine's shared catalog.
 
+mod access;
+mod authorize;
 mod change;
 mod contents;
 mod insert;
@@ -9,6 +11,7 @@ mod show;
 mod transaction;
 mod variables;
 
+use crate::access::UserLimits;
 use crate::catalog::resolve::{Resolved, Resolver, object_name};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -19,17 +22,22 @@ use crate::pipeline::snapshot::SnapshotRequest;
 use crate::result::{Output, Rows, StatementResult};
 use crate::settings::SettingInfo;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
+pub use authorize::SessionUser;
 use contents::{BatchContents, NamesOnly};
+use datafusion::execution::SessionState;
 use datafusion::prelude::DataFrame;
 use futures::Stream;
 pub use insert::Inserted;
 use millstream_plan::process::ProcessNode;
-use millstream_sql::statement::{AlterAction, CopySource, Emit, ExplainMode, PipelineAction, QueryStatement, Subscribe, SubscribeSource};
+use millstream_sql::statement::{
+    AlterAction, CopySource, CopyTarget, Emit, ExplainMode, PipelineAction, QueryStatement, Subscribe, SubscribeSource,
+};
 use millstream_sql::{ScriptError, Statement, parse_script, parse_statement};
 use millstream_types::Epoch;
 use parking_lot::Mutex;
 pub use prepare::Described;
 use sqlparser::ast::Query;
+use std::borrow::Cow;
 use std::sync::Arc;
 use transaction::Transaction;
 pub use transaction::accepted_harmlessly as is_harmless;
@@ -40,6 +48,9 @@ pub use variables::{client_setting_default, is_client_setting};
 #[derive(Debug, Clone)]
 pub struct Session {
     engine: Engine,
+    user: SessionUser,
+    /// Limits of all sessions of its kind.
+    limits: UserLimits,
     transaction: Arc<Mutex<Option<Transaction>>>,
     variables: Arc<Variables>,
 }
@@ -73,8 +84,29 @@ impl ScriptFailure {
 }
 
 impl Session {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine, transaction: Arc::default(), variables: Arc::default() }
+    pub(crate) fn new(engine: Engine, user: SessionUser) -> Self {
+        Self { engine, user, limits: UserLimits::default(), transaction: Arc::default(), variables: Arc::default() }
+    }
+
+    /// The same session, held to these limits too, whoever it belongs to.
+    #[must_use]
+    pub fn within(mut self, limits: UserLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The limits of its statements now: those of its user and its own.
+    pub fn limits(&self) -> UserLimits {
+        self.user_limits().or_less(self.limits)
+    }
+
+    /// The session that statements which read are planned with.
+    fn reading(&self) -> Result<Cow<'_, SessionState>> {
+        let shared = self.engine.shared();
+        match self.limits().memory {
+            None => Ok(Cow::Borrowed(&shared.reading)),
+            Some(limit) => shared.memory.charge_statement(shared.reading.clone(), limit).map(Cow::Owned),
+        }
     }
 
     /// The engine of this session.
@@ -130,6 +162,7 @@ impl Session {
     /// # Errors
     /// As [`Session::execute`].
     pub async fn execute_parsed(&self, statement: Statement) -> Result<StatementResult> {
+        self.authorize(&statement)?;
         guarded("the statement", Box::pin(self.dispatch(statement))).await
     }
 
@@ -169,6 +202,10 @@ impl Session {
                 let Some(statement) = copy.to_datafusion() else {
                     return Err(EngineError::invalid("COPY to standard output needs a client connection", "Write COPY (query) TO 'file'."));
                 };
+                if let CopyTarget::File(target) = &copy.target {
+                    let reach = crate::reach::of(&self.engine.shared().base);
+                    millstream_connectors::reach::check(&reach, "COPY", target).map_err(|error| EngineError::connector("COPY", error))?;
+                }
                 let query = match &copy.source {
                     CopySource::Query(query) => query.clone(),
                     CopySource::Relation(name) => crate::pipeline::ddl::select_all(name)?,
@@ -218,6 +255,9 @@ impl Session {
             }
             Statement::Set(ref set) if self.variables.set(&set.name, &set.value) => Ok(StatementResult::done(tag, Vec::new())),
             Statement::Reset(Some(ref name)) if self.variables.reset(Some(name)) => Ok(StatementResult::done(tag, Vec::new())),
+            statement @ (Statement::CreateUser(_) | Statement::AlterUser(_) | Statement::DropUser(_) | Statement::Grant(_)) => {
+                self.change_users(statement, &tag).await
+            }
             Statement::CreateStream(_)
             | Statement::CreateTable(_)
             | Statement::CreateExternalTable(_)
@@ -283,7 +323,8 @@ impl Session {
         let shared = self.engine.shared();
         if let Some((catalog, snapshot)) = self.pinned() {
             let contents = BatchContents { shared, snapshot: &snapshot };
-            let resolved = Resolver { catalog: &catalog, base: &shared.reading, contents: &contents }.plan(query).await?;
+            let reading = self.reading()?;
+            let resolved = Resolver { catalog: &catalog, base: &reading, contents: &contents }.plan(query).await?;
             refuse_process(&resolved)?;
             return Ok((self.started_now(resolved), snapshot.epoch));
         }
@@ -301,7 +342,8 @@ impl Session {
         let request = SnapshotRequest { names, figures };
         let snapshot = self.engine.request(|answer| Command::Snapshot { request, answer }).await?;
         let contents = BatchContents { shared, snapshot: &snapshot };
-        let resolved = Resolver { catalog: &catalog, base: &shared.reading, contents: &contents }.plan(query).await?;
+        let reading = self.reading()?;
+        let resolved = Resolver { catalog: &catalog, base: &reading, contents: &contents }.plan(query).await?;
         refuse_process(&resolved)?;
         Ok((self.started_now(resolved), snapshot.epoch))
     }
@@ -319,7 +361,7 @@ impl Session {
         let (resolved, epoch) = self.plan_at(query).await?;
         let frame = DataFrame::new(resolved.state, resolved.plan);
         let rows = frame.execute_stream().await.map_err(|error| EngineError::in_query(error, query))?;
-        let output = Output::Rows(Rows::new(rows));
+        let output = Output::Rows(Rows::new(rows).at_most(self.limits().rows));
         Ok(StatementResult { tag: "SELECT".into(), notices: Vec::new(), epoch: Some(epoch), output })
     }
 

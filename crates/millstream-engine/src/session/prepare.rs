@@ -40,6 +40,7 @@ impl Session {
     /// # Errors
     /// When the statement would fail already for what it names.
     pub async fn describe_statement(&self, statement: &Statement, given: &[Option<DataType>]) -> Result<Described> {
+        self.authorize(statement)?;
         let count = statement.parameter_count()?.max(given.len());
         let mut types: Vec<Option<DataType>> = given.to_vec();
         types.resize(count, None);

@@ -28,6 +28,8 @@ impl Session {
             ShowWhat::MaterializedViews => system_tables::catalog_rows(shared, |kind| matches!(kind, ObjectKind::MaterializedView(_)))?,
             ShowWhat::Sinks => system_tables::catalog_rows(shared, |kind| matches!(kind, ObjectKind::Sink(_)))?,
             ShowWhat::Queries => return self.execute_internal("SELECT * FROM millstream.queries").await,
+            ShowWhat::Users => self.users()?,
+            ShowWhat::Grants(user) => self.grants(user.as_ref())?,
             ShowWhat::All => return self.execute_internal("SELECT name, value, doc FROM millstream.settings").await,
             ShowWhat::Functions => {
                 let mut names: Vec<String> = shared.base.scalar_functions().keys().cloned().collect();

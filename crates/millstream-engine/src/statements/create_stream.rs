@@ -51,7 +51,7 @@ pub async fn define(
             .collect();
         columns.splice(0..0, from_query);
     } else if !columns.iter().any(|column| column.origin == ColumnOrigin::Physical) && (columns.is_empty() || infers(&connector)) {
-        let inferred = registry::infer_schema(&connector, &Options::new(&owner, connector_options.clone()))
+        let inferred = registry::infer_schema(&connector, &Options::new(&owner, connector_options.clone()).within(crate::reach::of(state)))
             .await
             .map_err(|error| EngineError::connector(&owner, error))?;
         let inferred = inferred.fields().iter().map(|field| StreamColumn { field: field.as_ref().clone(), origin: ColumnOrigin::Physical });

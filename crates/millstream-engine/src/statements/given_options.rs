@@ -4,8 +4,9 @@
 //! the log hold the statement with its reference, never the value. After a restart the reference is looked up again.
 
 use crate::error::{EngineError, Result};
+use millstream_connectors::reach::check_options;
 use millstream_sql::variables::{expand_env, expand_options};
-use millstream_types::Classified;
+use millstream_types::{Classified, Reach};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub struct GivenOptions {
     pub overrides: BTreeMap<(String, String), String>,
     /// What `${NAME}` stands for.
     pub environment: EnvironmentLookup,
+    /// Which files and hosts the options may name.
+    pub reach: Reach,
 }
 
 impl std::fmt::Debug for GivenOptions {
@@ -29,7 +32,7 @@ impl std::fmt::Debug for GivenOptions {
 
 impl Default for GivenOptions {
     fn default() -> Self {
-        Self { overrides: BTreeMap::new(), environment: Arc::new(|_| None) }
+        Self { overrides: BTreeMap::new(), environment: Arc::new(|_| None), reach: Reach::default() }
     }
 }
 
@@ -37,7 +40,7 @@ impl GivenOptions {
     /// The options of an object; `owner` names it in messages (`stream "s"`).
     ///
     /// # Errors
-    /// When an option is given twice, or names an environment variable that is not set.
+    /// When an option is given twice, names an environment variable that is not set, or a file or host that statements may not reach.
     pub fn of(&self, name: &str, owner: &str, written: &[(String, String)]) -> Result<BTreeMap<String, String>> {
         let mut options: BTreeMap<String, String> = BTreeMap::new();
         for (key, value) in written {
@@ -53,7 +56,9 @@ impl GivenOptions {
         let mut options: Vec<(String, String)> = options.into_iter().collect();
         let expanded = expand_options(&mut options, &*self.environment);
         expanded.map_err(|error| EngineError::invalid(format!("{owner}: {}", error.message), error.hint().unwrap_or_default()))?;
-        Ok(options.into_iter().collect())
+        let options: BTreeMap<String, String> = options.into_iter().collect();
+        check_options(&self.reach, owner, &options).map_err(|error| EngineError::connector(owner, error))?;
+        Ok(options)
     }
 
     /// One value with its references replaced.

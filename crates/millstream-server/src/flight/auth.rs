@@ -11,7 +11,6 @@
 
 use super::session::{ConnectionSessions, FlightSession, Sessions};
 use crate::error::{RequestError, codes};
-use crate::scram::Verifier;
 use crate::service::Service;
 use crate::users::User;
 use arrow_flight::BasicAuth;
@@ -48,7 +47,8 @@ pub(super) fn session(
         let hint = "Do the handshake with name and password, or send `authorization: Bearer <token>` with a token of the users file.";
         RequestError { hint: Some(hint.into()), ..error }
     })?;
-    Ok(sessions.of_connection(connection, user, service.limits, || service.engine.session()))
+    let session = service.session(&user);
+    Ok(sessions.of_connection(connection, user, service.limits, || session))
 }
 
 /// The user that a handshake is from. `payload` is its first message's.
@@ -61,23 +61,13 @@ pub(super) fn handshake(service: &Service, headers: &MetadataMap, payload: &[u8]
     }
     let (name, password) = match credentials(headers, payload)? {
         Some(credentials) => credentials,
-        None if service.users.is_empty() => return Ok(User::anybody("anonymous")),
+        None if !service.engine.has_users() => return Ok(User::anybody("anonymous")),
         None => {
             let hint = "Send `authorization: Basic <base64 of name:password>`.";
             return Err(RequestError::new(codes::BAD_AUTHORIZATION, "the handshake has no name and password", hint));
         }
     };
-    if service.users.is_empty() {
-        return Ok(User::anybody(&name));
-    }
-    let known = service.users.named(&name).and_then(|(user, verifier)| Some((user, verifier?.clone())));
-    let (user, verifier) = match known {
-        Some((user, verifier)) => (Some(user), verifier),
-        None => (None, Verifier::decoy(&name, &service.decoy_secret)),
-    };
-    let is_right = verifier.accepts(&password);
-    user.filter(|_| is_right)
-        .ok_or_else(|| RequestError::new(codes::BAD_PASSWORD, format!("password authentication failed for user \"{name}\""), ""))
+    service.with_password(&name, &password)
 }
 
 /// Name and password, from the header or, as older clients do it, from the message.

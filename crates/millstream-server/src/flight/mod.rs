@@ -328,7 +328,7 @@ impl FlightService for Flight {
             Err(_) => return Err(Status::deadline_exceeded("the handshake took too long")),
         };
         let user = auth::handshake(&self.service, &headers, &payload).map_err(|error| self.failed(error))?;
-        let opened = self.sessions.open(self.service.engine.session(), user, self.service.limits);
+        let opened = self.sessions.open(self.service.session(&user), user, self.service.limits);
         let token = opened.map_err(|error| self.failed(error))?;
         let mut response = Response::new(one(Some(HandshakeResponse { protocol_version: 0, payload: token.clone().into() })));
         let header = format!("Bearer {token}").parse().map_err(|_| Status::internal("a token that is no header"))?;

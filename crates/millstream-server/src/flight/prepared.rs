@@ -139,7 +139,7 @@ impl Prepared {
             && let Parsed::Engine(statement) = &self.parsed
             && !batches.is_empty()
         {
-            session.user.authorize(statement)?;
+            session.session.authorize(statement)?;
             let named = batches.iter().map(|batch| renamed(batch, &columns)).collect::<Result<Vec<_>, _>>()?;
             let engine = session.session.clone();
             let inserted = within(service, session, aside(async move { engine.insert_rows(&target, named, None).await })).await?;

@@ -15,7 +15,7 @@ use super::failure::{in_stream, status};
 use super::session::{FlightSession, RunningFetch};
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
-use crate::pg::{Parsed, parse, timeout};
+use crate::pg::{Parsed, parse};
 use crate::rows::RowSource;
 use crate::service::Service;
 use arrow::array::RecordBatch;
@@ -125,7 +125,7 @@ pub(super) async fn describe(
             Described { parameters, columns: Some(columns) }
         }
         Parsed::Engine(statement) => {
-            session.user.authorize(statement)?;
+            session.session.authorize(statement)?;
             let (engine, statement) = (session.session.clone(), statement.clone());
             within(service, session, aside(async move { engine.describe_statement(&statement, &given).await })).await?
         }
@@ -152,7 +152,6 @@ async fn run(service: &Arc<Service>, session: &FlightSession, parsed: Parsed) ->
         }
         Parsed::Engine(statement) => *statement,
     };
-    session.user.authorize(&statement)?;
     let engine = session.session.clone();
     let result = within(service, session, aside(async move { engine.execute_parsed(statement).await })).await?;
     let mut told = Told { notices: result.notices.into_iter().map(told).collect(), epoch: result.epoch.map(|epoch| epoch.0), ..done("") };
@@ -352,8 +351,7 @@ fn as_told(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Reque
 
 /// How long a statement of a session may take.
 fn allowed(service: &Service, session: &FlightSession) -> Option<Duration> {
-    let wanted = session.session.variable("statement_timeout").and_then(|text| timeout(&text)).unwrap_or_default();
-    [wanted, service.limits.statement_timeout].into_iter().filter(|limit| !limit.is_zero()).min()
+    service.time_limit(&session.session)
 }
 
 /// Waits for work as long as a statement may take.

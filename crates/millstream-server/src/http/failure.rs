@@ -54,7 +54,7 @@ impl IntoResponse for Failure {
         let status = status(self.0.code);
         let mut response = (status, Json(ErrorBody::from(self.0))).into_response();
         if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer, Basic realm=\"millstream\""));
         }
         response
     }

@@ -9,7 +9,6 @@ use super::{media_type, user};
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
 use crate::service::Service;
-use crate::users::Role;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -52,11 +51,11 @@ pub(super) struct Inserted {
     responses(
         (status = 200, description = "the rows are committed", body = Inserted),
         (status = 400, description = "a row is wrong; none was taken", body = ErrorBody),
-        (status = 401, description = "no token", body = ErrorBody),
-        (status = 403, description = "the user is a reader", body = ErrorBody),
+        (status = 401, description = "no user", body = ErrorBody),
+        (status = 403, description = "the user may not insert rows there", body = ErrorBody),
         (status = 404, description = "there is no such stream", body = ErrorBody),
     ),
-    security(("token" = []))
+    security(("token" = []), ("password" = []))
 )]
 pub(super) async fn rows(
     State(service): State<Arc<Service>>,
@@ -64,13 +63,13 @@ pub(super) async fn rows(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Inserted>, Failure> {
-    user(&service, &headers)?.require(Role::Writer, "insert rows")?;
+    let user = user(&service, &headers)?;
     let key = match headers.get("idempotency-key") {
         None => None,
         Some(key) if key.len() <= KEY_BYTES && !key.is_empty() => Some(String::from_utf8_lossy(key.as_bytes()).into_owned()),
         Some(_) => return Err(RequestError::new(codes::BAD_VALUE, format!("an idempotency key has 1 to {KEY_BYTES} bytes"), "").into()),
     };
-    let session = service.engine.session();
+    let session = service.session(&user);
     let schema = session.insert_schema(&name)?;
     let kind = media_type(&headers, header::CONTENT_TYPE);
     let batches = match kind.as_deref() {

@@ -1,7 +1,7 @@
 //! `GET /metrics`: figures in Prometheus' text form, from the progress registry.
 
 use super::failure::Failure;
-use super::user;
+use super::reader_of;
 use crate::error::RequestError;
 use crate::service::Service;
 use axum::extract::State;
@@ -69,10 +69,10 @@ fn escaped(value: &str) -> String {
     get,
     path = "/metrics",
     responses((status = 200, description = "Prometheus' text form", body = String, content_type = "text/plain")),
-    security(("token" = []))
+    security(("token" = []), ("password" = []))
 )]
 pub(super) async fn metrics(State(service): State<Arc<Service>>, headers: HeaderMap) -> Result<Response, Failure> {
-    user(&service, &headers)?;
+    reader_of(&service, &headers, "epochs")?;
     let page = page(&service).await?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response())
 }

@@ -5,6 +5,7 @@
 //! | `POST /api/v1/sql` | one statement; JSON, NDJSON, CSV or Arrow by `Accept` (`sql.rs`, `body.rs`) |
 //! | `GET /api/v1/subscribe?query=..` | changes as server-sent events (`subscribe.rs`) |
 //! | `POST /api/v1/streams/{name}/rows` | rows into a stream or table (`ingest.rs`) |
+//! | `GET /api/v1/pipelines..` | what the pipeline does (`monitoring.rs`) |
 //! | `GET /metrics` | figures for Prometheus (`metrics.rs`) |
 //! | `GET /health/live`, `/health/ready`, `/version`, `/api/v1/openapi.json` | without a token (`health.rs`, `openapi.rs`) |
 //!
@@ -17,6 +18,7 @@ mod failure;
 mod health;
 pub(crate) mod ingest;
 mod metrics;
+mod monitoring;
 mod openapi;
 mod sql;
 mod subscribe;
@@ -32,11 +34,15 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 pub(crate) use failure::ErrorBody;
 use failure::Failure;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use millstream_engine::Session;
+use millstream_engine::catalog::resolve::SYSTEM_SCHEMA;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -105,6 +111,15 @@ fn router(service: Arc<Service>) -> Router {
         .route("/api/v1/sql", post(sql::sql))
         .route("/api/v1/subscribe", get(subscribe::subscribe))
         .route("/api/v1/streams/{name}/rows", post(ingest::rows))
+        .route("/api/v1/pipelines", get(monitoring::pipelines))
+        .route("/api/v1/pipelines/{pipeline}/statistics", get(monitoring::statistics))
+        .route("/api/v1/pipelines/{pipeline}/receivers", get(monitoring::receivers))
+        .route("/api/v1/pipelines/{pipeline}/receivers/{stream}", get(monitoring::receiver))
+        .route("/api/v1/pipelines/{pipeline}/batches", get(monitoring::batches))
+        .route("/api/v1/pipelines/{pipeline}/batches/{epoch}", get(monitoring::batch))
+        .route("/api/v1/pipelines/{pipeline}/batches/{epoch}/operations", get(monitoring::operations))
+        .route("/api/v1/pipelines/{pipeline}/batches/{epoch}/operations/{sink}", get(monitoring::operation))
+        .route("/api/v1/pipelines/{pipeline}/{table}", get(monitoring::table))
         .route("/metrics", get(metrics::metrics))
         .layer(DefaultBodyLimit::max(service.limits.body_bytes))
         .route("/api/v1/openapi.json", get(openapi::document))
@@ -119,7 +134,7 @@ fn router(service: Arc<Service>) -> Router {
 /// What holds for every request.
 async fn checked(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
     service.figures.http_requests.fetch_add(1, Ordering::Relaxed);
-    if service.users.is_empty() && service.is_local && !names_loopback(&request) {
+    if !service.engine.has_users() && service.is_local && !names_loopback(&request) {
         let error = RequestError::new(
             codes::NO_PRIVILEGE,
             "without users this server answers to a loopback address or \"localhost\" only",
@@ -144,11 +159,31 @@ fn names_loopback(request: &Request) -> bool {
 /// Who asks.
 ///
 /// # Errors
-/// When there are users and the request has no token of theirs.
+/// When there are users and the request has neither a token nor the password of one.
 fn user(service: &Service, headers: &HeaderMap) -> Result<User, Failure> {
-    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = token.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    Ok(service.bearer(token.map(|(_, token)| token.trim()))?)
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    match value.and_then(|value| value.split_once(' ')) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(service.bearer(Some(token.trim()))?),
+        Some((scheme, encoded)) if scheme.eq_ignore_ascii_case("basic") => {
+            let decoded = STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            match decoded.as_deref().and_then(|text| text.split_once(':')) {
+                Some((name, password)) => Ok(service.with_password(name, password)?),
+                None => Err(RequestError::new(codes::BAD_AUTHORIZATION, "the header Authorization is no name and password", "").into()),
+            }
+        }
+        _ => Ok(service.bearer(None)?),
+    }
+}
+
+/// The session of who asks, who must be allowed to read a system table.
+///
+/// # Errors
+/// As [`user`], and when it may not.
+fn reader_of(service: &Service, headers: &HeaderMap, table: &str) -> Result<Session, Failure> {
+    let session = service.session(&user(service, headers)?);
+    let read = millstream_sql::parse_statement(&format!("SELECT * FROM {SYSTEM_SCHEMA}.{table}"))?;
+    session.authorize(&read)?;
+    Ok(session)
 }
 
 /// The media type of a header, without its parameters, in lower case.

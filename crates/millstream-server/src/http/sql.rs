@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use sqlparser::ast::{Expr, Value};
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 use utoipa::ToSchema;
 
 /// A statement with its parameters.
@@ -64,10 +65,10 @@ pub(super) struct Told {
     responses(
         (status = 200, description = "rows by `Accept` (JSON, NDJSON, CSV, Arrow stream), or what was done", body = Done),
         (status = 400, description = "the statement is wrong", body = ErrorBody),
-        (status = 401, description = "no token", body = ErrorBody),
-        (status = 403, description = "the role of the user is too low", body = ErrorBody),
+        (status = 401, description = "no user", body = ErrorBody),
+        (status = 403, description = "the user may not do this", body = ErrorBody),
     ),
-    security(("token" = []))
+    security(("token" = []), ("password" = []))
 )]
 pub(super) async fn sql(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
     let user = user(&service, &headers)?;
@@ -77,12 +78,15 @@ pub(super) async fn sql(State(service): State<Arc<Service>>, headers: HeaderMap,
         return Err(RequestError::new("22023", format!("rows cannot be given as {}", accept.unwrap_or_default()), forms).into());
     };
     let (text, parameters) = request(&headers, &body)?;
+    let session = service.session(&user);
+    let limit = service.time_limit(&session);
+    service.check_length(&session, &text)?;
     millstream_sql::depth::check_text(&text)?;
     if let Some(query) = service.catalog.recognize(&text) {
         let query = query.bound(&parameters)?;
         let of_catalog = Arc::clone(&service);
-        let rows = within(&service, aside(async move { of_catalog.catalog.run(&query).await })).await?;
-        return answer(&service, form, None, RowSource::of_stream(rows)).await;
+        let rows = within(limit, aside(async move { of_catalog.catalog.run(&query).await })).await?;
+        return answer(limit, form, None, RowSource::of_stream(rows)).await;
     }
     let mut statement = parse_statement(&text)?;
     let wanted = statement.parameter_count()?;
@@ -95,12 +99,10 @@ pub(super) async fn sql(State(service): State<Arc<Service>>, headers: HeaderMap,
         let hint = "A transaction needs a connection over the PostgreSQL protocol.";
         return Err(RequestError::new(codes::NOT_SUPPORTED, "each request is a session of its own", hint).into());
     }
-    user.authorize(&statement)?;
-    let session = service.engine.session();
-    let result = within(&service, aside(async move { session.execute_parsed(statement).await })).await?;
+    let result = within(limit, aside(async move { session.execute_parsed(statement).await })).await?;
     let StatementResult { tag, notices, epoch, output } = result;
     match output {
-        Output::Rows(rows) => answer(&service, form, epoch.map(|epoch| epoch.0), RowSource::of_rows(rows)).await,
+        Output::Rows(rows) => answer(limit, form, epoch.map(|epoch| epoch.0), RowSource::of_rows(rows)).await,
         Output::Changes(subscription) if form == Form::Ndjson => {
             let body = Body::from_stream(stream(form, None, None, RowSource::of_changes(subscription))?);
             Ok(([(header::CONTENT_TYPE, form.media_type())], body).into_response())
@@ -151,11 +153,11 @@ fn literal(value: serde_json::Value) -> Result<Expr, RequestError> {
 }
 
 /// Waits for work as long as a statement may take.
-async fn within<T>(service: &Service, work: impl Future<Output = Result<T, impl Into<RequestError>>>) -> Result<T, RequestError> {
-    let limit = service.limits.statement_timeout;
-    if limit.is_zero() {
-        return work.await.map_err(Into::into);
-    }
+pub(super) async fn within<T>(
+    limit: Option<Duration>,
+    work: impl Future<Output = Result<T, impl Into<RequestError>>>,
+) -> Result<T, RequestError> {
+    let Some(limit) = limit else { return work.await.map_err(Into::into) };
     match tokio::time::timeout(limit, work).await {
         Ok(done) => done.map_err(Into::into),
         Err(_) => Err(RequestError::new(codes::CANCELED, "canceling statement due to statement timeout", "")),
@@ -163,8 +165,8 @@ async fn within<T>(service: &Service, work: impl Future<Output = Result<T, impl 
 }
 
 /// Rows as an answer. The first are waited for: what fails at once has a status that says so.
-async fn answer(service: &Service, form: Form, epoch: Option<u64>, mut source: RowSource) -> Result<Response, Failure> {
-    let first = within(service, source.next(usize::MAX)).await?;
+pub(super) async fn answer(limit: Option<Duration>, form: Form, epoch: Option<u64>, mut source: RowSource) -> Result<Response, Failure> {
+    let first = within(limit, source.next(usize::MAX)).await?;
     let body = Body::from_stream(stream(form, epoch, first, source)?);
     let mut response = ([(header::CONTENT_TYPE, form.media_type())], body).into_response();
     if let Some(epoch) = epoch {

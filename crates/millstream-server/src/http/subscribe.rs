@@ -16,6 +16,7 @@ use super::user;
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
 use crate::service::Service;
+use crate::users::User;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -57,9 +58,9 @@ fn yes() -> bool {
     responses(
         (status = 200, description = "events `change`, `progress`, `reset`, `error`", content_type = "text/event-stream", body = String),
         (status = 400, description = "the query is wrong", body = ErrorBody),
-        (status = 401, description = "no token", body = ErrorBody),
+        (status = 401, description = "no user", body = ErrorBody),
     ),
-    security(("token" = []))
+    security(("token" = []), ("password" = []))
 )]
 pub(super) async fn subscribe(
     State(service): State<Arc<Service>>,
@@ -68,19 +69,18 @@ pub(super) async fn subscribe(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
     let user = user(&service, &headers)?;
     let statement = following(&parameters)?;
-    user.authorize(&statement)?;
     let header = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.trim().parse().ok());
     let last: Option<u64> = header.or(parameters.last_event_id);
     let resumed = match last.and_then(|last| from_epoch(&statement, last)) {
         // What has no history, or none that goes back so far, begins anew.
-        Some(resuming) => started(&service, resuming).await.ok(),
+        Some(resuming) => started(&service, &user, resuming).await.ok(),
         None => None,
     };
     let mut waiting = Vec::new();
     let (subscription, skips_snapshot) = match resumed {
         Some(subscription) => (subscription, true),
         None => {
-            let subscription = started(&service, statement).await?;
+            let subscription = started(&service, &user, statement).await?;
             let goes_on = last == Some(subscription.epoch().0);
             if last.is_some() && !goes_on {
                 waiting.push(Event::default().event("reset").data("{}"));
@@ -97,8 +97,8 @@ pub(super) async fn subscribe(
 }
 
 /// Begins to follow.
-async fn started(service: &Arc<Service>, statement: Statement) -> Result<Subscription, Failure> {
-    let session = service.engine.session();
+async fn started(service: &Arc<Service>, user: &User, statement: Statement) -> Result<Subscription, Failure> {
+    let session = service.session(user);
     let result = aside(async move { session.execute_parsed(statement).await }).await.map_err(RequestError::from)?;
     match result.output {
         Output::Changes(subscription) => Ok(subscription),

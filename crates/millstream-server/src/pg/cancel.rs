@@ -1,6 +1,6 @@
 //! Requests to cancel: they come over connections of their own and name another by number and secret.
 
-use crate::scram::random;
+use millstream_engine::access::random;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;

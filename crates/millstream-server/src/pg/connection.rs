@@ -12,8 +12,7 @@ use super::values::types::{Column, type_size};
 use super::wire::{ColumnDescription, Message};
 use crate::error::{RequestError, codes};
 use crate::rows::RowSource;
-use crate::service::Service;
-use crate::users::User;
+use crate::service::{Service, UserConnection};
 use arrow::array::RecordBatch;
 use millstream_engine::notice::Severity;
 use millstream_engine::{Notice, Session};
@@ -22,7 +21,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -55,8 +53,8 @@ impl<E: Into<RequestError>> From<E> for Ended {
 pub(super) struct Connection {
     pub(super) service: Arc<Service>,
     pub(super) session: Session,
-    pub(super) user: User,
     registered: Registered,
+    _counted: UserConnection,
     pub(super) reader: Reader,
     pub(super) writer: Writer,
     pub(super) statements: HashMap<String, Arc<Prepared>>,
@@ -73,13 +71,20 @@ struct Guard {
 }
 
 impl Connection {
-    pub(super) fn new(service: Arc<Service>, session: Session, user: User, registered: Registered, reader: Reader, writer: Writer) -> Self {
+    pub(super) fn new(
+        service: Arc<Service>,
+        session: Session,
+        counted: UserConnection,
+        registered: Registered,
+        reader: Reader,
+        writer: Writer,
+    ) -> Self {
         let guard = Guard { canceled: CancellationToken::new(), deadline: None };
         Self {
             service,
             session,
-            user,
             registered,
+            _counted: counted,
             reader,
             writer,
             statements: HashMap::new(),
@@ -199,9 +204,7 @@ impl Connection {
     /// A statement begins: what cancels it and how long it may take is found out now.
     pub(super) fn begin_statement(&mut self) {
         self.service.figures.pg_statements.fetch_add(1, Ordering::Relaxed);
-        let wanted = self.session.variable("statement_timeout").and_then(|text| timeout(&text)).unwrap_or_default();
-        let limit = self.service.limits.statement_timeout;
-        let allowed = [wanted, limit].into_iter().filter(|duration| !duration.is_zero()).min();
+        let allowed = self.service.time_limit(&self.session);
         let deadline = allowed.map(|duration| Box::pin(tokio::time::sleep(duration)));
         self.guard = Guard { canceled: self.registered.running.begin(), deadline };
     }
@@ -323,13 +326,5 @@ pub(super) fn is_binary(formats: &[i16], column: usize) -> bool {
         [] => false,
         [one] => *one == 1,
         each => each.get(column) == Some(&1),
-    }
-}
-
-/// `statement_timeout` as PostgreSQL takes it: milliseconds, or a number with a unit.
-pub(crate) fn timeout(text: &str) -> Option<Duration> {
-    match text.trim().parse::<u64>() {
-        Ok(milliseconds) => Some(Duration::from_millis(milliseconds)),
-        Err(_) => millstream_types::options::parse_duration(text),
     }
 }

@@ -74,7 +74,8 @@ impl Connection {
         }
         for statement in &script.statements {
             self.begin_statement();
-            let carried_out = match parse(&self.service, statement.text) {
+            let fits = self.service.check_length(&self.session, statement.text);
+            let carried_out = match fits.and_then(|()| parse(&self.service, statement.text)) {
                 Ok(parsed) => self.run_and_send(parsed, statement.text).await,
                 Err(error) => Err(Ended::Failed(error)),
             };
@@ -132,7 +133,7 @@ impl Connection {
             }
             Parsed::Engine(statement) => *statement,
         };
-        self.user.authorize(&statement)?;
+        self.session.authorize(&statement)?;
         match statement {
             Statement::Copy(copy) if copy.target == CopyTarget::Stdout => self.begin_copy_out(copy).await,
             Statement::CopyFrom(copy) => {

@@ -86,6 +86,7 @@ impl Connection {
             return Err(RequestError::new(codes::DUPLICATE_STATEMENT, message, "DEALLOCATE it first.").into());
         }
         self.begin_statement();
+        self.service.check_length(&self.session, &text)?;
         let kinds: Vec<Option<Type>> = types.iter().map(|oid| Type::from_oid(*oid).filter(|kind| *kind != Type::UNKNOWN)).collect();
         let prepared = match self.prepared(text.clone(), &kinds).await {
             Err(Ended::Failed(error)) => return Err(placed(error, &text)),
@@ -183,7 +184,6 @@ impl Connection {
     }
 
     async fn describe_engine(&mut self, statement: &Statement, given: Vec<Option<DataType>>) -> Result<Described, Ended> {
-        self.user.authorize(statement)?;
         let (session, statement) = (self.session.clone(), statement.clone());
         self.guarded(aside(async move { session.describe_statement(&statement, &given).await })).await
     }

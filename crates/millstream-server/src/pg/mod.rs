@@ -24,7 +24,6 @@ pub(crate) mod values;
 pub(crate) mod wire;
 
 pub(crate) use catalog::DATABASE;
-pub(crate) use connection::timeout;
 pub(crate) use execute::{Parsed, parse};
 pub(crate) use extended::bound;
 pub(crate) use values::parameter::{cast, text_literal};

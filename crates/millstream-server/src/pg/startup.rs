@@ -9,10 +9,11 @@ use super::connection::Connection;
 use super::socket::{Broken, Channel, Reader, Writer, opening, send};
 use super::wire::{Answers, Message, Opening, STARTUP_MAX};
 use crate::error::{RequestError, codes};
-use crate::scram::{Exchange, MECHANISM, Refused, Verifier};
+use crate::scram::{Exchange, MECHANISM, Refused};
 use crate::service::Service;
 use crate::users::User;
 use bytes::{Buf, BytesMut};
+use millstream_engine::access::Verifier;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +97,7 @@ async fn greet(
                 return Ok(None);
             }
             Opening::Startup { version, parameters } => {
-                if offers_tls && !encrypted && !service.users.is_empty() {
+                if offers_tls && !encrypted && service.engine.has_users() {
                     let error = RequestError::new(
                         codes::BAD_AUTHORIZATION,
                         "this server takes encrypted connections only",
@@ -140,8 +141,10 @@ async fn begin(service: &Arc<Service>, cancels: &Arc<Cancels>, greeted: Greeted,
     if version.1 > 0 || !unknown.is_empty() {
         writer.answers.negotiate_version(0, &unknown);
     }
-    let user = match authenticate(service, name, &mut reader, &mut writer).await? {
-        Ok(user) => user,
+    let authenticated = authenticate(service, name, &mut reader, &mut writer).await?;
+    let admitted = authenticated.and_then(|user| service.count_connection(&user).map(|counted| (user, counted)));
+    let (user, counted) = match admitted {
+        Ok(admitted) => admitted,
         Err(error) => {
             report(&mut writer.answers, b'E', "FATAL", &error, None);
             writer.flush().await?;
@@ -150,7 +153,7 @@ async fn begin(service: &Arc<Service>, cancels: &Arc<Cancels>, greeted: Greeted,
         }
     };
     writer.answers.authentication(0, &[]);
-    let session = service.engine.session();
+    let session = service.session(&user);
     let application = parameters.get("application_name").cloned().unwrap_or_default();
     let version = server_version();
     let statuses: [(&str, &str); 12] = [
@@ -177,7 +180,7 @@ async fn begin(service: &Arc<Service>, cancels: &Arc<Cancels>, greeted: Greeted,
     }
     let registered = cancels.register();
     writer.answers.backend_key(registered.number, registered.secret);
-    Ok(Some(Connection::new(Arc::clone(service), session, user, registered, reader, writer)))
+    Ok(Some(Connection::new(Arc::clone(service), session, counted, registered, reader, writer)))
 }
 
 /// Finds out that the client is who it says.
@@ -187,14 +190,14 @@ async fn authenticate(
     reader: &mut Reader,
     writer: &mut Writer,
 ) -> Result<Result<User, RequestError>, Broken> {
-    if service.users.is_empty() {
+    if !service.engine.has_users() {
         return Ok(Ok(User::anybody(name)));
     }
     let wrong = || Ok(Err(RequestError::new(codes::BAD_PASSWORD, format!("password authentication failed for user \"{name}\""), "")));
     let malformed = || Ok(Err(RequestError::new(codes::PROTOCOL, "malformed SASL message", "")));
-    let known = service.users.named(name).and_then(|(user, verifier)| Some((user, verifier?.clone())));
+    let known = service.engine.user(name).and_then(|(user, _)| user.password);
     let (user, verifier) = match known {
-        Some((user, verifier)) => (Some(user), verifier),
+        Some(verifier) => (Some(User::named(name)), verifier),
         None => (None, Verifier::decoy(name, &service.decoy_secret)),
     };
     writer.answers.authentication(10, format!("{MECHANISM}\0\0").as_bytes());

@@ -10,8 +10,11 @@ impl StatementParser<'_> {
     pub(super) fn alter(&mut self) -> Result<Statement> {
         let start = self.parser.index();
         self.expect(&["alter"])?;
+        if self.eat(&["user"]) {
+            return self.alter_user();
+        }
         let Some(kind) = self.object_kind() else {
-            let choices = ["STREAM", "TABLE", "VIEW", "MATERIALIZED", "SINK", "QUERY", "PIPELINE"];
+            let choices = ["STREAM", "TABLE", "VIEW", "MATERIALIZED", "SINK", "QUERY", "PIPELINE", "USER"];
             let tokens = self.tokens[start..].to_vec();
             return Ok(Statement::Other(Box::new(self.datafusion_parse(tokens, &choices)?)));
         };

@@ -9,7 +9,7 @@ use crate::error::{Result, SqlError};
 use crate::statement::{CreateFunction, Statement};
 
 /// The kinds of objects that can be created, for suggestions.
-const KINDS: [&str; 9] = ["STREAM", "TABLE", "VIEW", "MATERIALIZED", "SINK", "EXTERNAL", "FUNCTION", "SCHEMA", "SOURCE"];
+const KINDS: [&str; 10] = ["STREAM", "TABLE", "VIEW", "MATERIALIZED", "SINK", "EXTERNAL", "FUNCTION", "SCHEMA", "SOURCE", "USER"];
 
 impl StatementParser<'_> {
     /// `CREATE ..`.
@@ -41,6 +41,13 @@ impl StatementParser<'_> {
         if self.eat(&["function"]) {
             return self.create_function(or_replace);
         }
+        if self.eat(&["user"]) {
+            return self.create_user();
+        }
+        if self.is("role") {
+            let hint = "CREATE USER name ROLE reader, writer or admin gives a user one of the three roles.";
+            return Err(SqlError::new("roles cannot be created").with_hint(hint).at(self.span()));
+        }
         if self.is("secret") {
             return Err(SqlError::new("CREATE SECRET is not in this build")
                 .with_hint("Take the value from the environment: `password = '${DB_PASSWORD}'`.")
@@ -49,7 +56,7 @@ impl StatementParser<'_> {
         let word = self.span();
         let tokens = self.tokens[start..].to_vec();
         let statement = self.datafusion_parse(tokens, &KINDS).map_err(|error| {
-            // sqlparser's message lists a hundred kinds; ours are nine.
+            // sqlparser's message lists a hundred kinds; ours are ten.
             let near = millstream_types::suggest::nearest(self.source(word), KINDS);
             match near {
                 Some(near) if !KINDS.iter().any(|kind| kind.eq_ignore_ascii_case(self.source(word))) => {

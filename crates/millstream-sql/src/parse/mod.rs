@@ -4,6 +4,7 @@
 //! goes to DataFusion's parser unchanged. A statement is read from tokens, never from text; see the `tokens` module for
 //! what happens to them first.
 
+mod access;
 mod alter;
 mod columns;
 mod copy;
@@ -41,7 +42,7 @@ pub(crate) use types::normalize_type;
 const RECURSION_LIMIT: usize = 200;
 
 /// The words a statement may start with, for suggestions.
-const LEADING_WORDS: [&str; 37] = [
+const LEADING_WORDS: [&str; 39] = [
     "ALTER",
     "ANALYZE",
     "BEGIN",
@@ -61,12 +62,14 @@ const LEADING_WORDS: [&str; 37] = [
     "EXPLAIN",
     "FETCH",
     "FROM",
+    "GRANT",
     "INSERT",
     "PAUSE",
     "PREPARE",
     "REFRESH",
     "RESET",
     "RESUME",
+    "REVOKE",
     "ROLLBACK",
     "SELECT",
     "SET",
@@ -221,6 +224,8 @@ impl<'t> StatementParser<'t> {
             "fetch" => self.fetch(),
             "close" => self.close_cursor(),
             "alter" => self.alter(),
+            "grant" => self.grant(false),
+            "revoke" => self.grant(true),
             "checkpoint" | "pause" | "resume" | "stop" | "refresh" | "cancel" => self.control(),
             "start" if self.are(&["start", "pipeline"]) => self.control(),
             "begin" if self.are(&["begin", "statement"]) => Err(self.statement_set()),

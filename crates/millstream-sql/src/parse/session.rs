@@ -61,8 +61,11 @@ impl StatementParser<'_> {
     pub(super) fn drop(&mut self) -> Result<Statement> {
         let start = self.parser.index();
         self.expect(&["drop"])?;
+        if self.eat(&["user"]) {
+            return self.drop_user();
+        }
         let Some(kind) = self.object_kind() else {
-            let choices = ["STREAM", "TABLE", "VIEW", "MATERIALIZED", "SINK", "FUNCTION", "SCHEMA"];
+            let choices = ["STREAM", "TABLE", "VIEW", "MATERIALIZED", "SINK", "FUNCTION", "SCHEMA", "USER"];
             let tokens = self.tokens[start..].to_vec();
             return Ok(Statement::Other(Box::new(self.datafusion_parse(tokens, &choices)?)));
         };

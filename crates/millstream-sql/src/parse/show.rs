@@ -29,6 +29,11 @@ impl StatementParser<'_> {
             ShowWhat::Functions
         } else if self.eat(&["connectors"]) {
             ShowWhat::Connectors
+        } else if self.eat(&["users"]) {
+            ShowWhat::Users
+        } else if self.eat(&["grants"]) {
+            let of_user = self.eat(&["for"]) || self.eat(&["to"]);
+            ShowWhat::Grants(if of_user { Some(self.ident()?) } else { None })
         } else if self.eat(&["all"]) {
             ShowWhat::All
         } else if self.eat(&["columns"]) {
@@ -42,7 +47,7 @@ impl StatementParser<'_> {
             ShowWhat::Variable("transaction_isolation".to_owned())
         } else {
             ShowWhat::Variable(self.option_key().map_err(|error| {
-                error.with_hint("SHOW takes STREAMS, TABLES, VIEWS, SINKS, QUERIES, FUNCTIONS, CONNECTORS, ALL, or the name of an option.")
+                error.with_hint("SHOW takes STREAMS, TABLES, VIEWS, SINKS, QUERIES, FUNCTIONS, CONNECTORS, USERS, GRANTS, ALL, or the name of an option.")
             })?)
         };
         let like = if self.eat(&["like"]) { Some(self.string()?) } else { None };

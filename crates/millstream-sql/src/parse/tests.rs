@@ -316,3 +316,49 @@ fn deep_nesting_is_an_error() {
     let text = format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000));
     assert_eq!(parse_statement(&text).expect_err("too deep").message, "the statement is nested too deeply: more than 1000 levels");
 }
+
+#[test]
+fn users_and_grants() {
+    for (text, expected) in [
+        (
+            "create user if not exists Ada with login encrypted password 's3cret' role Admin limits (rows = 10, statement_timeout = '5s')",
+            "CREATE USER IF NOT EXISTS ada PASSWORD '***' ROLE admin LIMITS (rows = '10', statement_timeout = '5s')",
+        ),
+        ("CREATE USER \"Ada\"", "CREATE USER \"Ada\""),
+        ("ALTER USER ada PASSWORD NULL CONNECTION LIMIT 3", "ALTER USER ada PASSWORD NULL LIMITS (connections = '3')"),
+        ("DROP USER IF EXISTS a, b", "DROP USER IF EXISTS a, b"),
+        ("grant all privileges on schema public to a", "GRANT ALL ON SCHEMA public TO a"),
+        ("GRANT INSERT, select, SELECT ON TABLE t, millstream.epochs TO a, b", "GRANT SELECT, INSERT ON t, millstream.epochs TO a, b"),
+        ("GRANT SELECT ON MATERIALIZED VIEW v TO a", "GRANT SELECT ON v TO a"),
+        ("GRANT SELECT ON view TO a", "GRANT SELECT ON view TO a"),
+        ("REVOKE UPDATE, DELETE, TRUNCATE ON t FROM a CASCADE", "REVOKE UPDATE, DELETE, TRUNCATE ON t FROM a"),
+        ("SHOW USERS", "SHOW USERS"),
+        ("show grants for ada", "SHOW GRANTS FOR ada"),
+    ] {
+        assert_eq!(canonical(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn passwords_are_not_shown() {
+    let statement = parse_statement("ALTER USER ada PASSWORD 's3cret'").unwrap();
+    assert!(!format!("{statement:?} {statement}").contains("s3cret"));
+    for text in ["CREATE USER ada PASSWORD s3cret", "CREATE USER ada PASSWORD \"s3cret\"", "CREATE USER ada PASSWORD 's3cret' ROLE boss"] {
+        assert!(!error(text).contains("s3cret"), "{}", error(text));
+    }
+}
+
+#[test]
+fn wrong_grants_say_what_to_write() {
+    for (text, expected) in [
+        ("GRANT admin TO ada", "expected SELECT, INSERT, UPDATE, DELETE, TRUNCATE or ALL, found \"admin\""),
+        ("GRANT SELECT ON ALL TABLES IN SCHEMA public TO a", "ALL TABLES IN SCHEMA is not supported"),
+        ("GRANT SELECT ON t TO a WITH GRANT OPTION", "WITH GRANT OPTION is not supported"),
+        ("CREATE USER a ROLE boss", "role \"boss\" does not exist"),
+        ("CREATE USER a ROLE reader ROLE admin", "ROLE is given twice"),
+        ("ALTER USER a", "ALTER USER changes nothing"),
+        ("CREATE ROLE a", "roles cannot be created"),
+    ] {
+        assert!(error(text).starts_with(expected), "{}", error(text));
+    }
+}

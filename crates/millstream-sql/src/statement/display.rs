@@ -27,7 +27,7 @@ impl Display for Key<'_> {
     }
 }
 
-fn separated<T: Display>(f: &mut Formatter<'_>, items: &[T]) -> fmt::Result {
+pub(super) fn separated<T: Display>(f: &mut Formatter<'_>, items: &[T]) -> fmt::Result {
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             f.write_str(", ")?;
@@ -46,7 +46,7 @@ fn in_parentheses<T: Display>(f: &mut Formatter<'_>, before: &str, items: &[T]) 
     f.write_str(")")
 }
 
-fn option_list(f: &mut Formatter<'_>, options: &OptionList) -> fmt::Result {
+pub(super) fn option_list(f: &mut Formatter<'_>, options: &OptionList) -> fmt::Result {
     f.write_str("(")?;
     for (index, (key, value)) in options.iter().enumerate() {
         write!(f, "{}{} = {}", if index > 0 { ", " } else { "" }, Key(key), Quoted(value))?;
@@ -98,6 +98,10 @@ impl Display for Statement {
             Statement::Checkpoint => f.write_str("CHECKPOINT"),
             Statement::Pipeline(action) => write!(f, "{action} PIPELINE"),
             Statement::Alter(statement) => statement.fmt(f),
+            Statement::CreateUser(statement) => statement.fmt(f),
+            Statement::AlterUser(statement) => statement.fmt(f),
+            Statement::DropUser(statement) => statement.fmt(f),
+            Statement::Grant(statement) => statement.fmt(f),
             Statement::RefreshTable(name) => write!(f, "REFRESH TABLE {name}"),
             Statement::CancelQuery(id) => write!(f, "CANCEL QUERY {}", Quoted(id)),
             Statement::Begin => f.write_str("BEGIN"),
@@ -287,6 +291,9 @@ impl Display for Show {
             ShowWhat::Queries => f.write_str("QUERIES"),
             ShowWhat::Functions => f.write_str("FUNCTIONS"),
             ShowWhat::Connectors => f.write_str("CONNECTORS"),
+            ShowWhat::Users => f.write_str("USERS"),
+            ShowWhat::Grants(None) => f.write_str("GRANTS"),
+            ShowWhat::Grants(Some(user)) => write!(f, "GRANTS FOR {user}"),
             ShowWhat::All => f.write_str("ALL"),
             ShowWhat::Columns(name) => write!(f, "COLUMNS FROM {name}"),
             ShowWhat::Variable(name) => Key(name).fmt(f),

@@ -6,6 +6,7 @@
 //! `Display` writes the canonical form: keywords in capitals, unquoted words in lower case, one space, no comments. It parses
 //! to the same statement again, so two texts mean the same statement when their canonical texts are equal.
 
+mod access;
 mod display;
 
 use std::time::Duration;
@@ -14,6 +15,8 @@ use datafusion::sql::parser::{CopyToSource, CopyToStatement, CreateExternalTable
 use sqlparser::ast::{self, DataType, Expr, Ident, ObjectName, OrderByExpr, Query, Value};
 
 use crate::tokens::asof_join::spelled;
+
+pub use access::{AlterUser, CreateUser, DropUser, Grant, GrantOn, HIDDEN, Password, PasswordChange, UserOptions};
 
 /// `key = value` pairs of `WITH (...)` in the order written; keys in lower case.
 pub type OptionList = Vec<(String, String)>;
@@ -81,6 +84,14 @@ pub enum Statement {
     RefreshTable(ObjectName),
     /// `CANCEL QUERY id`.
     CancelQuery(String),
+    /// `CREATE USER`.
+    CreateUser(CreateUser),
+    /// `ALTER USER`.
+    AlterUser(AlterUser),
+    /// `DROP USER`.
+    DropUser(DropUser),
+    /// `GRANT` and `REVOKE`.
+    Grant(Grant),
     /// `PREPARE`.
     Prepare(Box<ast::Statement>),
     /// `EXECUTE`.
@@ -454,6 +465,10 @@ pub enum ShowWhat {
     Functions,
     /// All connectors.
     Connectors,
+    /// All users.
+    Users,
+    /// What users may do; of one user.
+    Grants(Option<Ident>),
     /// Every option with its value.
     All,
     /// The columns of a relation.

@@ -4,7 +4,7 @@ use super::format::FileFormat;
 use super::naming::NameTemplate;
 use crate::error::{ConnectorError, Result};
 use crate::sink::SinkMode;
-use millstream_types::{OptionError, Options};
+use millstream_types::{OptionError, Options, Reach};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub(crate) struct ParquetOptions {
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) path: PathBuf,
+    /// Where it may lie, also when directories become links later.
+    pub(crate) reach: Reach,
     pub(crate) roll_size: u64,
     pub(crate) roll_interval: Duration,
     pub(crate) roll_rows: Option<u64>,
@@ -87,6 +89,7 @@ impl Config {
     /// Takes the options of a sink.
     pub(crate) fn take(options: &mut Options, format: FileFormat, mode: SinkMode) -> Result<Config> {
         let path = path(options)?;
+        crate::reach::check_path(options.reach(), options.owner(), &path)?;
         let compression = compression(options, format)?;
         let file_name = match options.take("file_name") {
             Some(template) => NameTemplate::parse(&template)
@@ -96,6 +99,7 @@ impl Config {
         };
         Ok(Config {
             path,
+            reach: options.reach().clone(),
             roll_size: options
                 .bytes("roll_size")?
                 .map(|size| at_least_one(options, "roll_size", size))

@@ -278,6 +278,8 @@ impl FileSink {
         let directories: BTreeSet<PathBuf> =
             jobs.iter().filter_map(|job| root.join(&job.temporary).parent().map(Path::to_path_buf)).collect();
         for directory in &directories {
+            // A link that somebody has put there since the sink was made must not lead files elsewhere.
+            crate::reach::check_path(&self.config.reach, &format!("sink \"{}\"", self.layout.sink), directory)?;
             durable_put::create_dir(directory).map_err(state_error(directory))?;
         }
         let mut tasks = Vec::with_capacity(jobs.len());

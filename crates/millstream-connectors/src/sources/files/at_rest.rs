@@ -6,7 +6,7 @@ use super::parquet::{self, NotParquet};
 use super::storage::{FoundFile, quoted};
 use crate::error::{ConnectorError, Result};
 use crate::formats::Format;
-use millstream_types::Options;
+use millstream_types::{Options, Reach};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The files of one path.
@@ -22,15 +22,15 @@ pub struct FilesAtRest {
 ///
 /// # Errors
 /// When there is none, or their names tell no format or several.
-pub async fn files_at_rest(path: &str) -> Result<FilesAtRest> {
-    let path = path.to_string();
+pub async fn files_at_rest(path: &str, reach: &Reach) -> Result<FilesAtRest> {
+    let (path, reach) = (path.to_string(), reach.clone());
     let place = path.clone();
-    let work = tokio::task::spawn_blocking(move || find(&path));
+    let work = tokio::task::spawn_blocking(move || find(&path, reach));
     work.await.map_err(|error| ConnectorError::unavailable("looking for", format!("\"{place}\""), error))?
 }
 
-fn find(path: &str) -> Result<FilesAtRest> {
-    let location = Location::parse(path, &mut Options::new("the query", BTreeMap::<String, String>::new()))?;
+fn find(path: &str, reach: Reach) -> Result<FilesAtRest> {
+    let location = Location::parse(path, &mut Options::new("the query", BTreeMap::<String, String>::new()).within(reach))?;
     if check_exists(&location, "the query").is_err() {
         return Err(missing(path));
     }

@@ -4,7 +4,7 @@ use super::storage::Storage;
 use crate::error::{ConnectorError, Result};
 use crate::formats::{Compression, Format, FormatOptions};
 use crate::source::DEFAULT_DISCOVERY_INTERVAL;
-use millstream_types::{OptionError, Options};
+use millstream_types::{OptionError, Options, Reach};
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
@@ -213,21 +213,22 @@ fn take_after_read(options: &mut Options, location: &Location, recursive: bool) 
 impl Location {
     /// Parses the option `path`; takes the options of the store it names.
     pub(crate) fn parse(written: &str, options: &mut Options) -> Result<Self> {
+        crate::reach::check(options.reach(), options.owner(), written)?;
         match written.split_once("://") {
-            None => Ok(Self::local(written, written)),
+            None => Ok(Self::local(written, written, options.reach())),
             Some(("file", _)) => {
                 let path = Url::parse(written).ok().and_then(|url| url.to_file_path().ok());
                 let Some(path) = path.as_deref().and_then(std::path::Path::to_str) else {
                     return Err(ConnectorError::invalid(format!("path \"{written}\" of {} is no file URL", options.owner()), ""));
                 };
                 // Wildcards are percent-encoded in a parsed URL only where it must be so; they come back decoded.
-                Ok(Self::local(written, path))
+                Ok(Self::local(written, path, options.reach()))
             }
             Some((scheme, _)) => Self::object(written, scheme, options),
         }
     }
 
-    fn local(written: &str, path: &str) -> Self {
+    fn local(written: &str, path: &str, reach: &Reach) -> Self {
         let pattern = path.contains(GLOB_CHARACTERS).then(|| path.to_string());
         let base = match &pattern {
             None => path.to_string(),
@@ -240,7 +241,7 @@ impl Location {
                 }
             }
         };
-        Self { storage: Storage::Local, written: written.to_string(), base, pattern }
+        Self { storage: Storage::Local(reach.clone()), written: written.to_string(), base, pattern }
     }
 
     fn object(written: &str, scheme: &str, options: &mut Options) -> Result<Self> {

@@ -46,7 +46,7 @@ pub(crate) fn check_exists(location: &Location, owner: &str) -> Result<()> {
 pub(crate) fn list(location: &Location, recursive: bool) -> Result<Vec<FoundFile>> {
     let failed = |error: io::Error| ConnectorError::unavailable("listing", quoted(&location.written), error);
     match (&location.storage, &location.pattern) {
-        (Storage::Local, None) => {
+        (Storage::Local(_), None) => {
             let mut found = Vec::new();
             let metadata = std::fs::metadata(&location.base).map_err(failed)?;
             if metadata.is_file() {
@@ -56,7 +56,7 @@ pub(crate) fn list(location: &Location, recursive: bool) -> Result<Vec<FoundFile
             }
             Ok(found)
         }
-        (Storage::Local, Some(pattern)) => list_glob(pattern, recursive),
+        (Storage::Local(_), Some(pattern)) => list_glob(pattern, recursive),
         (storage @ Storage::Object { root, .. }, pattern) => {
             let deep = recursive || pattern.is_some();
             let mut found = storage.list_objects(&location.base, deep).map_err(failed)?;

@@ -3,10 +3,12 @@
 //! Everything here blocks and is called on blocking threads only; object-store calls run on the ambient Tokio runtime.
 
 use crate::error::{ConnectorError, Result};
+use crate::reach;
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{ChunkReader, Length};
 use bytes::Bytes;
 use futures::TryStreamExt;
+use millstream_types::Reach;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use std::fs::File;
@@ -48,7 +50,7 @@ impl<T: Read + Seek + Send> ReadSeek for T {}
 #[derive(Debug, Clone)]
 pub(crate) enum Storage {
     /// The local file system; paths are file names.
-    Local,
+    Local(Reach),
     /// An object store; paths are `root` plus the object's path.
     Object {
         /// The store.
@@ -72,7 +74,7 @@ fn wait<T>(future: impl Future<Output = object_store::Result<T>>) -> io::Result<
 
 impl Storage {
     pub(crate) fn is_local(&self) -> bool {
-        matches!(self, Storage::Local)
+        matches!(self, Storage::Local(_))
     }
 
     fn object_path(root: &str, path: &str) -> io::Result<ObjectPath> {
@@ -100,7 +102,7 @@ impl Storage {
     /// The file as it is now; `None` when it is not there.
     pub(crate) fn stat(&self, path: &str) -> Result<Option<FoundFile>> {
         let found = match self {
-            Storage::Local => std::fs::metadata(path).and_then(|metadata| Self::found_local(path, &metadata)),
+            Storage::Local(_) => std::fs::metadata(path).and_then(|metadata| Self::found_local(path, &metadata)),
             Storage::Object { store, root } => {
                 Self::object_path(root, path).and_then(|at| wait(store.head(&at))).map(|meta| Self::found_object(root, &meta))
             }
@@ -126,8 +128,8 @@ impl Storage {
     /// The bytes of a file from `start` on.
     pub(crate) fn open(&self, path: &str, size: u64, start: u64) -> io::Result<Box<dyn ReadSeek>> {
         match self {
-            Storage::Local => {
-                let mut file = File::open(path)?;
+            Storage::Local(reach) => {
+                let mut file = reach::open(reach, path)?;
                 if start > 0 {
                     file.seek(SeekFrom::Start(start))?;
                 }
@@ -146,7 +148,7 @@ impl Storage {
     /// A file for the Parquet reader.
     pub(crate) fn blob(&self, path: &str, size: u64) -> io::Result<Blob> {
         Ok(match self {
-            Storage::Local => Blob { size, kind: BlobKind::Local(Arc::new(File::open(path)?)) },
+            Storage::Local(reach) => Blob { size, kind: BlobKind::Local(Arc::new(reach::open(reach, path)?)) },
             Storage::Object { store, root } => {
                 let path = Self::object_path(root, path)?;
                 Blob { size, kind: BlobKind::Object { store: Arc::clone(store), path, cache: Vec::new() } }
@@ -174,7 +176,7 @@ impl Storage {
     /// Removes a file; one that is gone already is no error.
     pub(crate) fn remove(&self, path: &str) -> io::Result<()> {
         let removed = match self {
-            Storage::Local => std::fs::remove_file(path),
+            Storage::Local(reach) => reach::check_changed(reach, path).and_then(|()| std::fs::remove_file(path)),
             Storage::Object { store, root } => wait(store.delete(&Self::object_path(root, path)?)),
         };
         match removed {
@@ -186,10 +188,12 @@ impl Storage {
     /// Moves a file; one that is gone already is no error. An existing target is kept under its name and the file gets a number appended.
     pub(crate) fn archive(&self, path: &str, target: &str) -> io::Result<()> {
         match self {
-            Storage::Local => {
+            Storage::Local(reach) => {
                 if !Path::new(path).exists() {
                     return Ok(());
                 }
+                reach::check_changed(reach, path)?;
+                reach::check_changed(reach, target)?;
                 if let Some(parent) = Path::new(target).parent() {
                     std::fs::create_dir_all(parent)?;
                 }

@@ -68,6 +68,8 @@ impl SocketSource {
             }
             .into());
         }
+        // Who listens opens a port of this machine.
+        crate::reach::check_host(options.reach(), options.owner(), &host, Some(port))?;
         let max_connections = match listen {
             true => options.parse::<usize>("max_connections", "a number of connections")?.unwrap_or(DEFAULT_MAX_CONNECTIONS).max(1),
             false => 1,

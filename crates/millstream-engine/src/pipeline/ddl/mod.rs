@@ -8,9 +8,11 @@
 //! | `sink.rs` | `CREATE SINK`, `INSERT INTO` a sink |
 //! | `query.rs` | what views and sinks have in common: a continuous query |
 //! | `drop.rs` | `DROP` |
+//! | `access.rs` | users, `GRANT`, `REVOKE` |
 //!
 //! `ALTER ... RESUME` is in `pipeline/resume.rs`.
 
+mod access;
 mod drop;
 mod query;
 mod sink;
@@ -33,6 +35,7 @@ use millstream_sql::statement::AlterAction;
 use millstream_types::Delta;
 use sqlparser::ast::{ObjectName, Query};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 impl Pipeline {
     /// Carries out statements as one epoch.
@@ -41,8 +44,20 @@ impl Pipeline {
         let before = (self.catalog.clone(), self.settings.clone());
         let mut initial = BTreeMap::new();
         let mut notices = Vec::new();
+        let mut changes = Vec::new();
         for (index, statement) in statements.iter().enumerate() {
-            match self.define(statement, &mut initial).await {
+            let defined = match self.change_access(statement, &mut notices) {
+                Ok(Some(access)) => {
+                    changes.extend(access.into_iter().map(|access| CatalogChange::Access { access }));
+                    Ok(Vec::new())
+                }
+                Ok(None) => {
+                    changes.push(CatalogChange::Statement { sql: statement.canonical_text() });
+                    self.define(statement, &mut initial).await
+                }
+                Err(error) => Err(error),
+            };
+            match defined {
                 Ok(more) => notices.extend(more),
                 Err(error) => {
                     self.undo(before).await;
@@ -50,9 +65,7 @@ impl Pipeline {
                 }
             }
         }
-        for statement in &statements {
-            self.pending_catalog.push(CatalogChange::Statement { sql: statement.canonical_text() });
-        }
+        self.pending_catalog.extend(changes);
         self.publish_catalog();
         let queries_changed = !initial.is_empty();
         self.run_epoch_with(EpochWork { initial, ..EpochWork::default() }).await?;
@@ -142,7 +155,10 @@ impl Pipeline {
             return Ok(true);
         }
         if or_replace {
+            // Who could read what is replaced can read what comes instead.
+            let access = Arc::clone(&self.catalog.access);
             self.drop_one(name, false).await?;
+            self.catalog.access = access;
             return Ok(false);
         }
         Err(EngineError::invalid(

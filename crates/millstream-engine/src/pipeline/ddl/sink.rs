@@ -162,7 +162,7 @@ impl Pipeline {
             pipeline: self.pipeline_id.clone(),
             writer: self.durability.as_ref().map_or(0, |durability| durability.dir.writer()),
             scratch: self.durability.as_ref().map(|durability| durability.dir.parts_path(&def.name)).transpose()?,
-            options: Options::new(&owner, def.options.clone()),
+            options: Options::new(&owner, def.options.clone()).within(self.given.reach.clone()),
         };
         let sink = match self.callbacks.get(&def.name) {
             Some(callback) if def.connector == "callback" => Sink::Delivered(Box::new(CallbackSink::from_callback(Arc::clone(callback)))),

@@ -129,7 +129,7 @@ impl Pipeline {
             schema: edge.decode_schema(),
             metadata: edge.metadata(),
             event_time: def.watermark.as_ref().map(|(column, _)| column.clone()),
-            options: Options::new(format!("stream \"{}\"", def.name), def.connector_options.clone()),
+            options: Options::new(format!("stream \"{}\"", def.name), def.connector_options.clone()).within(self.given.reach.clone()),
             clock: Arc::clone(&self.shared.clock),
         }
     }

@@ -8,6 +8,7 @@ use crate::guard::guarded;
 use crate::notice::Notice;
 use crate::statements;
 use datafusion::prelude::SessionContext;
+use millstream_connectors::reach;
 use millstream_connectors::sources::files::check_footers;
 use millstream_sql::statement::{CreateExternalTable, CreateTable};
 use sqlparser::ast::{self, ObjectName};
@@ -47,13 +48,17 @@ impl Pipeline {
         let owner = format!("table \"{name}\"");
         for location in &mut definition.locations {
             *location = self.given.expanded(&owner, location)?;
+            reach::check(&self.given.reach, &owner, location).map_err(|error| EngineError::connector(owner.clone(), error))?;
             if definition.file_type.eq_ignore_ascii_case("parquet") {
                 check_footers(location).await.map_err(|error| EngineError::connector(owner.clone(), error))?;
             }
         }
-        for (_, value) in &mut definition.options {
+        for (key, value) in &mut definition.options {
             if let ast::Value::SingleQuotedString(text) = value {
                 *text = self.given.expanded(&owner, text)?;
+                let option = (key.to_lowercase(), text.clone());
+                reach::check_options(&self.given.reach, &owner, [(&option.0, &option.1)])
+                    .map_err(|error| EngineError::connector(owner.clone(), error))?;
             }
         }
         let context = SessionContext::new_with_state(self.shared.base.clone());

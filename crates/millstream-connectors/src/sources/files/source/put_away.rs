@@ -20,7 +20,7 @@ pub(super) fn put_away(config: &FilesConfig, slice: &FileSlice) -> Result<()> {
         }
         AfterRead::Archive(target) => {
             let root = match storage {
-                Storage::Local => config.location.base.clone(),
+                Storage::Local(_) => config.location.base.clone(),
                 Storage::Object { root, .. } => format!("{root}/{}", config.location.base),
             };
             let relative = slice.path.strip_prefix(root.trim_end_matches('/')).unwrap_or(&slice.path).trim_start_matches('/');
