@@ -12,7 +12,7 @@ const WINDOW: i64 = 10 * SECOND;
 const KEYS: i64 = 50;
 
 /// Queries by what bounds them.
-const QUERIES: [(&str, &str); 7] = [
+const QUERIES: [(&str, &str); 8] = [
     (
         "tumble",
         "SELECT window_start, k, count(*) AS n FROM TUMBLE(s, ts, INTERVAL '10 seconds') GROUP BY window_start, k EMIT ON WINDOW CLOSE",
@@ -40,6 +40,7 @@ const QUERIES: [(&str, &str); 7] = [
         "SELECT window_start, k, v FROM (SELECT *, row_number() OVER (PARTITION BY window_start, k ORDER BY ts) AS n
          FROM TUMBLE(s, ts, INTERVAL '10 seconds')) WHERE n = 1 EMIT ON WINDOW CLOSE",
     ),
+    ("versions of keys", "SELECT s.k, s.v, u.v AS w FROM s JOIN u FOR SYSTEM_TIME AS OF s.ts ON s.k = u.k"),
     ("distinct", "SELECT DISTINCT window_start, k FROM TUMBLE(s, ts, INTERVAL '10 seconds') EMIT ON WINDOW CLOSE"),
 ];
 
@@ -66,12 +67,16 @@ async fn states(query: &str) -> (u64, u64) {
         let sql = format!("CREATE STREAM {stream} ({columns}) WITH (connector = 'memory', retention = '1 ms')");
         engine.sql(&sql).await.expect("a stream");
     }
+    // Every key changes in every window, so that the row before a change is not below the watermark yet.
+    let columns = "k BIGINT, v BIGINT NOT NULL, ts TIMESTAMP, PRIMARY KEY (k), WATERMARK FOR ts AS ts - INTERVAL '15 seconds'";
+    engine.sql(&format!("CREATE STREAM u ({columns}) WITH (connector = 'memory', retention = '1 ms')")).await.expect("a stream");
     let (select, emit) = query.split_once("EMIT").map_or((query, String::new()), |(select, emit)| (select, format!("EMIT{emit}")));
     engine.sql(&format!("CREATE SINK k AS {select} {emit} WITH (connector = 'blackhole')")).await.expect("a sink");
     let (mut first, mut most) = (0, 0);
     for window in 0..1_000 {
         push(&engine, "s", window).await;
         push(&engine, "o", window).await;
+        push(&engine, "u", window).await;
         engine.run_epoch().await.expect("an epoch");
         if window % 100 == 99 {
             let bytes = engine.report().await.expect("a report").state_bytes;

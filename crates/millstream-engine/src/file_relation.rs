@@ -7,6 +7,7 @@
 //! groups and columns; the other formats go through the `files` source, with its inference of columns and its strict decoding,
 //! so that a row that does not fit is an error that names file and line. Columns are those of the oldest file.
 
+use crate::catalog::object::Shown;
 use crate::error::{EngineError, Result};
 use crate::pipeline::accepted::AcceptedRows;
 use crate::statements::create_stream;
@@ -53,7 +54,7 @@ pub(crate) async fn provider(path: &str, base: &SessionState, clock: &Arc<dyn Cl
     };
     let def = Arc::new(create_stream::define(&definition, &GivenOptions::default(), None, base).await?);
     let rows = AcceptedRows::of_source(def, base, clock).await?;
-    stream_scan::provider(rows, false, base)
+    stream_scan::provider(rows, Shown::Declared, base)
 }
 
 fn failed(path: &str, error: ConnectorError) -> EngineError {

@@ -1,7 +1,7 @@
 //! Streams as batch queries read them: the accepted rows of committed epochs, read again from the source while the query runs,
 //! never held as a whole.
 
-use crate::catalog::object::StreamShape;
+use crate::catalog::object::{Shown, StreamShape};
 use crate::error::Result;
 use crate::pipeline::accepted::{AcceptedRows, Cursor};
 use arrow::array::RecordBatch;
@@ -14,13 +14,14 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::stream::{self, StreamExt};
 use millstream_dataflow::ViewStore;
-use millstream_types::Delta;
+use millstream_types::{Delta, Epoch};
 use std::sync::Arc;
 
 /// The accepted rows of a stream, with the columns of `schema`.
 #[derive(Debug)]
 struct Scan {
     rows: Arc<AcceptedRows>,
+    shown: Shown,
     schema: SchemaRef,
     state: Arc<SessionState>,
 }
@@ -32,9 +33,10 @@ impl PartitionStream for Scan {
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (rows, schema, state) = (Arc::clone(&self.rows), Arc::clone(&self.schema), Arc::clone(&self.state));
+        let is_versions = self.shown == Shown::Versions;
         let batches = stream::once(async move {
-            let cursor = rows.cursor(None, &state)?;
-            if rows.def().shape == StreamShape::Append {
+            let cursor = if is_versions { rows.versions(Some(Epoch::ZERO), &state)? } else { rows.cursor(None, &state)? };
+            if is_versions || rows.def().shape == StreamShape::Append {
                 return Ok(stream::try_unfold((cursor, schema), |(mut cursor, schema)| async move {
                     match cursor.next().await? {
                         None => Ok(None),
@@ -85,8 +87,8 @@ fn project(rows: Delta, schema: &SchemaRef) -> Result<Delta> {
 ///
 /// # Errors
 /// When the columns do not fit.
-pub(crate) fn provider(rows: AcceptedRows, hidden: bool, state: &SessionState) -> Result<Arc<dyn TableProvider>> {
-    let schema = if hidden { rows.def().schema_with_hidden() } else { rows.def().schema() };
-    let scan = Scan { rows: Arc::new(rows), schema: Arc::clone(&schema), state: Arc::new(state.clone()) };
+pub(crate) fn provider(rows: AcceptedRows, shown: Shown, state: &SessionState) -> Result<Arc<dyn TableProvider>> {
+    let schema = rows.def().shown(shown);
+    let scan = Scan { rows: Arc::new(rows), shown, schema: Arc::clone(&schema), state: Arc::new(state.clone()) };
     Ok(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(scan)])?))
 }

@@ -44,6 +44,8 @@ pub struct Relation {
     pub column_bounds: HashMap<String, Arc<Bound>>,
     /// The scan looks rows up in it as of the epoch before: `FOR SYSTEM_TIME AS OF PROCTIME()`.
     pub lookup: bool,
+    /// The relation is the changes of this stream, whose watermark bounds their event time: `FOR SYSTEM_TIME AS OF s.ts`.
+    pub versions_of: Option<String>,
 }
 
 impl Relation {
@@ -60,6 +62,7 @@ impl Relation {
             keys: vec![],
             column_bounds: HashMap::new(),
             lookup: false,
+            versions_of: None,
         }
     }
 }

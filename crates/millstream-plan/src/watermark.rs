@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// The bound of a relation's column.
 pub(crate) fn column_bound(relation: &Relation, column: &str, data_type: &DataType) -> Option<Arc<Bound>> {
-    let stream = relation.name.clone();
+    let stream = relation.versions_of.clone().unwrap_or_else(|| relation.name.clone());
     let instant = DataType::Timestamp(TimeUnit::Microsecond, None);
     let is = |name: &Option<String>| name.as_deref() == Some(column);
     let (bound, own_type) = match relation.kind {

@@ -1,6 +1,6 @@
 //! One case: tables, changes and queries made from a seed, and the comparison after every epoch.
 
-use super::changes::{Change, Live, Table};
+use super::changes::{Change, Kind, Live, Table};
 use super::compare::{self, Cells};
 use super::query::{Closing, Grammar, Query};
 use super::values::{self, BASE_MICROS};
@@ -263,12 +263,17 @@ async fn batch_rows(tables: &[Table], live: &[Live], query: &Query, steps: usize
         let schema = values::schema(&table.columns);
         let batch = values::batch(&table.columns, &live.rows);
         context.register_table(table.name.as_str(), Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))?;
+        if table.kind == Kind::Versioned {
+            let columns = table.change_columns();
+            let changes = MemTable::try_new(values::schema(&columns), vec![vec![values::batch(&columns, &live.changes)]])?;
+            context.register_table(format!("{}_changes", table.name), Arc::new(changes))?;
+        }
     }
     // DataFusion's own clock is that of the machine.
     let now = format!("(CAST('2000-01-01T00:00:00' AS TIMESTAMP) + INTERVAL '{} seconds')", steps as u64 * CLOCK_STEP.as_secs());
     let mut sql = query.batch_sql.replace("now()", &now);
     if let Some(Closing { watermarks, column, inclusive }) = &query.closes {
-        let passed = watermarks.iter().map(|(table, seconds)| Some(live[*table].watermark()? + seconds * 1_000_000));
+        let passed = watermarks.iter().map(|(table, seconds)| Some(live[*table].watermark(&tables[*table])? + seconds * 1_000_000));
         sql = match passed.collect::<Option<Vec<i64>>>().and_then(|passed| passed.into_iter().min()) {
             Some(watermark) => {
                 let seconds = (watermark - BASE_MICROS) / 1_000_000;

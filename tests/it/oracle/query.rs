@@ -52,6 +52,8 @@ pub(super) const KINDS: &[&str] = &[
     "tumble",
     "union",
     "union all",
+    "version join",
+    "version times",
     "window sum",
 ];
 
@@ -115,6 +117,10 @@ impl<'a> Grammar<'a> {
                 let closing = self.rng.random();
                 self.asof_times(closing)
             }
+            14..17 => {
+                let closing = self.rng.random();
+                self.version_times(closing)
+            }
             // Straight over a table, where a row that goes often was the least of its group.
             5..8 => Some(self.aggregate(0)),
             8 => self.closed_places(),
@@ -132,7 +138,7 @@ impl<'a> Grammar<'a> {
             return self.scan();
         }
         let below = depth - 1;
-        match self.rng.random_range(0..43) {
+        match self.rng.random_range(0..45) {
             0..2 => self.filter(below),
             2..4 => self.project(below),
             4..8 => self.aggregate(below),
@@ -161,6 +167,7 @@ impl<'a> Grammar<'a> {
             36..38 => self.recursion(below),
             38..40 => self.running(below),
             40..42 => self.set_operation(below),
+            43 | 44 => self.version_join(below),
             _ => self.join(below),
         }
     }
@@ -499,6 +506,74 @@ impl<'a> Grammar<'a> {
         Some(query)
     }
 
+    /// The version of a key at a time of the left row; changes of keys make and end versions.
+    fn version_join(&mut self, depth: usize) -> Query {
+        let Some(right) = self.of_kind(Kind::Versioned) else { return self.query(depth) };
+        let right = self.tables[right].clone();
+        let mut left = self.query(depth);
+        let has = |query: &Query, kind: Type| query.columns.iter().any(|column| column.kind == kind);
+        if left.is_single_row() || !has(&left, Type::Int) || !has(&left, Type::Time) {
+            left = self.scan_of(&right);
+        }
+        let of =
+            |kind: Type| left.columns.iter().filter(|column| column.kind == kind).map(|column| column.name.clone()).collect::<Vec<_>>();
+        let (keys, times) = (of(Type::Int), of(Type::Time));
+        let (key, time) = (self.pick(&keys), self.pick(&times));
+        self.versions("version join", left, &right, [key, time])
+    }
+
+    /// A watermarked stream joined with versions, so that both are dropped; with `closing` each row once it is final.
+    fn version_times(&mut self, closing: bool) -> Option<Query> {
+        let (left, right) = (self.watermarked()?, self.of_kind(Kind::Versioned)?);
+        let (l, r) = (self.tables[left].clone(), self.tables[right].clone());
+        let [key, time] = [self.name(), self.name()];
+        let columns = vec![Column { name: time.clone(), kind: Type::Time }, Column { name: key.clone(), kind: Type::Int }];
+        let text = format!("SELECT {} AS {time}, {} AS {key} FROM {}", l.columns.last()?.name, l.columns[0].name, l.name);
+        let scan = node("scan", vec![], columns, |_| text.clone());
+        let mut query = self.versions("version times", scan, &r, [key, time.clone()]);
+        if closing {
+            query.sql += " EMIT ON WINDOW CLOSE";
+            query.closes = Some(Closing { watermarks: vec![(left, 0), (right, 0)], column: time, inclusive: false });
+        }
+        Some(query)
+    }
+
+    /// The batch answer takes the last of all changes before the left time, in SQL that has nothing to do with neighbours.
+    fn versions(&mut self, kind: &'static str, left: Query, right: &Table, [key, time]: [String; 2]) -> Query {
+        let value = self.pick(&right.columns);
+        let right_time = right.columns.last().map(|column| column.name.clone()).unwrap_or_default();
+        let right_key = &right.columns[0].name;
+        let outer = if self.rng.random() { "LEFT " } else { "" };
+        let filtered = self.rng.random_ratio(1, 3);
+        let further = if filtered { format!(" AND r.{} IS NOT NULL", value.name) } else { String::new() };
+        let [found, at] = [self.name(), self.name()];
+        let mut columns = left.columns.clone();
+        columns.truncate(3);
+        let own = names(&columns);
+        let all = left.columns.iter().map(|column| format!("l.{}", column.name)).collect::<Vec<_>>().join(", ");
+        columns.push(Column { name: found.clone(), kind: value.kind });
+        columns.push(Column { name: at.clone(), kind: Type::Time });
+        let mut query = node(kind, vec![left], columns, |parts| {
+            let own = own.split(", ").map(|column| format!("l.{column}")).collect::<Vec<_>>().join(", ");
+            format!(
+                "SELECT {own}, r.{} AS {found}, r.{right_time} AS {at} FROM ({}) AS l {outer}JOIN {} FOR SYSTEM_TIME AS OF l.{time} AS r \
+                 ON l.{key} = r.{right_key}{further}",
+                value.name, parts[0], right.name
+            )
+        });
+        let holds = if filtered { format!("NOT change_deletes AND {found} IS NOT NULL") } else { "NOT change_deletes".into() };
+        let kept = if outer.is_empty() { format!(" AND {holds}") } else { String::new() };
+        query.batch_sql = format!(
+            "SELECT {own}, CASE WHEN {holds} THEN {found} END AS {found}, CASE WHEN {holds} THEN {at} END AS {at} \
+             FROM (SELECT {all}, r.{} AS {found}, r.{right_time} AS {at}, r.change_deletes, \
+             row_number() OVER (PARTITION BY l.place ORDER BY r.{right_time} DESC, r.change_place DESC) AS newest \
+             FROM (SELECT *, row_number() OVER () AS place FROM ({}) AS n) AS l LEFT JOIN {}_changes AS r \
+             ON l.{key} = r.{right_key} AND l.{time} >= r.{right_time}) AS q WHERE newest = 1{kept}",
+            value.name, query.parts[0].batch_sql, right.name
+        );
+        query
+    }
+
     /// A table joined with itself, on the same column as a rule.
     fn self_join(&mut self) -> Query {
         let table = self.pick(self.tables);
@@ -610,7 +685,11 @@ impl<'a> Grammar<'a> {
 
     /// The number of a table with a watermark.
     fn watermarked(&mut self) -> Option<usize> {
-        let of: Vec<usize> = (0..self.tables.len()).filter(|table| self.tables[*table].kind == Kind::Watermarked).collect();
+        self.of_kind(Kind::Watermarked)
+    }
+
+    fn of_kind(&mut self, kind: Kind) -> Option<usize> {
+        let of: Vec<usize> = (0..self.tables.len()).filter(|table| self.tables[*table].kind == kind).collect();
         if of.is_empty() { None } else { Some(self.pick(&of)) }
     }
 

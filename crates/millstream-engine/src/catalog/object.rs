@@ -2,6 +2,7 @@
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use millstream_connectors::sink::SinkMode;
+pub use millstream_sql::rewrite::{DELETED_COLUMN, POSITION_COLUMN};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,7 +179,34 @@ pub struct DerivedDef {
     pub query: Box<sqlparser::ast::Query>,
 }
 
+/// What a query sees of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// The declared columns.
+    Declared,
+    /// The hidden ingest columns, too.
+    WithHidden,
+    /// The changes of a stream with PRIMARY KEY, each of which makes or ends a version.
+    Versions,
+}
+
 impl StreamDef {
+    /// The columns that a query sees.
+    pub fn shown(&self, shown: Shown) -> SchemaRef {
+        match shown {
+            Shown::Declared => self.schema(),
+            Shown::WithHidden => self.schema_with_hidden(),
+            Shown::Versions => self.versions_schema(),
+        }
+    }
+
+    /// The columns of its changes: those of its rows, the place of a change within its epoch, and whether it is a deletion.
+    pub fn versions_schema(&self) -> SchemaRef {
+        let mut fields: Vec<Field> = self.schema_with_hidden().fields().iter().map(|field| field.as_ref().clone()).collect();
+        fields.extend(version_fields());
+        Arc::new(Schema::new(fields))
+    }
+
     /// The columns users see.
     pub fn schema(&self) -> SchemaRef {
         Arc::new(Schema::new(self.columns.iter().map(|column| column.field.clone()).collect::<Vec<_>>()))
@@ -204,6 +232,29 @@ pub fn ingest_fields() -> [Field; 2] {
         Field::new(EPOCH_COLUMN, DataType::Int64, false),
         Field::new(EPOCH_TIME_COLUMN, DataType::Timestamp(TimeUnit::Microsecond, None), false),
     ]
+}
+
+/// The further hidden columns of changes.
+pub fn version_fields() -> [Field; 2] {
+    [Field::new(POSITION_COLUMN, DataType::Int64, false), Field::new(DELETED_COLUMN, DataType::Boolean, false)]
+}
+
+/// How the name of the relation of a stream's changes begins, in plans and in the input of epochs.
+const VERSIONS_OF: &str = "versions of ";
+
+/// The name of the relation of a stream's changes. No object of the catalog is called like this.
+pub fn versions_of(stream: &str) -> String {
+    format!("{VERSIONS_OF}{stream}")
+}
+
+/// The stream whose changes a relation is.
+pub fn versioned_stream(relation: &str) -> Option<&str> {
+    relation.strip_prefix(VERSIONS_OF)
+}
+
+/// The stream whose rows or changes a relation is, by name.
+pub fn stream_of(relation: &str) -> &str {
+    versioned_stream(relation).unwrap_or(relation)
 }
 
 /// A table of inserted rows.

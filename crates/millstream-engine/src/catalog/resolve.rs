@@ -5,7 +5,7 @@
 //! after one epoch, taken together, so that a query sees one consistent state.
 
 use super::Catalog;
-use super::object::{ObjectKind, StreamDef, StreamShape};
+use super::object::{ObjectKind, Shown, StreamDef, StreamShape, version_fields, versions_of};
 use crate::error::{EngineError, Result};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -20,7 +20,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement as DfStatement;
 use millstream_plan::relation::{Relation, RelationKind, Relations};
-use millstream_sql::rewrite::{LOOKUP_SCHEMA, RewriteContext, VersionTime, mentions_hidden, rewrite_query};
+use millstream_sql::rewrite::{LOOKUP_SCHEMA, RewriteContext, VERSIONS_SCHEMA, VersionTime, mentions_hidden, rewrite_query};
 use sqlparser::ast::{self, ObjectName, Query};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -32,11 +32,11 @@ pub const SYSTEM_SCHEMA: &str = "millstream";
 /// What gives content to names.
 #[async_trait]
 pub trait Contents: Send + Sync {
-    /// The provider of a stream, table, materialized view or sink. `hidden`: with the hidden columns of a stream.
+    /// The provider of a stream, table, materialized view or sink. `shown`: what is seen of a stream.
     ///
     /// # Errors
     /// When its content cannot be had.
-    async fn provider(&self, name: &str, kind: &ObjectKind, hidden: bool) -> Result<Arc<dyn TableProvider>>;
+    async fn provider(&self, name: &str, kind: &ObjectKind, shown: Shown) -> Result<Arc<dyn TableProvider>>;
 
     /// The rows of the files that a path in quotes stands for.
     ///
@@ -57,6 +57,8 @@ pub struct Resolved {
     pub state: SessionState,
     /// Names of catalog objects it reads, through views.
     pub reads: BTreeSet<String>,
+    /// The same as relations of a dataflow: where only the versions of a stream are read, these.
+    pub relations: BTreeSet<String>,
     /// Paths of files it reads, through views.
     pub files: BTreeSet<String>,
 }
@@ -86,6 +88,7 @@ struct Rewritten {
 #[derive(Debug, Default)]
 struct Reads {
     objects: BTreeSet<String>,
+    relations: BTreeSet<String>,
     files: BTreeSet<String>,
 }
 
@@ -107,7 +110,7 @@ impl Resolver<'_> {
     pub async fn plan(&self, query: &Query) -> Result<Resolved> {
         let mut reads = Reads::default();
         let (plan, state) = self.plan_in(query, &mut reads, 0).await?;
-        Ok(Resolved { plan, state, reads: reads.objects, files: reads.files })
+        Ok(Resolved { plan, state, reads: reads.objects, relations: reads.relations, files: reads.files })
     }
 
     async fn plan_in(&self, query: &Query, reads: &mut Reads, depth: usize) -> Result<(LogicalPlan, SessionState)> {
@@ -119,6 +122,7 @@ impl Resolver<'_> {
         let mut tables: Tables = HashMap::new();
         let mut system: Tables = HashMap::new();
         let mut lookups: Tables = HashMap::new();
+        let mut versions: Tables = HashMap::new();
         for reference in references {
             let name = reference.table().to_string();
             match reference.schema() {
@@ -132,7 +136,8 @@ impl Resolver<'_> {
                 _ => {}
             }
             let is_lookup = reference.schema() == Some(LOOKUP_SCHEMA);
-            if !is_lookup && paths.contains(&name) && self.catalog.get(&name).is_none() {
+            let is_version = reference.schema() == Some(VERSIONS_SCHEMA);
+            if !is_lookup && !is_version && paths.contains(&name) && self.catalog.get(&name).is_none() {
                 tables.insert(name.clone(), self.contents.files(&name).await?);
                 reads.files.insert(name);
                 continue;
@@ -140,24 +145,38 @@ impl Resolver<'_> {
             let object = match self.catalog.lookup(&name) {
                 Ok(found) => found,
                 // `FROM generate_series(1, 3)` names a function.
-                Err(_) if !is_lookup && self.base.table_functions().contains_key(&name) => continue,
+                Err(_) if !is_lookup && !is_version && self.base.table_functions().contains_key(&name) => continue,
                 Err(error) => return Err(error.at_relation(written, &name)),
             };
             if is_lookup {
                 check_lookup(&object.kind, &name).map_err(|error| error.at_relation(written, &name))?;
             }
+            if is_version {
+                check_versions(&object.kind, &name).map_err(|error| error.at_relation(written, &name))?;
+            }
             reads.objects.insert(object.name.clone());
+            reads.relations.insert(if is_version { versions_of(&object.name) } else { object.name.clone() });
+            let shown = match hidden {
+                _ if is_version => Shown::Versions,
+                true => Shown::WithHidden,
+                false => Shown::Declared,
+            };
             let provider: Arc<dyn TableProvider> = match &object.kind {
                 ObjectKind::View(view) => {
                     let (plan, _) = Box::pin(self.plan_in(&view.query, reads, depth + 1)).await?;
                     let plan = rename_columns(plan, &view.columns, &view.name)?;
                     Arc::new(ViewTable::new(plan, None))
                 }
-                kind => self.contents.provider(&object.name, kind, hidden).await?,
+                kind => self.contents.provider(&object.name, kind, shown).await?,
             };
-            if is_lookup { &mut lookups } else { &mut tables }.insert(name, provider);
+            let known = match (is_lookup, is_version) {
+                (true, _) => &mut lookups,
+                (_, true) => &mut versions,
+                _ => &mut tables,
+            };
+            known.insert(name, provider);
         }
-        let state = with_tables(self.base, tables, [(SYSTEM_SCHEMA, system), (LOOKUP_SCHEMA, lookups)])?;
+        let state = with_tables(self.base, tables, [(SYSTEM_SCHEMA, system), (LOOKUP_SCHEMA, lookups), (VERSIONS_SCHEMA, versions)])?;
         let plan = state.statement_to_plan(statement).await.map_err(|error| EngineError::in_query(error, written))?;
         Ok((plan, state))
     }
@@ -216,10 +235,11 @@ impl Resolver<'_> {
 /// From when the rows of an object hold.
 fn version_time(kind: &ObjectKind) -> VersionTime {
     match kind {
-        ObjectKind::Stream(def) if def.shape != StreamShape::Append => VersionTime::Keyed,
-        ObjectKind::Stream(def) => match &def.watermark {
-            Some((column, _)) => VersionTime::Column(column.clone()),
-            None => VersionTime::Unknown,
+        ObjectKind::Stream(def) => match (&def.watermark, &def.shape) {
+            (_, StreamShape::Bag { .. }) => VersionTime::Unkeyed,
+            (None, _) => VersionTime::Unknown,
+            (Some((column, _)), StreamShape::Append) => VersionTime::Column(column.clone()),
+            (Some((column, _)), StreamShape::Upsert { key, .. }) => VersionTime::Changes { time: column.clone(), key: key.clone() },
         },
         _ => VersionTime::Unknown,
     }
@@ -236,6 +256,27 @@ fn check_lookup(kind: &ObjectKind, name: &str) -> Result<()> {
         ObjectKind::Sink(_) => ("sink", "Let a materialized view feed it, and look rows up there.".to_string()),
     };
     Err(EngineError::invalid(format!("rows cannot be looked up FOR SYSTEM_TIME AS OF PROCTIME() in {what} \"{name}\""), hint))
+}
+
+/// Refuses the versions of what has no changes of keys, and of a stream whose columns are called like those of its changes.
+fn check_versions(kind: &ObjectKind, name: &str) -> Result<()> {
+    let ObjectKind::Stream(def) = kind else {
+        return Err(EngineError::invalid(format!("{} \"{name}\" has no versions", kind.word()), "Streams with PRIMARY KEY have some."));
+    };
+    if !matches!(def.shape, StreamShape::Upsert { .. }) || def.watermark.is_none() {
+        return Err(EngineError::invalid(
+            format!("stream \"{name}\" has no versions"),
+            "Declare a PRIMARY KEY and a WATERMARK: each change of a key then is a version, from its event time on.",
+        ));
+    }
+    let schema = def.schema();
+    match version_fields().iter().find(|field| schema.index_of(field.name()).is_ok()) {
+        Some(field) => Err(EngineError::invalid(
+            format!("column \"{}\" of stream \"{name}\" is the name of a hidden column of its versions", field.name()),
+            "Choose another name.",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Gives the columns of a plan the names of a column list, if there is one.
@@ -291,7 +332,7 @@ type Tables = HashMap<String, Arc<dyn TableProvider>>;
 ///
 /// # Errors
 /// When a name is taken twice.
-pub fn with_tables(base: &SessionState, tables: Tables, others: [(&str, Tables); 2]) -> Result<SessionState> {
+pub fn with_tables(base: &SessionState, tables: Tables, others: [(&str, Tables); 3]) -> Result<SessionState> {
     let options = &base.config_options().catalog;
     let catalog = MemoryCatalogProvider::new();
     for (schema_name, tables) in [(options.default_schema.as_str(), tables)].into_iter().chain(others) {
@@ -355,7 +396,10 @@ impl ContinuousRelations {
 
 impl Relations for ContinuousRelations {
     fn relation(&self, table: &TableReference) -> Option<Relation> {
-        let name = table.table();
+        let name = match table.schema() {
+            Some(VERSIONS_SCHEMA) => &versions_of(table.table()),
+            _ => table.table(),
+        };
         let found = self.relations.get(name);
         let found = found.or_else(|| self.relations.values().find(|relation| relation.name.eq_ignore_ascii_case(name)));
         let mut relation = found?.clone();
@@ -383,5 +427,22 @@ pub fn stream_relation(def: &StreamDef) -> Relation {
         },
         column_bounds: HashMap::new(),
         lookup: false,
+        versions_of: None,
+    }
+}
+
+/// What the incremental planner has to know of the changes of a stream: they only come, each with a time that is not below the watermark.
+pub fn versions_relation(def: &StreamDef) -> Relation {
+    use super::object::{EPOCH_COLUMN, EPOCH_TIME_COLUMN};
+    Relation {
+        name: versions_of(&def.name),
+        append_only: true,
+        schema: def.versions_schema(),
+        // A deletion has the other columns of the row it takes away, PROCTIME() columns among them.
+        clock_columns: vec![EPOCH_TIME_COLUMN.to_string()],
+        epoch_column: Some(EPOCH_COLUMN.to_string()),
+        keys: Vec::new(),
+        versions_of: Some(def.name.clone()),
+        ..stream_relation(def)
     }
 }

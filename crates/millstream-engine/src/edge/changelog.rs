@@ -8,6 +8,7 @@
 //! of a bag the oldest leaves first; without `verify` nothing is known of them, and a row leaves with those of its `-`.
 
 use super::RowOffsets;
+use super::versions::{Version, Versions};
 use crate::catalog::object::{EPOCH_COLUMN, EPOCH_TIME_COLUMN, StreamDef, StreamShape, ingest_fields};
 use crate::error::{EngineError, Result};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array};
@@ -31,6 +32,8 @@ pub struct ChangelogState {
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) delta: Delta,
+    /// The changes one by one, where somebody reads them.
+    pub(crate) versions: Option<RecordBatch>,
     pub(crate) bad: Vec<BadRow>,
     pub(crate) late: Vec<BadRow>,
     pub(crate) used: u64,
@@ -65,6 +68,9 @@ pub(crate) struct Changelog {
     event_time: Option<String>,
     kind: Kind,
     rows: RowConverter,
+    versions: Versions,
+    /// Somebody reads the changes one by one.
+    keeps_versions: bool,
 }
 
 /// The epoch in which a row came, and its clock: the values of the ingest columns.
@@ -139,7 +145,18 @@ impl Changelog {
         };
         let rows = RowConverter::new(types_of(schema.fields()).into_iter().map(SortField::new).collect())?;
         let event_time = def.watermark.as_ref().map(|(column, _)| column.clone());
-        Ok(Some(Self { stream: def.name.clone(), schema, op_column, event_time, kind, rows }))
+        let versions = Versions::new(def);
+        Ok(Some(Self { stream: def.name.clone(), schema, op_column, event_time, kind, rows, versions, keeps_versions: false }))
+    }
+
+    /// Tells whether the changes are read one by one.
+    pub(crate) fn keep_versions(&mut self, keep: bool) {
+        self.keeps_versions = keep;
+    }
+
+    /// Whether the changes are read one by one.
+    pub(crate) fn keeps_versions(&self) -> bool {
+        self.keeps_versions
     }
 
     /// Applies changes in the order they came. The rows of the delta have the ingest columns last.
@@ -174,6 +191,7 @@ impl Changelog {
         let mut outcome = Outcome::default();
         // Rows of the delta in order: where each is found, its weight and when it came.
         let mut taken: Vec<(Taken, i64, Arrival)> = Vec::with_capacity(count);
+        let mut changes: Vec<Changed> = Vec::new();
         let stream = self.stream.clone();
         let bad = |row: usize, reason: String| offsets.bad_row(row, reason, &full, &stream);
         let encoded_rows = self.rows.convert_columns(&columns)?;
@@ -231,6 +249,12 @@ impl Changelog {
                         }
                         (Change::Delete, Some(stored)) => {
                             last.remove(key);
+                            if self.keeps_versions {
+                                changes.push(Changed::Deleted {
+                                    taken: taken.len(),
+                                    time: time.filter(|time| *time >= watermark.0).map(|_| row as u32),
+                                });
+                            }
                             taken.push((Taken::Stored(stored.bytes), -1, stored.arrival));
                         }
                         (Change::Insert, before) => {
@@ -238,6 +262,9 @@ impl Changelog {
                                 taken.push((Taken::Stored(stored.bytes), -1, stored.arrival));
                             }
                             last.insert(key.into(), StoredRow { bytes: encoded_rows.row(row).data().into(), time, arrival: now });
+                            if self.keeps_versions {
+                                changes.push(Changed::Inserted(row as u32));
+                            }
                             taken.push((Taken::Batch(row as u32), 1, now));
                         }
                     }
@@ -274,18 +301,14 @@ impl Changelog {
                 outcome.newest = outcome.newest.max(time.map(EventTime));
             }
         }
-        outcome.delta = self.delta(&full, taken)?;
-        Ok(outcome)
-    }
-
-    fn delta(&self, batch: &RecordBatch, taken: Vec<(Taken, i64, Arrival)>) -> Result<Delta> {
         if taken.is_empty() {
-            return Ok(Vec::new());
+            return Ok(outcome);
         }
         let stored: Vec<&[u8]> =
             taken.iter().filter_map(|(taken, ..)| if let Taken::Stored(bytes) = taken { Some(bytes.as_ref()) } else { None }).collect();
-        let stored_batch = self.decode(&batch.schema(), &stored)?;
-        let joined = arrow::compute::concat_batches(&batch.schema(), [&stored_batch, batch])?;
+        let stored_batch = self.decode(&full.schema(), &stored)?;
+        let joined = arrow::compute::concat_batches(&full.schema(), [&stored_batch, &full])?;
+        let first_new = stored.len() as u32;
         let mut next_stored = 0u32;
         let mut indices = Vec::with_capacity(taken.len());
         for (taken, ..) in &taken {
@@ -294,10 +317,20 @@ impl Changelog {
                     next_stored += 1;
                     next_stored - 1
                 }
-                Taken::Batch(row) => stored.len() as u32 + row,
+                Taken::Batch(row) => first_new + row,
             });
         }
-        let rows = take_record_batch(&joined, &UInt32Array::from(indices))?;
+        if !changes.is_empty() {
+            let versions: Vec<Version> = changes.iter().map(|change| change.version(&indices, first_new)).collect();
+            outcome.versions = Some(self.versions.of(&joined, &versions, now)?);
+        }
+        outcome.delta = self.delta(&joined, indices, &taken)?;
+        Ok(outcome)
+    }
+
+    /// The rows of the delta with the ingest columns; `indices` are their places in `joined`.
+    fn delta(&self, joined: &RecordBatch, indices: Vec<u32>, taken: &[(Taken, i64, Arrival)]) -> Result<Delta> {
+        let rows = take_record_batch(joined, &UInt32Array::from(indices))?;
         let mut fields: Vec<FieldRef> = self.schema.fields().iter().cloned().collect();
         let mut columns = rows.columns().to_vec();
         for field in ingest_fields() {
@@ -470,4 +503,26 @@ fn arrivals_of(batch: &RecordBatch) -> Option<Vec<Arrival>> {
 enum Taken {
     Stored(Box<[u8]>),
     Batch(u32),
+}
+
+/// A change of a keyed stream.
+#[derive(Debug)]
+enum Changed {
+    /// A row of the batch.
+    Inserted(u32),
+    /// A row of the delta leaves; `time`: the row of the batch that says when.
+    Deleted { taken: usize, time: Option<u32> },
+}
+
+impl Changed {
+    /// The same as places in the stored rows with the batch after them, which begins at `first_new`; `indices`: those of the delta's rows.
+    fn version(&self, indices: &[u32], first_new: u32) -> Version {
+        match self {
+            Changed::Inserted(row) => Version { row: first_new + row, time: first_new + row, deleted: false },
+            Changed::Deleted { taken, time } => {
+                let row = indices[*taken];
+                Version { row, time: time.map_or(row, |time| first_new + time), deleted: true }
+            }
+        }
+    }
 }

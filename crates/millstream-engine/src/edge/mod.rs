@@ -14,6 +14,9 @@ mod changelog;
 mod computed;
 
 mod lateness;
+#[cfg(test)]
+mod tests;
+mod versions;
 
 pub use changelog::ChangelogState;
 pub(crate) use computed::plan_expression as plan_computed;
@@ -40,6 +43,8 @@ const BAD_EXAMPLES_MAX: usize = 5;
 pub struct Accepted {
     /// The accepted rows.
     pub delta: Delta,
+    /// The changes of a keyed stream one by one, where a query reads its versions.
+    pub versions: Delta,
     /// Rows read, bad ones included.
     pub rows_in: u64,
     /// Rows accepted.
@@ -147,6 +152,13 @@ impl Edge {
         self.changelog.is_none() && self.computed.is_empty()
     }
 
+    /// Tells whether a query reads the versions of a keyed stream.
+    pub fn keep_versions(&mut self, keep: bool) {
+        if let Some(changelog) = &mut self.changelog {
+            changelog.keep_versions(keep);
+        }
+    }
+
     /// The columns by which rows are judged; `None` for all.
     pub fn judged(&self) -> Option<&BTreeSet<String>> {
         self.needed.as_ref().filter(|_| !self.def.options.validate_all)
@@ -237,6 +249,7 @@ impl Edge {
         } else {
             self.watermark.touch(partition, epoch.clock);
         }
+        accepted.versions.extend(outcome.versions.map(DeltaBatch::insertions));
         // After the columns that nobody reads have gone, so that a row which only differs in these is no change.
         let finished = outcome.delta.into_iter().map(|part| Ok(part.with_batch(self.finish(part.batch.clone(), epoch)?)));
         let finished = finished.collect::<Result<Delta>>()?;
@@ -246,17 +259,23 @@ impl Edge {
         Ok(())
     }
 
-    /// Rows that the write-ahead part of a commit record holds: accepted already, hidden columns included.
+    /// Rows that the write-ahead part of a commit record holds: accepted already, hidden columns included. `versions`: the changes one
+    /// by one, where they were read.
     ///
     /// # Errors
     /// When they have other columns than the stream.
-    pub fn accept_logged(&mut self, batches: Vec<DeltaBatch>, accepted: &mut Accepted) -> Result<()> {
+    pub fn accept_logged(&mut self, batches: Delta, versions: Delta, accepted: &mut Accepted) -> Result<()> {
         if let Some(changelog) = &mut self.changelog {
+            if changelog.keeps_versions() && versions.is_empty() && !batches.is_empty() {
+                let stream = &self.def.name;
+                return Err(EngineError::Corrupt(format!("logged rows of stream \"{stream}\" have no versions, which a query reads")));
+            }
             changelog.absorb(&batches)?;
         }
         accepted.rows_used += batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
         accepted.rows_in = accepted.rows_used;
         accepted.delta.extend(batches);
+        accepted.versions.extend(versions);
         Ok(())
     }
 

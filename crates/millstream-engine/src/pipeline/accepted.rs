@@ -7,12 +7,13 @@
 //! | of any other source, and what is derived from it | the rows that `retention` keeps |
 //! | derived from a source that replays | the rows of its base, through its query and its own edge |
 
-use super::StreamRuntime;
 use super::derived::{Derivation, DerivedPlan};
 use super::record::HistoryEntry;
+use super::retained::Retained;
 use super::sources::read_accepted;
-use crate::catalog::object::{StreamDef, StreamShape};
-use crate::edge::{Edge, EdgeEpoch};
+use super::{Pipeline, StreamRuntime};
+use crate::catalog::object::{StreamDef, StreamShape, stream_of, versioned_stream};
+use crate::edge::{Accepted, Edge, EdgeEpoch};
 use crate::error::{EngineError, Result};
 use datafusion::execution::SessionState;
 use millstream_connectors::registry;
@@ -34,7 +35,7 @@ pub struct AcceptedRows {
 #[derive(Debug, Clone)]
 enum Kept {
     Ranges { reader: Option<Arc<dyn Reader>>, history: Vec<Arc<HistoryEntry>> },
-    Rows(VecDeque<(Epoch, EventTime, Delta)>),
+    Rows(VecDeque<Retained>),
     Derived { plan: DerivedPlan, history: Vec<Arc<HistoryEntry>>, base: Box<AcceptedRows> },
 }
 
@@ -104,7 +105,30 @@ impl AcceptedRows {
                 Origin::Derived { derivation, history: history.clone(), at: 0, edge, base }
             }
         };
-        Ok(Cursor { from })
+        Ok(Cursor { from, versions: false })
+    }
+
+    /// Reads the changes of a keyed stream one by one, oldest first. `from`: the epoch from which all are wanted; `None` for those that are
+    /// kept.
+    ///
+    /// # Errors
+    /// When some of them are not kept, or an expression of a stream does not compile.
+    pub fn versions(&self, from: Option<Epoch>, state: &SessionState) -> Result<Cursor> {
+        if let (Kept::Rows(rows), Some(from)) = (&self.kept, from)
+            && let Some(missing) = rows.iter().rfind(|kept| kept.versions.is_empty() && kept.epoch >= from)
+        {
+            return Err(EngineError::invalid(
+                format!("the versions that stream \"{}\" had through epoch {} are not kept", self.def.name, missing.epoch),
+                "Rows of its source come once, so that versions are kept while a query reads them. A materialized view WITH (backfill = \
+                 'retained') begins with those that are there; make it before the rows come.",
+            ));
+        }
+        let mut cursor = self.cursor(None, state)?;
+        cursor.versions = true;
+        if let Origin::Ranges { edge, .. } | Origin::Derived { edge, .. } = &mut cursor.from {
+            edge.keep_versions(true);
+        }
+        Ok(cursor)
     }
 }
 
@@ -112,6 +136,8 @@ impl AcceptedRows {
 #[derive(Debug)]
 pub struct Cursor {
     from: Origin,
+    /// The changes of a keyed stream are read, not its rows.
+    versions: bool,
 }
 
 #[derive(Debug)]
@@ -123,7 +149,7 @@ enum Origin {
         edge: Box<Edge>,
         columns: Option<BTreeSet<String>>,
     },
-    Rows(VecDeque<(Epoch, EventTime, Delta)>),
+    Rows(VecDeque<Retained>),
     Derived {
         derivation: Derivation,
         history: Vec<Arc<HistoryEntry>>,
@@ -139,8 +165,13 @@ impl Cursor {
     /// # Errors
     /// When the source no longer has what the log names, or expressions fail.
     pub async fn next(&mut self) -> Result<Option<(Epoch, EventTime, Delta)>> {
+        let versions = self.versions;
+        let wanted = |accepted: Accepted| if versions { accepted.versions } else { accepted.delta };
         match &mut self.from {
-            Origin::Rows(rows) => Ok(rows.pop_front()),
+            Origin::Rows(rows) => {
+                let Some(Retained { epoch, clock, rows, versions: changes }) = rows.pop_front() else { return Ok(None) };
+                Ok(Some((epoch, clock, if versions { changes } else { rows })))
+            }
             Origin::Ranges { reader, history, at, edge, columns } => {
                 let (Some(reader), Some(entry)) = (reader, history.get(*at)) else { return Ok(None) };
                 *at += 1;
@@ -151,7 +182,7 @@ impl Cursor {
                 };
                 edge.set_needed(judged);
                 let accepted = read_accepted(edge, reader, &entry.ranges, edge_epoch(entry)).await?;
-                Ok(Some((entry.epoch, entry.clock, accepted.delta)))
+                Ok(Some((entry.epoch, entry.clock, wanted(accepted))))
             }
             Origin::Derived { derivation, history, at, edge, base } => {
                 let Some(entry) = history.get(*at) else { return Ok(None) };
@@ -165,7 +196,7 @@ impl Cursor {
                     }
                 };
                 let accepted = derivation.derive(edge, &rows, edge_epoch(entry)).await?;
-                Ok(Some((entry.epoch, entry.clock, accepted.delta)))
+                Ok(Some((entry.epoch, entry.clock, wanted(accepted))))
             }
         }
     }
@@ -174,7 +205,7 @@ impl Cursor {
     pub fn skip_to(&mut self, epoch: Epoch) {
         match &mut self.from {
             Origin::Rows(rows) => {
-                while rows.front().is_some_and(|(first, _, _)| *first < epoch) {
+                while rows.front().is_some_and(|first| first.epoch < epoch) {
                     rows.pop_front();
                 }
             }
@@ -185,6 +216,19 @@ impl Cursor {
                 }
             }
         }
+    }
+}
+
+impl Pipeline {
+    /// Reads a stream or its versions, as a dataflow names its relations. `columns`: those that are read, `None` for all; `from`: the
+    /// epoch from which no version may be missing, `None` where those count that are kept.
+    pub(super) fn accepted_of(&self, relation: &str, columns: Option<BTreeSet<String>>, from: Option<Epoch>) -> Result<Option<Cursor>> {
+        let rows = self.accepted_rows(stream_of(relation));
+        rows.map(|rows| match versioned_stream(relation) {
+            Some(_) => rows.versions(from, &self.shared.base),
+            None => rows.cursor(columns, &self.shared.base),
+        })
+        .transpose()
     }
 }
 

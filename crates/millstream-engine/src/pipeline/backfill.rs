@@ -2,7 +2,7 @@
 
 use super::Pipeline;
 use super::query::{QueryState, epoch_input};
-use crate::catalog::object::Backfill;
+use crate::catalog::object::{Backfill, stream_of};
 use crate::error::{EngineError, Result};
 use millstream_plan::graph::Graph;
 use millstream_types::{Delta, Epoch, EventTime, delta};
@@ -62,7 +62,7 @@ impl Pipeline {
         let mut ticks: BTreeMap<Epoch, (EventTime, HashMap<String, Delta>)> = BTreeMap::new();
         if backfill != Backfill::None {
             for name in reads {
-                if self.catalog.stream(name).is_err() {
+                if self.catalog.stream(stream_of(name)).is_err() {
                     if let Some(mut rows) = self.snapshot_delta(name)? {
                         rows.extend(initial.get(name).cloned().unwrap_or_default());
                         // The rows of history are looked up in what is there now.
@@ -89,14 +89,16 @@ impl Pipeline {
         backfill: Backfill,
         query: &str,
     ) -> Result<Vec<(Epoch, EventTime, Delta)>> {
-        let (Some(runtime), Some(rows)) = (self.streams.get(name), self.accepted_rows(name)) else { return Ok(Vec::new()) };
+        let stream = stream_of(name);
+        let Some(runtime) = self.streams.get(stream) else { return Ok(Vec::new()) };
         if runtime.retention_cut && backfill == Backfill::All {
             return Err(EngineError::invalid(
-                format!("query \"{query}\" cannot count all rows of stream \"{name}\": the oldest are no longer retained"),
+                format!("query \"{query}\" cannot count all rows of stream \"{stream}\": the oldest are no longer retained"),
                 "Add WITH (backfill = 'retained') or 'none', or raise the stream's retention.",
             ));
         }
-        let mut cursor = rows.cursor(Some(columns), &self.shared.base)?;
+        let from = (backfill == Backfill::All).then_some(Epoch::ZERO);
+        let Some(mut cursor) = self.accepted_of(name, Some(columns), from)? else { return Ok(Vec::new()) };
         let mut epochs = Vec::new();
         while let Some(epoch) = cursor.next().await? {
             epochs.push(epoch);

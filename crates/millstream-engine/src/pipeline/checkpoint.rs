@@ -164,8 +164,10 @@ impl Pipeline {
             if let Some(state) = state.changelog {
                 segments.push((format!("stream/{name}/changelog"), vec![state.rows]));
             }
-            for (index, (epoch, clock, rows)) in stream.retained.iter().enumerate() {
-                segments.push((format!("stream/{name}/retained/{index}/{}/{}", epoch.0, clock.0), weighted_batches(rows)?));
+            for (index, retained) in stream.retained.iter().enumerate() {
+                let place = format!("{index}/{}/{}", retained.epoch.0, retained.clock.0);
+                segments.push((format!("stream/{name}/retained/{place}"), weighted_batches(&retained.rows)?));
+                segments.push((format!("stream/{name}/versions/{place}"), weighted_batches(&retained.versions)?));
             }
             header.totals.insert(name.clone(), stream.totals);
             header.streams.insert(

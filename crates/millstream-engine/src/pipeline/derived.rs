@@ -11,6 +11,7 @@
 use super::accepted::AcceptedRows;
 use super::query::{epoch_input, renamed};
 use super::record::HistoryEntry;
+use super::retained::Retained;
 use super::{Pipeline, StreamRuntime};
 use crate::catalog::object::{QueryForm, StreamShape};
 use crate::edge::{Accepted, Edge, EdgeEpoch};
@@ -140,7 +141,8 @@ impl Pipeline {
             totals.rows_bad += derived.commit.rows_bad;
             totals.rows_late += derived.commit.rows_late;
             if !runtime.replayable {
-                runtime.retain(epoch.epoch, clock, derived.accepted.delta);
+                let Accepted { delta: rows, versions, .. } = derived.accepted;
+                runtime.retain(Retained { epoch: epoch.epoch, clock, rows, versions });
             } else if derived.commit.rows_in > 0 {
                 let (epoch, watermark_start) = (epoch.epoch, epoch.watermark_start);
                 runtime.history.push(Arc::new(HistoryEntry { epoch, clock, watermark_start, ranges: Vec::new(), columns: None }));

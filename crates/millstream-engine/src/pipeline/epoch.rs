@@ -3,8 +3,10 @@
 use super::query::{Target, epoch_input};
 use super::record::{COMMIT_FRAME, CommitRecord, HistoryEntry};
 use super::resume::QueryFailure;
+use super::retained::Retained;
 use super::sources::{Assembled, StreamEpoch};
 use super::{Committed, Pipeline};
+use crate::catalog::object::versions_of;
 use crate::dead_letters;
 use crate::error::{EngineError, Result};
 use crate::progress::{EpochProgress, PhaseTimes, SinkProgress, SourceProgress};
@@ -79,6 +81,9 @@ impl Pipeline {
         let mut deltas: HashMap<String, Delta> = HashMap::new();
         for (name, stream) in &mut assembled.streams {
             deltas.insert(name.clone(), std::mem::take(&mut stream.accepted.delta));
+            if !stream.accepted.versions.is_empty() {
+                deltas.insert(versions_of(name), std::mem::take(&mut stream.accepted.versions));
+            }
         }
         for (name, changes) in &work.tables {
             deltas.insert(name.clone(), changes.clone());
@@ -99,6 +104,9 @@ impl Pipeline {
         for (name, stream) in &assembled.streams {
             if stream.commit.logged {
                 attachments.push((format!("stream/{name}"), weighted_batches(&deltas[name])?));
+                if let Some(versions) = deltas.get(&versions_of(name)) {
+                    attachments.push((format!("versions/{name}"), weighted_batches(versions)?));
+                }
             }
         }
         for (name, changes) in &work.tables {
@@ -293,8 +301,10 @@ impl Pipeline {
                         columns,
                     }));
                 }
-            } else if let Some(delta) = deltas.get(name) {
-                runtime.retain(record.epoch, record.clock, delta.clone());
+            } else {
+                let of = |name: &str| deltas.get(name).cloned().unwrap_or_default();
+                let (rows, versions) = (of(name), of(&versions_of(name)));
+                runtime.retain(Retained { epoch: record.epoch, clock: record.clock, rows, versions });
             }
         }
     }
@@ -396,28 +406,6 @@ impl super::StreamRuntime {
             Some(before) if before.as_ref() == columns => Arc::clone(before),
             _ => Arc::new(columns.clone()),
         })
-    }
-
-    /// Keeps rows of a source that cannot replay, within the stream's retention.
-    pub(super) fn retain(&mut self, epoch: Epoch, clock: EventTime, rows: Delta) {
-        let bytes: u64 = rows.iter().map(|part| part.batch.get_array_memory_size() as u64).sum();
-        if rows.is_empty() {
-            return;
-        }
-        self.retained_bytes += bytes;
-        self.retained.push_back((epoch, clock, rows));
-        while self.retained.len() > 1 {
-            let Some((_, oldest, _)) = self.retained.front() else { break };
-            let too_old = oldest.plus(self.def.options.retention_time) < clock;
-            if self.retained_bytes <= self.def.options.retention_bytes && !too_old {
-                break;
-            }
-            if let Some((_, _, rows)) = self.retained.pop_front() {
-                let bytes: u64 = rows.iter().map(|part| part.batch.get_array_memory_size() as u64).sum();
-                self.retained_bytes = self.retained_bytes.saturating_sub(bytes);
-                self.retention_cut = true;
-            }
-        }
     }
 }
 

@@ -141,7 +141,8 @@ impl Pipeline {
         for name in order {
             let Some(commit) = record.streams.get(&name) else { continue };
             let epoch = EdgeEpoch { epoch: record.epoch, clock: record.clock, watermark_start: commit.watermark_start };
-            let rows = attachments.remove(&format!("stream/{name}")).unwrap_or_default();
+            let mut attached = |group: &str| unweighted(attachments.remove(&format!("{group}/{name}")).unwrap_or_default());
+            let (rows, versions) = (attached("stream")?, attached("versions")?);
             let Some(sources) = &mut self.sources else { return Err(EngineError::Internal("sources are away".into())) };
             let base = sources.streams.get(&name).and_then(|stream| stream.def.derived.as_ref().map(|derived| derived.base.clone()));
             let mut accepted = if let Some(base) = base {
@@ -153,7 +154,7 @@ impl Pipeline {
             } else if commit.logged {
                 let mut accepted = Accepted::default();
                 if let Some(stream) = sources.streams.get_mut(&name) {
-                    stream.edge.accept_logged(unweighted(rows)?, &mut accepted)?;
+                    stream.edge.accept_logged(rows, versions, &mut accepted)?;
                 }
                 accepted
             } else if sources.streams.get(&name).is_some_and(|stream| !stream.replayable) {

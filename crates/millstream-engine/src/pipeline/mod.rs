@@ -28,6 +28,7 @@ pub mod record;
 pub mod recovery;
 mod reload;
 pub mod resume;
+pub mod retained;
 pub mod sinks;
 pub mod snapshot;
 pub mod sources;
@@ -60,6 +61,7 @@ use parking_lot::RwLock;
 use pressure::{Beginnings, Pressure};
 use query::QueryState;
 use record::{CatalogChange, HistoryEntry, StreamTotals};
+use retained::Retained;
 use sinks::SinkState;
 use sources::{Assembled, Sources};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -130,8 +132,8 @@ pub struct StreamRuntime {
     pub history: Vec<Arc<HistoryEntry>>,
     /// Full segments of it that the newest checkpoint holds.
     pub history_segments_kept: usize,
-    /// Rows of a source that cannot replay, newest last: (epoch, clock, accepted rows).
-    pub retained: VecDeque<(Epoch, EventTime, Delta)>,
+    /// Rows of a source that cannot replay, newest last.
+    pub retained: VecDeque<Retained>,
     /// Bytes they take.
     pub retained_bytes: u64,
     /// Rows have been dropped from `retained`.

@@ -3,9 +3,9 @@
 use super::Pipeline;
 use super::change_history::EPOCHS;
 use super::ddl::select_all;
-use crate::catalog::object::{Backfill, ObjectKind, QueryForm, Refresh};
+use crate::catalog::object::{Backfill, ObjectKind, QueryForm, Refresh, Shown, versioned_stream};
 use crate::catalog::resolve::{
-    Contents, ContinuousRelations, Placeholder, Resolved, Resolver, object_name, rename_columns, stream_relation,
+    Contents, ContinuousRelations, Placeholder, Resolved, Resolver, object_name, rename_columns, stream_relation, versions_relation,
 };
 use crate::error::{EngineError, Result};
 use arrow::datatypes::{Schema, SchemaRef};
@@ -41,9 +41,9 @@ struct ContinuousContents<'a> {
 
 #[async_trait]
 impl Contents for ContinuousContents<'_> {
-    async fn provider(&self, name: &str, kind: &ObjectKind, hidden: bool) -> Result<Arc<dyn TableProvider>> {
+    async fn provider(&self, name: &str, kind: &ObjectKind, shown: Shown) -> Result<Arc<dyn TableProvider>> {
         Ok(match kind {
-            ObjectKind::Stream(def) => Arc::new(Placeholder::new(if hidden { def.schema_with_hidden() } else { def.schema() })),
+            ObjectKind::Stream(def) => Arc::new(Placeholder::new(def.shown(shown))),
             ObjectKind::Table(def) => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
             ObjectKind::MaterializedView(def) => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
             ObjectKind::ExternalTable(def) if def.refresh == Refresh::Track => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
@@ -82,7 +82,7 @@ impl Pipeline {
     /// Plans a continuous query; loads the at-rest tables it reads.
     pub(super) async fn plan_continuous(&mut self, query: &Query, columns: &[String], name: &str, form: QueryForm) -> Result<Planned> {
         self.pin_tables(query).await?;
-        let Resolved { plan, state, reads, files } = self.resolve(query).await?;
+        let Resolved { plan, state, relations: reads, files, .. } = self.resolve(query).await?;
         let plan = rename_columns(plan, columns, name)?;
         let mut names = BTreeSet::new();
         if let Some(twice) = plan.schema().fields().iter().find(|field| !names.insert(field.name().clone())) {
@@ -135,6 +135,9 @@ impl Pipeline {
     }
 
     fn relation_of(&self, name: &str) -> Option<Relation> {
+        if let Some(stream) = versioned_stream(name) {
+            return self.catalog.stream(stream).ok().map(|def| versions_relation(def));
+        }
         let object = self.catalog.get(name)?;
         Some(match &object.kind {
             ObjectKind::Stream(def) => stream_relation(def),
@@ -202,6 +205,7 @@ fn plain_relation(name: &str, kind: RelationKind, schema: &SchemaRef, append_onl
         keys: if key.is_empty() { Vec::new() } else { vec![key.to_vec()] },
         column_bounds: HashMap::new(),
         lookup: false,
+        versions_of: None,
     }
 }
 

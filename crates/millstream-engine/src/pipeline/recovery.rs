@@ -12,6 +12,8 @@ use super::epoch::{Stepped, unweighted};
 use super::history;
 use super::query::{QueryState, Segments, Target};
 use super::record::{COMMIT_FRAME, CatalogChange, CheckpointHeader, CommitRecord};
+use super::retained::Retained;
+use crate::catalog::object::versions_of;
 use crate::dead_letters;
 use crate::edge::ChangelogState;
 use crate::error::{EngineError, Result};
@@ -188,15 +190,20 @@ impl Pipeline {
         self.catalog.applied_inserts = header.applied_inserts.iter().copied().collect();
         for (name, checkpoint) in &header.streams {
             let changelog = self.recovered_segment(&format!("stream/{name}/changelog"))?;
-            let mut retained = Vec::new();
-            for segment in self.recovered_segment_names(&format!("stream/{name}/retained/")) {
-                let mut parts = segment.rsplit('/');
-                let clock = parts.next().and_then(|text| text.parse().ok()).map(EventTime);
-                let epoch = parts.next().and_then(|text| text.parse().ok()).map(Epoch);
-                let (Some(clock), Some(epoch)) = (clock, epoch) else { continue };
-                retained.push((epoch, clock, unweighted(self.recovered_segment(&segment)?)?));
+            // An epoch may have rows without versions, and changes that come to nothing.
+            let mut retained: BTreeMap<Epoch, Retained> = BTreeMap::new();
+            for group in ["retained", "versions"] {
+                for segment in self.recovered_segment_names(&format!("stream/{name}/{group}/")) {
+                    let mut parts = segment.rsplit('/');
+                    let clock = parts.next().and_then(|text| text.parse().ok()).map(EventTime);
+                    let epoch = parts.next().and_then(|text| text.parse().ok()).map(Epoch);
+                    let (Some(clock), Some(epoch)) = (clock, epoch) else { continue };
+                    let rows = unweighted(self.recovered_segment(&segment)?)?;
+                    let new = || Retained { epoch, clock, rows: Delta::new(), versions: Delta::new() };
+                    let kept = retained.entry(epoch).or_insert_with(new);
+                    *(if group == "versions" { &mut kept.versions } else { &mut kept.rows }) = rows;
+                }
             }
-            retained.sort_by_key(|(epoch, _, _)| *epoch);
             let mut entries = Vec::with_capacity(checkpoint.history);
             for index in 0..checkpoint.history.div_ceil(history::SEGMENT_ENTRIES) {
                 entries.extend(history::decode(&self.recovered_segment(&history::segment_name(name, index))?)?);
@@ -211,9 +218,7 @@ impl Pipeline {
             runtime.totals = header.totals.get(name).copied().unwrap_or_default();
             runtime.watermark = (checkpoint.watermark.current, checkpoint.watermark.closed);
             runtime.retention_cut = checkpoint.retention_cut;
-            for (epoch, clock, rows) in retained {
-                runtime.retain(epoch, clock, rows);
-            }
+            retained.into_values().for_each(|retained| runtime.retain(retained));
             if let Some(stream) = self.sources.as_mut().and_then(|sources| sources.streams.get_mut(name)) {
                 stream.edge.watermark = checkpoint.watermark.clone();
                 stream.ended = checkpoint.watermark.closed;
@@ -274,8 +279,13 @@ impl Pipeline {
             }
         }
         let streams = self.read_logged(&record, &mut attachments).await?;
-        let mut deltas: HashMap<String, Delta> =
-            streams.iter().map(|(name, stream)| (name.clone(), stream.accepted.delta.clone())).collect();
+        let mut deltas: HashMap<String, Delta> = HashMap::new();
+        for (name, stream) in &streams {
+            deltas.insert(name.clone(), stream.accepted.delta.clone());
+            if !stream.accepted.versions.is_empty() {
+                deltas.insert(versions_of(name), stream.accepted.versions.clone());
+            }
+        }
         for runtime in self.streams.values_mut() {
             runtime.watermark_before = runtime.watermark;
         }

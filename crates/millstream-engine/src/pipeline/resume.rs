@@ -15,7 +15,7 @@
 
 use super::Pipeline;
 use super::query::{QueryState, Target, epoch_input};
-use crate::catalog::object::{Backfill, ObjectKind};
+use crate::catalog::object::{Backfill, ObjectKind, stream_of};
 use crate::catalog::resolve::object_name;
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
@@ -203,7 +203,7 @@ impl Pipeline {
     async fn missed_inputs(&mut self, index: usize, failure: &QueryFailure, initial: &BTreeMap<String, Delta>) -> Result<Option<Inputs>> {
         let mut inputs = Inputs::default();
         for name in self.queries[index].reads.clone() {
-            if self.catalog.stream(&name).is_err() {
+            if self.catalog.stream(stream_of(&name)).is_err() {
                 match self.relation_inputs(&name, failure, initial)? {
                     Some((_, since)) => inputs.since.insert(name, since),
                     None => return Ok(None),
@@ -223,7 +223,7 @@ impl Pipeline {
     async fn whole_inputs(&mut self, index: usize, initial: &BTreeMap<String, Delta>) -> Result<Changes> {
         let mut inputs = Changes::new();
         for name in self.queries[index].reads.clone() {
-            let rows = if self.catalog.stream(&name).is_err() {
+            let rows = if self.catalog.stream(stream_of(&name)).is_err() {
                 let mut rows = self.snapshot_delta(&name)?.unwrap_or_default();
                 // The views before it have their changes of this epoch still to come.
                 rows.extend(initial.get(&name).cloned().unwrap_or_default());
@@ -256,7 +256,7 @@ impl Pipeline {
         }
         let mut inputs = Inputs::default();
         for name in query.reads.clone() {
-            let (before, since) = if self.catalog.stream(&name).is_err() {
+            let (before, since) = if self.catalog.stream(stream_of(&name)).is_err() {
                 match self.relation_inputs(&name, failure, initial)? {
                     Some(changes) => changes,
                     None => {
@@ -286,8 +286,8 @@ impl Pipeline {
     async fn stream_inputs(&self, index: usize, name: &str, after: Epoch, before: bool) -> Result<(Delta, Delta)> {
         let columns = self.queries[index].dataflow.input_columns().remove(name).map(|columns| columns.into_iter().collect());
         let (mut earlier, mut later) = (Delta::new(), Delta::new());
-        let Some(rows) = self.accepted_rows(name) else { return Ok((earlier, later)) };
-        let mut cursor = rows.cursor(columns, &self.shared.base)?;
+        let from = if before { Epoch::ZERO } else { after.next() };
+        let Some(mut cursor) = self.accepted_of(name, columns, Some(from))? else { return Ok((earlier, later)) };
         if !before {
             cursor.skip_to(after.next());
         }
@@ -319,9 +319,9 @@ impl Pipeline {
 
     /// Whether rows of a stream after an epoch (`None`: any rows) are kept nowhere any more.
     fn lost_rows_after(&self, stream: &str, epoch: Option<Epoch>) -> bool {
-        let Some(runtime) = self.streams.get(stream).filter(|runtime| runtime.retention_cut) else { return false };
+        let Some(runtime) = self.streams.get(stream_of(stream)).filter(|runtime| runtime.retention_cut) else { return false };
         match (epoch, runtime.retained.front()) {
-            (Some(after), Some((oldest, _, _))) => *oldest > after,
+            (Some(after), Some(oldest)) => oldest.epoch > after,
             _ => true,
         }
     }
@@ -329,8 +329,9 @@ impl Pipeline {
     fn not_retained(&self, index: usize, stream: &str) -> EngineError {
         EngineError::invalid(
             format!(
-                "\"{}\" cannot catch up: rows of stream \"{stream}\" that it needs are no longer retained",
-                self.queries[index].def.name
+                "\"{}\" cannot catch up: rows of stream \"{}\" that it needs are no longer retained",
+                self.queries[index].def.name,
+                stream_of(stream)
             ),
             "Drop it and create it again; a larger retention of the stream would have kept them.",
         )

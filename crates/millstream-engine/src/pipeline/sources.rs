@@ -353,7 +353,7 @@ impl SourceState {
             watermark_start: epoch.watermark_start,
             watermark_end: self.edge.watermark.clone(),
             columns: self.edge.judged().cloned(),
-            logged: !self.replayable && self.derived.is_none() && !accepted.delta.is_empty(),
+            logged: !self.replayable && self.derived.is_none() && !(accepted.delta.is_empty() && accepted.versions.is_empty()),
         };
         Ok(StreamEpoch { commit, accepted, replayable: self.replayable })
     }

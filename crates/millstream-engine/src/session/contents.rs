@@ -1,6 +1,6 @@
 //! What names mean in a batch query: the content of a snapshot; or nothing yet, to find out which names a query reads.
 
-use crate::catalog::object::ObjectKind;
+use crate::catalog::object::{ObjectKind, Shown};
 use crate::catalog::resolve::{Contents, Placeholder};
 use crate::error::{EngineError, Result};
 use crate::pipeline::Shared;
@@ -24,7 +24,7 @@ pub(super) struct BatchContents<'a> {
 
 #[async_trait]
 impl Contents for BatchContents<'_> {
-    async fn provider(&self, name: &str, kind: &ObjectKind, hidden: bool) -> Result<Arc<dyn TableProvider>> {
+    async fn provider(&self, name: &str, kind: &ObjectKind, shown: Shown) -> Result<Arc<dyn TableProvider>> {
         if let ObjectKind::ExternalTable(def) = kind
             && !self.snapshot.relations.contains_key(name)
         {
@@ -33,8 +33,8 @@ impl Contents for BatchContents<'_> {
         let base = &self.shared.base;
         match self.snapshot.relations.get(name) {
             Some(Content::Rows(schema, rows)) => Ok(Arc::new(MemTable::try_new(Arc::clone(schema), vec![rows.to_vec()])?)),
-            Some(Content::Stream(rows)) => stream_scan::provider(rows.as_ref().clone(), hidden, base),
-            Some(Content::UntouchedStream(rows)) => stream_scan::provider(rows.untouched(base, &self.shared.clock).await?, hidden, base),
+            Some(Content::Stream(rows)) => stream_scan::provider(rows.as_ref().clone(), shown, base),
+            Some(Content::UntouchedStream(rows)) => stream_scan::provider(rows.untouched(base, &self.shared.clock).await?, shown, base),
             Some(Content::Sink { schema, format, files, buffered }) => sink_rows(base, name, schema, format, files, buffered).await,
             None => match kind {
                 ObjectKind::Sink(_) => {
@@ -97,9 +97,9 @@ pub(super) struct NamesOnly<'a> {
 
 #[async_trait]
 impl Contents for NamesOnly<'_> {
-    async fn provider(&self, _name: &str, kind: &ObjectKind, hidden: bool) -> Result<Arc<dyn TableProvider>> {
+    async fn provider(&self, _name: &str, kind: &ObjectKind, shown: Shown) -> Result<Arc<dyn TableProvider>> {
         Ok(match kind {
-            ObjectKind::Stream(def) => Arc::new(Placeholder::new(if hidden { def.schema_with_hidden() } else { def.schema() })),
+            ObjectKind::Stream(def) => Arc::new(Placeholder::new(def.shown(shown))),
             ObjectKind::Table(def) => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
             ObjectKind::MaterializedView(def) => Arc::new(Placeholder::new(Arc::clone(&def.schema))),
             ObjectKind::ExternalTable(def) => Arc::clone(&def.provider),

@@ -192,6 +192,7 @@ impl Flight {
     }
 
     async fn statement(&self, session: &FlightSession, text: &str) -> Result<Work, RequestError> {
+        self.service.check_length(&session.session, text)?;
         let parsed = read(&self.service, text)?;
         let described = describe(&self.service, session, &parsed, Vec::new()).await?;
         if !described.parameters.is_empty() {

@@ -21,24 +21,42 @@
 //!
 //! `USING (k, ts)` is `l.k = r.k` and `l.ts >= r.ts`, and its columns are those of the left side. The column with the neighbour's time is
 //! left out of `*`.
+//!
+//! The versions of a stream with PRIMARY KEY are the changes of its keys, in the order of their times and, among equal times, in that in
+//! which they came. A deletion ends the version before it and is none itself:
+//!
+//! ```sql
+//! FROM orders o JOIN (SELECT * EXCLUDE (__position, __deleted)
+//!                     FROM (SELECT *, lead(r.since) OVER (PARTITION BY r.currency ORDER BY r.since, _epoch, __position) AS __next_1
+//!                           FROM as_of_event_time.rates AS r)
+//!                     WHERE NOT __deleted) AS r
+//!   ON o.currency = r.currency AND o.ts >= r.since AND (__next_1 IS NULL OR o.ts < __next_1)
+//! ```
+//! Its key decides what is a version of what, so ON has an equality for every column of it; other conditions are those of any join.
 
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    BinaryOperator, Expr, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, Spanned,
-    TableFactor, TableWithJoins, Visit, VisitMut, Visitor, VisitorMut,
+    BinaryOperator, Expr, FunctionArg, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    Spanned, TableFactor, TableWithJoins, Visit, VisitMut, Visitor, VisitorMut,
 };
 use sqlparser::tokenizer::Span;
 
-use super::hidden_columns::{Sources, add_exclusions, expanded};
-use super::{alias, derived, last_ident, last_word, plain_call, qualifier, template, unnamed_argument, visit_result, visit_step};
+use super::hidden_columns::{HIDDEN_COLUMNS, Sources, add_exclusions, expanded};
+use super::table_version::{DELETED_COLUMN, POSITION_COLUMN};
+use super::{
+    RewriteContext, alias, derived, last_ident, last_word, plain_call, qualifier, template, unnamed_argument, visit_result, visit_step,
+};
 use crate::error::{Result, SqlError};
 use crate::tokens::asof_join::{ASOF_LEFT, ASOF_ON, USAGE};
 
+/// `asof_version(l.ts >= r.ts, r.k1, r.k2 ..)`: the right side is the changes of a stream with this key.
+pub(super) const ASOF_VERSION: &str = "asof_version";
+
 /// Rewrites every ASOF join of `query`.
-pub(super) fn rewrite(query: &mut Query) -> Result<()> {
+pub(super) fn rewrite(query: &mut Query, context: &RewriteContext<'_>) -> Result<()> {
     struct Rewriter {
-        joins: usize,
+        joins: Joins,
     }
     impl VisitorMut for Rewriter {
         type Break = Box<SqlError>;
@@ -50,7 +68,16 @@ pub(super) fn rewrite(query: &mut Query) -> Result<()> {
             visit_step(rewrite_select(select, &mut self.joins))
         }
     }
-    visit_result(VisitMut::visit(query, &mut Rewriter { joins: 0 }))
+    let joins = Joins { count: 0, shows_hidden_columns: context.shows_hidden_columns };
+    visit_result(VisitMut::visit(query, &mut Rewriter { joins }))
+}
+
+/// The ASOF joins of a query.
+struct Joins {
+    /// How many have been rewritten.
+    count: usize,
+    /// Streams show their hidden columns.
+    shows_hidden_columns: bool,
 }
 
 fn has_asof(from: &TableWithJoins) -> bool {
@@ -69,8 +96,8 @@ struct Shared {
     left: Ident,
 }
 
-fn rewrite_select(select: &mut Select, joins: &mut usize) -> Result<()> {
-    let first = *joins;
+fn rewrite_select(select: &mut Select, joins: &mut Joins) -> Result<()> {
+    let first = joins.count;
     let mut shared = vec![];
     // What `*` gives is decided by the joins as they were written.
     let fact = |_: &TableFactor| ();
@@ -79,7 +106,7 @@ fn rewrite_select(select: &mut Select, joins: &mut usize) -> Result<()> {
     for from in &mut select.from {
         rewrite_from(from, joins, &mut shared, &mut hidden)?;
     }
-    debug_assert!(hidden.len() == *joins - first, "every join has a column to hide");
+    debug_assert!(hidden.len() == joins.count - first, "every join has a column to hide");
     hide(select, &sources, &hidden, !shared.is_empty())?;
     if !shared.is_empty() {
         qualify(select, &shared);
@@ -91,7 +118,7 @@ fn rewrite_select(select: &mut Select, joins: &mut usize) -> Result<()> {
 /// qualifies it.
 fn rewrite_from(
     from: &mut TableWithJoins,
-    joins: &mut usize,
+    joins: &mut Joins,
     shared: &mut Vec<Shared>,
     hidden: &mut Vec<(Option<Ident>, Ident)>,
 ) -> Result<()> {
@@ -101,15 +128,18 @@ fn rewrite_from(
         let (before, rest) = from.joins.split_at_mut(index);
         let join = &mut rest[0];
         let JoinOperator::AsOf { match_condition, constraint } = &join.join_operator else { continue };
-        *joins += 1;
-        let neighbour = Ident::new(format!("__next_{joins}"));
+        joins.count += 1;
+        let neighbour = Ident::new(format!("__next_{}", joins.count));
         let right = right_name(&join.relation)?;
         hidden.push((right.clone(), neighbour.clone()));
         let left = if before.is_empty() { qualifier(&from.relation) } else { None };
         let written = Written::read(match_condition, constraint, join.relation.span())?;
         let parts = written.parts(right.as_ref(), left.as_ref(), shared)?;
         let relation = std::mem::replace(&mut join.relation, super::table(Ident::new("__taken").into()));
-        join.relation = parts.versions(relation, &neighbour, right);
+        join.relation = match written.key {
+            None => parts.versions(relation, &neighbour, right),
+            Some(_) => parts.changes(relation, &neighbour, right, joins.shows_hidden_columns),
+        };
         let on = JoinConstraint::On(parts.condition(&neighbour));
         join.join_operator = if written.is_left { JoinOperator::Left(on) } else { JoinOperator::Join(on) };
     }
@@ -118,7 +148,7 @@ fn rewrite_from(
 
 fn rewrite_nested(
     factor: &mut TableFactor,
-    joins: &mut usize,
+    joins: &mut Joins,
     shared: &mut Vec<Shared>,
     hidden: &mut Vec<(Option<Ident>, Ident)>,
 ) -> Result<()> {
@@ -149,6 +179,8 @@ struct Written<'a> {
     is_left: bool,
     /// The argument of MATCH_CONDITION.
     condition: Option<&'a Expr>,
+    /// The columns of the key whose changes the right side is.
+    key: Option<&'a [FunctionArg]>,
     constraint: &'a JoinConstraint,
     span: Span,
 }
@@ -161,11 +193,15 @@ impl<'a> Written<'a> {
             Some((word, _, [condition])) if word == ASOF_LEFT => (true, unnamed_argument(condition)),
             _ => (false, Some(match_condition)),
         };
-        Ok(Written { is_left, condition, constraint, span })
+        let (condition, key) = match condition.map(|condition| (condition, plain_call(condition))) {
+            Some((_, Some((word, _, [condition, key @ ..])))) if word == ASOF_VERSION => (unnamed_argument(condition), Some(key)),
+            _ => (condition, None),
+        };
+        Ok(Written { is_left, condition, key, constraint, span })
     }
 
-    /// The conditions of the join by what they are for.
-    fn parts(&self, right: Option<&Ident>, left: Option<&Ident>, shared: &mut Vec<Shared>) -> Result<Parts> {
+    /// What ON or USING ask for.
+    fn conjuncts(&self, right: Option<&Ident>, left: Option<&Ident>, shared: &mut Vec<Shared>) -> Result<Vec<Expr>> {
         let mut conjuncts = vec![];
         match self.constraint {
             JoinConstraint::On(on) => split(on, &mut conjuncts),
@@ -186,13 +222,46 @@ impl<'a> Written<'a> {
             }
             JoinConstraint::Natural | JoinConstraint::None => {}
         }
-        let mut keys = vec![];
+        Ok(conjuncts)
+    }
+
+    /// The conditions of a join with the changes of a key.
+    fn parts_of_changes(&self, condition: &Expr, key: &[FunctionArg], right: Option<&Ident>, conditions: Vec<Expr>) -> Result<Parts> {
+        let key: Vec<Expr> = key.iter().filter_map(unnamed_argument).cloned().collect();
+        let compares = |column: &Expr| {
+            let read = conditions.iter().filter_map(|condition| Comparison::read(condition, right).ok());
+            read.filter(|(comparison, _)| comparison.op == BinaryOperator::Eq).any(|(_, sides)| is_column(&sides.right, column))
+        };
+        if let Some(missing) = key.iter().find(|column| !compares(column)) {
+            let column = name_of(missing).map_or_else(|| missing.to_string(), |column| column.value.clone());
+            let span = conditions.first().map_or(self.span, |condition| condition.span());
+            return Err(SqlError::new(format!("the join with a version has no equality for \"{column}\" of the PRIMARY KEY"))
+                .with_hint(format!(
+                    "A version is one of a key. Write ON with an equality for every column of it: `l.{column} = {missing}`."
+                ))
+                .at(span));
+        }
+        let (comparison, sides) = Comparison::read(condition, right)?;
+        Ok(Parts { conditions, partition: key, left_time: sides.left, right_time: sides.right, op: comparison.op })
+    }
+
+    /// The conditions of the join by what they are for.
+    fn parts(&self, right: Option<&Ident>, left: Option<&Ident>, shared: &mut Vec<Shared>) -> Result<Parts> {
+        let conjuncts = self.conjuncts(right, left, shared)?;
+        if let (Some(key), Some(condition)) = (self.key, self.condition) {
+            return self.parts_of_changes(condition, key, right, conjuncts);
+        }
+        let mut conditions = vec![];
+        let mut partition = vec![];
         let mut time = None;
         for conjunct in conjuncts.iter().chain(self.condition) {
             let is_match = self.condition.is_some_and(|condition| std::ptr::eq(condition, conjunct));
             let (comparison, sides) = Comparison::read(conjunct, right)?;
             match comparison.op {
-                BinaryOperator::Eq if !is_match => keys.push((conjunct.clone(), sides.right)),
+                BinaryOperator::Eq if !is_match => {
+                    conditions.push(conjunct.clone());
+                    partition.push(sides.right);
+                }
                 BinaryOperator::Eq => return Err(not_a_time(conjunct)),
                 op if time.is_none() && (is_match || self.condition.is_none()) => time = Some((op, sides)),
                 _ => {
@@ -205,7 +274,7 @@ impl<'a> Written<'a> {
         let Some((op, Sides { left, right })) = time else {
             return Err(SqlError::new("an ASOF JOIN needs a comparison of times with >=, >, <= or <").with_hint(USAGE).at(self.span));
         };
-        Ok(Parts { keys, left_time: left, right_time: right, op })
+        Ok(Parts { conditions, partition, left_time: left, right_time: right, op })
     }
 }
 
@@ -326,10 +395,30 @@ fn split(expr: &Expr, conjuncts: &mut Vec<Expr>) {
     }
 }
 
+/// The column that a plain name means.
+fn name_of(expr: &Expr) -> Option<&Ident> {
+    match expr {
+        Expr::Identifier(column) => Some(column),
+        Expr::CompoundIdentifier(parts) => parts.last(),
+        _ => None,
+    }
+}
+
+/// Whether `expr` is a name for a column of the right side, whose own name is quoted.
+fn is_column(expr: &Expr, column: &Expr) -> bool {
+    let (Some(written), Some(column)) = (name_of(expr), name_of(column)) else { return false };
+    match written.quote_style {
+        Some(_) => written.value == column.value,
+        None => written.value.eq_ignore_ascii_case(&column.value),
+    }
+}
+
 /// The conditions of an ASOF join.
 struct Parts {
-    /// The equalities, each with its expression over the right side.
-    keys: Vec<(Expr, Expr)>,
+    /// Those beside the times.
+    conditions: Vec<Expr>,
+    /// What makes rows of the right side versions of each other.
+    partition: Vec<Expr>,
     left_time: Expr,
     right_time: Expr,
     /// How the left time compares with the right one.
@@ -343,14 +432,31 @@ impl Parts {
             BinaryOperator::Gt | BinaryOperator::GtEq => "lead",
             _ => "lag",
         };
-        let names: Vec<String> = (0..self.keys.len()).map(|index| format!("__key_{index}")).collect();
+        let over = |partition: &str| format!("{function}(__time) OVER ({partition}ORDER BY __time)");
+        let rows = self.with_neighbours(relation, neighbour, &over, " WHERE __time IS NOT NULL");
+        derived(rows, right.map(alias))
+    }
+
+    /// The versions that the changes on the right side make, each with the time of the next change.
+    fn changes(&self, relation: TableFactor, neighbour: &Ident, right: Option<Ident>, shows_hidden_columns: bool) -> TableFactor {
+        let over = |partition: &str| format!("lead(__time) OVER ({partition}ORDER BY __time, _epoch, {POSITION_COLUMN})");
+        let changes = derived(self.with_neighbours(relation, neighbour, &over, ""), None);
+        let mut hidden = vec![POSITION_COLUMN, DELETED_COLUMN];
+        if !shows_hidden_columns {
+            hidden.extend(HIDDEN_COLUMNS);
+        }
+        let sql = format!("SELECT * EXCLUDE ({}) FROM __relation WHERE NOT {DELETED_COLUMN}", hidden.join(", "));
+        derived(template(&sql, changes, &[]), right.map(alias))
+    }
+
+    /// The rows of the right side with the result of a window function; `over` gets the PARTITION BY.
+    fn with_neighbours(&self, relation: TableFactor, neighbour: &Ident, over: &dyn Fn(&str) -> String, rest: &str) -> Query {
+        let names: Vec<String> = (0..self.partition.len()).map(|index| format!("__key_{index}")).collect();
         let partition = if names.is_empty() { String::new() } else { format!("PARTITION BY {} ", names.join(", ")) };
-        let sql = format!(
-            "SELECT *, {function}(__time) OVER ({partition}ORDER BY __time) AS {neighbour} FROM __relation WHERE __time IS NOT NULL"
-        );
-        let keys = names.iter().map(String::as_str).zip(self.keys.iter().map(|(_, key)| key));
+        let sql = format!("SELECT *, {} AS {neighbour} FROM __relation{rest}", over(&partition));
+        let keys = names.iter().map(String::as_str).zip(&self.partition);
         let expressions: Vec<(&str, &Expr)> = std::iter::once(("__time", &self.right_time)).chain(keys).collect();
-        derived(template(&sql, relation, &expressions), right.map(alias))
+        template(&sql, relation, &expressions)
     }
 
     /// The condition under which a version is the one of a left row.
@@ -365,8 +471,8 @@ impl Parts {
         let holds = binary(self.left_time.clone(), until, Expr::Identifier(neighbour.clone()));
         let holds = Expr::Nested(Box::new(binary(open, BinaryOperator::Or, holds)));
         let begun = binary(self.left_time.clone(), self.op.clone(), self.right_time.clone());
-        let keys = self.keys.iter().map(|(key, _)| key.clone());
-        keys.chain([begun]).rfold(holds, |rest, condition| binary(condition, BinaryOperator::And, rest))
+        let conditions = self.conditions.iter().cloned();
+        conditions.chain([begun]).rfold(holds, |rest, condition| binary(condition, BinaryOperator::And, rest))
     }
 }
 

@@ -9,7 +9,7 @@
 //! | `multisets` | marks `EXCEPT ALL` and `INTERSECT ALL`, which the planner mends |
 //! | `hidden_columns` | keeps `_epoch` and `_epoch_time` out of the user's `*` |
 //! | `epoch_slice` | `FOR EPOCH BETWEEN` becomes a filter on `_epoch` |
-//! | `table_version` | `x FOR SYSTEM_TIME AS OF PROCTIME()` becomes a scan of a schema of its own, `AS OF s.ts` an ASOF join |
+//! | `table_version` | `x FOR SYSTEM_TIME AS OF PROCTIME()` becomes a scan of a schema of its own, `AS OF s.ts` an ASOF join, with the changes of a keyed stream |
 //! | `asof_join` | `ASOF JOIN` becomes a join with versions: rows that know the time of the one that follows them |
 //! | `unnest` | `CROSS JOIN UNNEST(t.tags) AS u(tag)` becomes an `unnest` in a derived table |
 //! | `group_window` | `GROUP BY TUMBLE(..)`, `HOP(..)`, `SESSION(..)`, `window(..)` and `session_window(..)` become window columns |
@@ -46,7 +46,7 @@ use sqlparser::ast::{
 };
 
 pub use hidden_columns::{exclude_hidden_from_wildcards, mentions_hidden};
-pub use table_version::LOOKUP_SCHEMA;
+pub use table_version::{DELETED_COLUMN, LOOKUP_SCHEMA, POSITION_COLUMN, VERSIONS_SCHEMA};
 
 use crate::error::Result;
 
@@ -67,8 +67,15 @@ pub struct RewriteContext<'a> {
 pub enum VersionTime {
     /// From the time in this column: the event time of an append-only stream, each row of which is a version.
     Column(String),
-    /// A row replaces the one with its key, so that older versions are not there any more.
-    Keyed,
+    /// Each change of a key makes a version, and a deletion ends one.
+    Changes {
+        /// The column with the time from which a change holds.
+        time: String,
+        /// The columns of the key.
+        key: Vec<String>,
+    },
+    /// Rows are taken away, and no key says which version ends.
+    Unkeyed,
     /// No column is known to say so.
     Unknown,
 }
@@ -89,7 +96,7 @@ pub fn rewrite_query(query: &mut Query, context: &RewriteContext<'_>) -> Result<
     }
     epoch_slice::rewrite(query)?;
     table_version::rewrite(query, context)?;
-    asof_join::rewrite(query)?;
+    asof_join::rewrite(query, context)?;
     unnest::rewrite(query)?;
     group_window::rewrite(query)?;
     window_tvf::rewrite(query)

@@ -10,8 +10,13 @@
 //! FROM orders o ASOF JOIN rates AS r MATCH_CONDITION (o.ts >= r.since) ON o.currency = r.currency
 //! ```
 //! The first reads what `rates` held after the epoch before. The second takes every row of an append-only stream for a version of its
-//! key, which holds from its event time until the next one's. Where the rewrite cannot tell which column that is, or which rows
-//! are versions, it refuses and names ASOF JOIN, which is told.
+//! key, which holds from its event time until the next one's. Of a stream with PRIMARY KEY, whose rows replace each other, it reads the
+//! changes as they came, from a schema of their own:
+//!
+//! ```sql
+//! FROM orders o ASOF JOIN as_of_event_time.rates AS r MATCH_CONDITION (asof_version(o.ts >= r.since, r.currency)) ON o.currency = r.currency
+//! ```
+//! Where the rewrite cannot tell which column the time is in, or which rows are versions, it refuses and names ASOF JOIN, which is told.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -21,6 +26,7 @@ use sqlparser::ast::{
     TableFactor, TableVersion, TableWithJoins, Visit, VisitMut, Visitor, VisitorMut,
 };
 
+use super::asof_join::ASOF_VERSION;
 use super::{RewriteContext, VersionTime, alias, last_ident, last_word, plain_call, qualifier, visit_result, visit_step};
 use crate::dialect::function_call;
 use crate::error::{Result, SqlError};
@@ -28,6 +34,15 @@ use crate::tokens::asof_join::ASOF_LEFT;
 
 /// The schema in which a scan finds relations as they were after the epoch before.
 pub const LOOKUP_SCHEMA: &str = "as_of_proctime";
+
+/// The schema in which a scan finds the changes of streams with PRIMARY KEY: their columns, the hidden ones, and the two below.
+pub const VERSIONS_SCHEMA: &str = "as_of_event_time";
+
+/// The place of a change among those of its stream and epoch.
+pub const POSITION_COLUMN: &str = "__position";
+
+/// Whether a change takes the row of its key away.
+pub const DELETED_COLUMN: &str = "__deleted";
 
 /// True if `version` is `AS OF PROCTIME()`.
 pub(super) fn is_lookup(version: &TableVersion) -> bool {
@@ -90,10 +105,10 @@ fn version_joins(from: &mut TableWithJoins, context: &RewriteContext<'_>, named:
             version_joins(table_with_joins, context, named)?;
         }
         let right = qualifier(&join.relation);
-        let TableFactor::Table { name, version, .. } = &mut join.relation else { continue };
+        let TableFactor::Table { name, alias: given, version, .. } = &mut join.relation else { continue };
         let Some(column) = version.as_ref().and_then(version_column).cloned() else { continue };
         refuse_common_table(name, named)?;
-        let time = time_of(name, context)?;
+        let versions = versions_of(name, context)?;
         let (constraint, is_left) = match &join.join_operator {
             JoinOperator::Join(constraint) | JoinOperator::Inner(constraint) => (constraint.clone(), false),
             JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => (constraint.clone(), true),
@@ -104,25 +119,42 @@ fn version_joins(from: &mut TableWithJoins, context: &RewriteContext<'_>, named:
                 .with_hint("Write ON with an equality of the key whose version is meant.")
                 .at(name.span()));
         }
-        let right = right.or_else(|| last_ident(name).cloned()).into_iter();
-        let time = Expr::CompoundIdentifier(right.chain([time]).collect());
-        let condition = Expr::BinaryOp { left: Box::new(column), op: BinaryOperator::GtEq, right: Box::new(time) };
+        let right = right.or_else(|| last_ident(name).cloned());
+        let of_right = |column: Ident| Expr::CompoundIdentifier(right.iter().cloned().chain([column]).collect());
+        let time = of_right(versions.time);
+        let mut condition = Expr::BinaryOp { left: Box::new(column), op: BinaryOperator::GtEq, right: Box::new(time) };
         *version = None;
+        if let (Some(key), Some(relation)) = (versions.key, last_ident(name).cloned()) {
+            condition = call(ASOF_VERSION, std::iter::once(condition).chain(key.into_iter().map(of_right)).collect());
+            *given = given.take().or_else(|| Some(alias(relation.clone())));
+            *name = ObjectName::from(vec![Ident::new(VERSIONS_SCHEMA), relation]);
+        }
         join.join_operator =
-            JoinOperator::AsOf { match_condition: if is_left { call(ASOF_LEFT, condition) } else { condition }, constraint };
+            JoinOperator::AsOf { match_condition: if is_left { call(ASOF_LEFT, vec![condition]) } else { condition }, constraint };
     }
     Ok(())
 }
 
-/// The column with the time from which a row of a relation holds.
-fn time_of(name: &ObjectName, context: &RewriteContext<'_>) -> Result<Ident> {
+/// Which rows of a relation are its versions.
+struct Versions {
+    /// The column with the time from which one holds.
+    time: Ident,
+    /// The key, where they are the changes of a stream.
+    key: Option<Vec<Ident>>,
+}
+
+fn versions_of(name: &ObjectName, context: &RewriteContext<'_>) -> Result<Versions> {
     let asof = format!("Name the column from which its rows hold: `ASOF JOIN {name} AS r MATCH_CONDITION (l.ts >= r.since) ON l.k = r.k`.");
+    let quoted = |column: String| Ident::with_quote('"', column);
     let (message, hint) = match (context.version_time)(name) {
-        VersionTime::Column(column) => return Ok(Ident::new(column)),
+        VersionTime::Column(column) => return Ok(Versions { time: Ident::new(column), key: None }),
+        VersionTime::Changes { time, key } => {
+            return Ok(Versions { time: quoted(time), key: Some(key.into_iter().map(quoted).collect()) });
+        }
         VersionTime::Unknown => (format!("relation \"{name}\" has no event time, so that its versions have no time"), asof),
-        VersionTime::Keyed => (
-            format!("stream \"{name}\" replaces rows by its key and keeps no versions of them"),
-            format!("Declare it without PRIMARY KEY and op_column: each row then is a version, with the event time of WATERMARK. {asof}"),
+        VersionTime::Unkeyed => (
+            format!("stream \"{name}\" takes rows away and has no key, so that none is known to be a version of another"),
+            "Declare a PRIMARY KEY: each change of a key then is a version, from its event time until that of the next.".to_string(),
         ),
     };
     Err(SqlError::new(message).with_hint(hint).at(name.span()))
@@ -160,6 +192,6 @@ fn refuse_common_table(name: &ObjectName, named: &HashSet<String>) -> Result<()>
         .at(name.span()))
 }
 
-fn call(function: &str, argument: Expr) -> Expr {
-    function_call(function, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))], vec![])
+fn call(function: &str, arguments: Vec<Expr>) -> Expr {
+    function_call(function, arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect(), vec![])
 }

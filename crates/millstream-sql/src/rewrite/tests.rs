@@ -12,7 +12,8 @@ fn is_stream(name: &ObjectName) -> bool {
 fn version_time(name: &ObjectName) -> VersionTime {
     match name.to_string().as_str() {
         "bids" => VersionTime::Column("ts".into()),
-        "accounts" => VersionTime::Keyed,
+        "accounts" => VersionTime::Changes { time: "since".into(), key: vec!["id".into()] },
+        "holdings" => VersionTime::Unkeyed,
         _ => VersionTime::Unknown,
     }
 }
@@ -436,6 +437,15 @@ fn asof_joins() {
     assert_eq!(error.start, Some(crate::Position { line: 2, column: 21 }));
 }
 
+/// The versions that the changes of `accounts` make, as the rewrite puts them after FROM.
+fn changes(name: &str, hidden: &str) -> String {
+    format!(
+        "(SELECT * EXCLUDE (__position, __deleted{hidden}) FROM (SELECT *, lead({name}.\"since\") \
+         OVER (PARTITION BY {name}.\"id\" ORDER BY {name}.\"since\", _epoch, __position) AS __next_1 \
+         FROM as_of_event_time.accounts AS {name}) WHERE NOT __deleted) AS {name}"
+    )
+}
+
 #[test]
 fn table_versions() {
     for (sql, expected) in [
@@ -459,6 +469,23 @@ fn table_versions() {
              ON s.k = bids.k AND at >= bids.ts AND (__next_1 IS NULL OR at < __next_1)"
                 .to_owned(),
         ),
+        // A stream with a key: its changes, and conditions beside the key.
+        (
+            "SELECT * FROM s LEFT JOIN accounts FOR SYSTEM_TIME AS OF s.ts AS a ON s.k = a.id AND a.name <> 'x'",
+            format!(
+                "SELECT * EXCLUDE (__next_1) FROM s LEFT JOIN {} ON s.k = a.id AND a.name <> 'x' AND s.ts >= a.\"since\" \
+                 AND (__next_1 IS NULL OR s.ts < __next_1)",
+                changes("a", ", _epoch, _epoch_time")
+            ),
+        ),
+        (
+            "SELECT id, accounts._epoch FROM s JOIN accounts FOR SYSTEM_TIME AS OF s.ts USING (id)",
+            format!(
+                "SELECT s.id, accounts._epoch FROM s JOIN {} ON s.id = accounts.id AND s.ts >= accounts.\"since\" \
+                 AND (__next_1 IS NULL OR s.ts < __next_1)",
+                changes("accounts", "")
+            ),
+        ),
     ] {
         assert_eq!(rewrite(sql), expected, "{sql}");
         // The text that a catalog keeps means the same.
@@ -470,8 +497,12 @@ fn table_versions() {
             "relation \"t\" has no event time, so that its versions have no time",
         ),
         (
-            "SELECT 1 FROM s JOIN accounts FOR SYSTEM_TIME AS OF s.ts AS a ON s.k = a.k",
-            "stream \"accounts\" replaces rows by its key and keeps no versions of them",
+            "SELECT 1 FROM s JOIN accounts FOR SYSTEM_TIME AS OF s.ts AS a ON s.k = a.k AND s.id > a.id",
+            "the join with a version has no equality for \"id\" of the PRIMARY KEY",
+        ),
+        (
+            "SELECT 1 FROM s JOIN holdings FOR SYSTEM_TIME AS OF s.ts AS h ON s.k = h.k",
+            "stream \"holdings\" takes rows away and has no key, so that none is known to be a version of another",
         ),
         ("SELECT 1 FROM bids FOR SYSTEM_TIME AS OF s.ts", "\"bids\" as of s.ts does not stand after JOIN or LEFT JOIN"),
         (

@@ -25,7 +25,7 @@ use super::command::FailedStatement;
 use super::epoch::EpochWork;
 use super::record::CatalogChange;
 use crate::catalog::Catalog;
-use crate::catalog::object::ObjectKind;
+use crate::catalog::object::{ObjectKind, versioned_stream};
 use crate::catalog::resolve::object_name;
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
@@ -148,6 +148,9 @@ impl Pipeline {
 
     /// Whether the name is free. `true`: it exists and `IF NOT EXISTS` says to leave it.
     async fn claim(&mut self, name: &str, if_not_exists: bool, or_replace: bool, notices: &mut Vec<Notice>) -> Result<bool> {
+        if versioned_stream(name).is_some() {
+            return Err(EngineError::invalid(format!("\"{name}\" is how the versions of a stream are called"), "Choose another name."));
+        }
         let Some(existing) = self.catalog.get(name) else { return Ok(false) };
         let word = existing.kind.word();
         if if_not_exists {

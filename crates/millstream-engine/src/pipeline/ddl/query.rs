@@ -6,7 +6,7 @@ use super::super::derived::Derivation;
 use super::super::held::Held;
 use super::super::planning::Planned;
 use super::super::query::{QueryState, Target};
-use crate::catalog::object::QueryDef;
+use crate::catalog::object::{QueryDef, versions_of};
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
 use crate::settings::UnboundedState;
@@ -87,6 +87,7 @@ impl Pipeline {
         }
         for (name, stream) in &mut sources.streams {
             // Rows of sources that cannot replay are kept whole, because later readers may want other columns.
+            stream.edge.keep_versions(needed.contains_key(&versions_of(name)));
             let columns = (stream.replayable && stream.derived.is_none()).then(|| needed.remove(name).unwrap_or_default());
             stream.edge.set_needed(columns);
         }
