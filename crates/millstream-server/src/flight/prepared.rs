@@ -37,6 +37,7 @@ pub(super) struct Prepared {
 /// Parameters that wait for the statement to be run.
 #[derive(Debug, Clone)]
 struct Bound {
+    batches: Vec<RecordBatch>,
     rows: Vec<Vec<Expr>>,
     columns: Option<SchemaRef>,
 }
@@ -85,7 +86,7 @@ impl Prepared {
         }
         let columns = describe(service, session, &self.parsed, types).await?.columns;
         let rows = literals(&batches, &self.described.parameters)?;
-        *self.bound.lock() = Some(Bound { rows, columns });
+        *self.bound.lock() = Some(Bound { batches, rows, columns });
         Ok(())
     }
 
@@ -113,7 +114,7 @@ impl Prepared {
                 return Err(RequestError::new(codes::WRONG_PARAMETERS, message, "Bind a batch with a column for each (DoPut)."));
             }
             None => (VecDeque::from([self.parsed.clone()]), self.described.columns.clone()),
-            Some(Bound { rows, columns }) if wanted > 0 => {
+            Some(Bound { rows, columns, .. }) if wanted > 0 => {
                 let statements = rows.iter().map(|row| bound(&self.parsed, row)).collect::<Result<_, _>>()?;
                 (statements, columns)
             }
@@ -134,6 +135,9 @@ impl Prepared {
         session: &FlightSession,
         batches: Vec<RecordBatch>,
     ) -> Result<i64, RequestError> {
+        // Some clients bind parameters first, and then update without any.
+        let bound_before = self.bound.lock().as_ref().map(|bound| bound.batches.clone()).unwrap_or_default();
+        let batches = if batches.is_empty() { bound_before } else { batches };
         self.check(&batches)?;
         if let Some((target, columns)) = self.insertion(session)
             && let Parsed::Engine(statement) = &self.parsed
