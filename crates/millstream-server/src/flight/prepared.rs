@@ -1,8 +1,8 @@
 //! Prepared statements, and the parameters that are bound to them.
 //!
 //! Parameters come as the rows of record batches, one column per parameter in order, whatever the columns are called. A query runs once
-//! for each row, and its results follow each other. An update runs once for each row too, and all of them are one epoch where the
-//! statement changes a table; `INSERT INTO .. VALUES ($1, $2, ..)`, which drivers send with thousands of rows, is one insertion.
+//! for each row, and its results follow each other. An update runs once for each row too; those of an INSERT are one
+//! epoch, while UPDATE and DELETE are carried out row by row, since a transaction does not see its own changes; `INSERT INTO .. VALUES ($1, $2, ..)`, which drivers send with thousands of rows, is one insertion.
 
 use super::parameters::{literals, sent_as};
 use super::session::FlightSession;
@@ -128,7 +128,7 @@ impl Prepared {
     /// Carries the statement out once for each row of parameters, and gives how many rows it changed.
     ///
     /// # Errors
-    /// When it fails for a row: of a table nothing is changed then.
+    /// When it fails for a row; the message says whether the rows before it were carried out.
     pub(super) async fn update(
         &self,
         service: &Arc<Service>,
@@ -153,7 +153,7 @@ impl Prepared {
             return update(service, session, self.parsed.clone()).await;
         }
         let rows = literals(&batches, &self.described.parameters)?;
-        let several = rows.len() > 1 && self.changes_a_table() && !session.session.in_transaction();
+        let several = rows.len() > 1 && self.inserts() && !session.session.in_transaction();
         if several {
             update(service, session, Parsed::Engine(Box::new(Statement::Begin))).await?;
         }
@@ -181,9 +181,9 @@ impl Prepared {
         Ok(count)
     }
 
-    fn changes_a_table(&self) -> bool {
+    fn inserts(&self) -> bool {
         let Parsed::Engine(statement) = &self.parsed else { return false };
-        matches!(statement.as_ref(), Statement::InsertInto(_) | Statement::Update(_) | Statement::Delete(_))
+        matches!(statement.as_ref(), Statement::InsertInto(_))
     }
 
     /// The target and the columns of `INSERT INTO target (columns) VALUES ($1, $2, ..)`, where rows can be inserted there as they are.
