@@ -34,8 +34,8 @@ fn asked(user: &str) -> Result<String, Failure> {
     let mut silent = before.clone();
     silent.local_flags.remove(LocalFlags::ECHO);
     silent.local_flags.insert(LocalFlags::ECHONL);
-    eprint(&format!("password for {user}: "));
     tcsetattr(&stdin, SetArg::TCSAFLUSH, &silent).map_err(|error| failed(&error))?;
+    eprint(&format!("password for {user}: "));
     let mut password = String::new();
     let mut stdin = stdin;
     let read = stdin.read_line(&mut password);

@@ -18,8 +18,8 @@ UTC = dt.timezone.utc
 KINDS = """b BOOLEAN, i2 SMALLINT, i4 INT, i8 BIGINT, f4 REAL, f8 DOUBLE, d DECIMAL(38, 10), s VARCHAR, y BYTEA, da DATE, t TIME,
     ts TIMESTAMP, tz TIMESTAMPTZ, a BIGINT[], sa VARCHAR[]"""
 TYPES = [
-    pa.bool_(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.decimal128(38, 10), pa.string(), pa.binary(),
-    pa.date32(), pa.time64("us"), pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.list_(pa.int64()), pa.list_(pa.string()),
+    pa.bool_(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.decimal128(38, 10), pa.string_view(), pa.binary(),
+    pa.date32(), pa.time64("ns"), pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.list_(pa.int64()), pa.list_(pa.string_view()),
 ]
 ROW = (
     True, -2, 3, 2**62, 1.5, 0.1, decimal.Decimal("1234567890123456789012345678.0123456789"), "é'\\", b"\x00\xff", dt.date(2024, 2, 29),

@@ -15,7 +15,7 @@ use crate::service::Service;
 use crate::users::User;
 use arrow_flight::BasicAuth;
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use prost::Message;
 use std::sync::Arc;
 use tonic::metadata::MetadataMap;
@@ -75,7 +75,11 @@ fn credentials(headers: &MetadataMap, payload: &[u8]) -> Result<Option<(String, 
     let malformed = || RequestError::new(codes::PROTOCOL, "malformed name and password", "");
     let found = match after(headers, "basic") {
         Some(encoded) => {
-            let text = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(malformed)?;
+            let text = STANDARD_NO_PAD
+                .decode(encoded.trim_end_matches('='))
+                .ok()
+                .and_then(|bytes| String::from_utf8(bytes).ok())
+                .ok_or_else(malformed)?;
             let (name, password) = text.split_once(':').ok_or_else(malformed)?;
             (name.to_string(), password.to_string())
         }

@@ -1,8 +1,8 @@
 //! Prepared statements, and the parameters that are bound to them.
 //!
 //! Parameters come as the rows of record batches, one column per parameter in order, whatever the columns are called. A query runs once
-//! for each row, and its results follow each other. An update runs once for each row too, and all of them are one epoch where the
-//! statement changes a table; `INSERT INTO .. VALUES ($1, $2, ..)`, which drivers send with thousands of rows, is one insertion.
+//! for each row, and its results follow each other. An update runs once for each row too; those of an INSERT are one
+//! epoch, while UPDATE and DELETE are carried out row by row, since a transaction does not see its own changes; `INSERT INTO .. VALUES ($1, $2, ..)`, which drivers send with thousands of rows, is one insertion.
 
 use super::parameters::{literals, sent_as};
 use super::session::FlightSession;
@@ -37,6 +37,7 @@ pub(super) struct Prepared {
 /// Parameters that wait for the statement to be run.
 #[derive(Debug, Clone)]
 struct Bound {
+    batches: Vec<RecordBatch>,
     rows: Vec<Vec<Expr>>,
     columns: Option<SchemaRef>,
 }
@@ -85,7 +86,7 @@ impl Prepared {
         }
         let columns = describe(service, session, &self.parsed, types).await?.columns;
         let rows = literals(&batches, &self.described.parameters)?;
-        *self.bound.lock() = Some(Bound { rows, columns });
+        *self.bound.lock() = Some(Bound { batches, rows, columns });
         Ok(())
     }
 
@@ -113,7 +114,7 @@ impl Prepared {
                 return Err(RequestError::new(codes::WRONG_PARAMETERS, message, "Bind a batch with a column for each (DoPut)."));
             }
             None => (VecDeque::from([self.parsed.clone()]), self.described.columns.clone()),
-            Some(Bound { rows, columns }) if wanted > 0 => {
+            Some(Bound { rows, columns, .. }) if wanted > 0 => {
                 let statements = rows.iter().map(|row| bound(&self.parsed, row)).collect::<Result<_, _>>()?;
                 (statements, columns)
             }
@@ -127,13 +128,16 @@ impl Prepared {
     /// Carries the statement out once for each row of parameters, and gives how many rows it changed.
     ///
     /// # Errors
-    /// When it fails for a row: of a table nothing is changed then.
+    /// When it fails for a row; the message says whether the rows before it were carried out.
     pub(super) async fn update(
         &self,
         service: &Arc<Service>,
         session: &FlightSession,
         batches: Vec<RecordBatch>,
     ) -> Result<i64, RequestError> {
+        // Some clients bind parameters first, and then update without any.
+        let bound_before = self.bound.lock().as_ref().map(|bound| bound.batches.clone()).unwrap_or_default();
+        let batches = if batches.is_empty() { bound_before } else { batches };
         self.check(&batches)?;
         if let Some((target, columns)) = self.insertion(session)
             && let Parsed::Engine(statement) = &self.parsed
@@ -149,7 +153,7 @@ impl Prepared {
             return update(service, session, self.parsed.clone()).await;
         }
         let rows = literals(&batches, &self.described.parameters)?;
-        let several = rows.len() > 1 && self.changes_a_table() && !session.session.in_transaction();
+        let several = rows.len() > 1 && self.inserts() && !session.session.in_transaction();
         if several {
             update(service, session, Parsed::Engine(Box::new(Statement::Begin))).await?;
         }
@@ -177,9 +181,9 @@ impl Prepared {
         Ok(count)
     }
 
-    fn changes_a_table(&self) -> bool {
+    fn inserts(&self) -> bool {
         let Parsed::Engine(statement) = &self.parsed else { return false };
-        matches!(statement.as_ref(), Statement::InsertInto(_) | Statement::Update(_) | Statement::Delete(_))
+        matches!(statement.as_ref(), Statement::InsertInto(_))
     }
 
     /// The target and the columns of `INSERT INTO target (columns) VALUES ($1, $2, ..)`, where rows can be inserted there as they are.
