@@ -99,7 +99,8 @@ mod tests {
     }
 
     fn read(bytes: Vec<u8>) -> String {
-        batches(bytes.into()).map_or_else(|error| error.message, |batches| format!("{} rows", batches[0].num_rows()))
+        let rows = |batches: Vec<RecordBatch>| format!("{} rows", batches.iter().map(RecordBatch::num_rows).sum::<usize>());
+        batches(bytes.into()).map_or_else(|error| error.message, rows)
     }
 
     #[test]
