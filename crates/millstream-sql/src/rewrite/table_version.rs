@@ -14,7 +14,8 @@
 //! changes as they came, from a schema of their own:
 //!
 //! ```sql
-//! FROM orders o ASOF JOIN as_of_event_time.rates AS r MATCH_CONDITION (asof_version(o.ts >= r.since, r.currency)) ON o.currency = r.currency
+//! FROM orders o ASOF JOIN as_of_event_time.rates AS r MATCH_CONDITION (asof_version(o.ts >= r.since, r.currency))
+//!   ON o.currency = r.currency
 //! ```
 //! Where the rewrite cannot tell which column the time is in, or which rows are versions, it refuses and names ASOF JOIN, which is told.
 
