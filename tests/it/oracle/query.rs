@@ -167,7 +167,7 @@ impl<'a> Grammar<'a> {
             36..38 => self.recursion(below),
             38..40 => self.running(below),
             40..42 => self.set_operation(below),
-            43 | 44 => self.version_join(below),
+            42..44 => self.version_join(below),
             _ => self.join(below),
         }
     }

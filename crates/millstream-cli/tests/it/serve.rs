@@ -1,5 +1,6 @@
 //! `millstream serve` as a service: started, used over its protocols, by Arrow clients and by our own shell, stopped and started again.
 
+use super::clients::installed;
 use super::{directory, millstream};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -173,7 +174,7 @@ fn arrow_clients_get_right_types_and_values() {
 /// Runs what ADBC, pyarrow and polars do; with a user, what they do to get in.
 fn flight_clients(server: &Serving, user: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/flight.py");
-    let output = Command::new(python()).arg(script).arg(server.flight.to_string()).args(user).output().unwrap();
+    let output = Command::new(installed("bin/python")).arg(script).arg(server.flight.to_string()).args(user).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
 }
@@ -281,7 +282,7 @@ fn the_shell_works_at_a_server() {
     let server = Serving::start(directory.path(), &["shop.sql"]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/shell.py");
     let url = format!("flight://127.0.0.1:{}", server.flight);
-    let mut shell = Command::new(python());
+    let mut shell = Command::new(installed("bin/python"));
     shell.arg(script).args([env!("CARGO_BIN_EXE_millstream"), &url]).current_dir(directory.path()).env("HOME", directory.path());
     let output = shell.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);

@@ -364,7 +364,7 @@ impl Drop for RunningFetch {
 }
 
 fn name() -> String {
-    URL_SAFE_NO_PAD.encode(crate::scram::random::<24>())
+    URL_SAFE_NO_PAD.encode(millstream_engine::access::random::<24>())
 }
 
 fn no_handle() -> RequestError {
