@@ -270,7 +270,7 @@ fn refused(error: &EngineError, address: &Address) -> Failure {
     let text = error.to_string();
     let hint = if text.starts_with("the connection to ") && !address.tls {
         "Does the server want TLS? Write flight+tls://.."
-    } else if text.contains("takes a token") {
+    } else if text.contains("takes a user") {
         "Say who you are: flight://user@host, or a token in MILLSTREAM_TOKEN."
     } else {
         return super::failed(error);

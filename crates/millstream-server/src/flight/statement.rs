@@ -130,7 +130,17 @@ pub(super) async fn describe(
             within(service, session, aside(async move { engine.describe_statement(&statement, &given).await })).await?
         }
     };
-    Ok(Described { columns: described.columns.map(|schema| plain(&schema)), ..described })
+    let parameters = described.parameters.into_iter().map(|data_type| without_views(&data_type)).collect();
+    Ok(Described { parameters, columns: described.columns.map(|schema| plain(&schema)) })
+}
+
+/// A type of a parameter as clients are asked for it: any kind of text is taken, and views are what the fewest of them can send.
+fn without_views(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        other => other.clone(),
+    }
 }
 
 /// Columns as clients are told them, before and with the rows: what differs between a plan and its rows is left out.

@@ -119,12 +119,20 @@ fn simplified(expr: &Expr) -> Option<Expr> {
         }
         Expr::Subquery(query) => holds(query),
         Expr::Cast { expr: operand, data_type, .. } if data_type.to_string().to_ascii_lowercase().ends_with("regclass") => {
-            placeholder(operand)?;
+            if !is_spaced_name(operand) {
+                placeholder(operand)?;
+            }
             let name = call(RELATION_NAME, operand.as_ref().clone());
             parsed(&format!("(SELECT max(named.oid) FROM pg_catalog.pg_class AS named WHERE named.relname = {name})"))
         }
         _ => None,
     }
+}
+
+/// A literal that names a relation with space around the dot, as ADBC writes it; the rewrites of `datafusion-pg-catalog` know it without.
+fn is_spaced_name(expr: &Expr) -> bool {
+    let Expr::Value(value) = expr else { return false };
+    matches!(&value.value, Value::SingleQuotedString(text) if text.contains("\" .") || text.contains(". \""))
 }
 
 /// The last part of a column's name.
