@@ -150,10 +150,7 @@ impl Tap {
             waiting.bytes = waiting.bytes.saturating_sub(if changes.snapshot { 0 } else { changes.bytes });
             return Some(Some(Ok(changes)));
         }
-        match &mut waiting.end {
-            None => None,
-            Some(error) => Some(error.take().map(Err)),
-        }
+        waiting.end.as_mut().map(|error| error.take().map(Err))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Who may connect: the users file, and users of the catalog.
 //!
-//! A client proves who it is by SCRAM-SHA-256 over the PostgreSQL protocol, by a token or a password over HTTP and Arrow Flight SQL. What it may do then is
-//! the engine's matter: each client has a session that belongs to it. Passwords are kept as SCRAM-SHA-256 verifiers in the form
-//! PostgreSQL has for them, tokens as SHA-256 hashes: neither file nor memory has anything to log in with.
+//! A client proves who it is by SCRAM-SHA-256 over the PostgreSQL protocol, by a token or a password over HTTP and Arrow Flight SQL. What
+//! it may do then is the engine's matter: each client has a session that belongs to it. Passwords are kept as SCRAM-SHA-256 verifiers in
+//! the form PostgreSQL has for them, tokens as SHA-256 hashes: neither file nor memory has anything to log in with.
 
 use crate::error::ServerError;
 use base64::Engine as _;

@@ -196,7 +196,7 @@ impl Shell {
         self.vocabulary.replace(Vocabulary {
             relations: relations.collect(),
             functions: self.functions.clone(),
-            settings: self.settings.iter().cloned().collect(),
+            settings: self.settings.to_vec(),
         });
     }
 }

@@ -126,7 +126,7 @@ impl Pipeline {
         let subscriber = Subscriber { feed, progress: request.progress, up_to: request.up_to };
         let index = match (request.as_of, running) {
             (Some(epoch), _) => {
-                let live = self.from_the_past(&request, text, epoch, &subscriber).await?;
+                let live = self.since_epoch(&request, text, epoch, &subscriber).await?;
                 running.unwrap_or_else(|| self.add_live(live))
             }
             (None, Some(index)) => {
@@ -231,7 +231,7 @@ impl Pipeline {
     }
 
     /// Hands a subscriber what a query had after an epoch and what came since. The live query is up to date then.
-    async fn from_the_past(&mut self, request: &LiveRequest, text: String, epoch: Epoch, subscriber: &Subscriber) -> Result<LiveQuery> {
+    async fn since_epoch(&mut self, request: &LiveRequest, text: String, epoch: Epoch, subscriber: &Subscriber) -> Result<LiveQuery> {
         if epoch > self.epoch {
             return Err(EngineError::invalid(
                 format!("epoch {} has not come yet: the newest is {}", epoch.0, self.epoch.0),

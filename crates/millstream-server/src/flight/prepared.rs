@@ -2,7 +2,8 @@
 //!
 //! Parameters come as the rows of record batches, one column per parameter in order, whatever the columns are called. A query runs once
 //! for each row, and its results follow each other. An update runs once for each row too; those of an INSERT are one
-//! epoch, while UPDATE and DELETE are carried out row by row, since a transaction does not see its own changes; `INSERT INTO .. VALUES ($1, $2, ..)`, which drivers send with thousands of rows, is one insertion.
+//! epoch, while UPDATE and DELETE are carried out row by row, since a transaction does not see its own changes; `INSERT INTO ..
+//! VALUES ($1, $2, ..)`, which drivers send with thousands of rows, is one insertion.
 
 use super::parameters::{literals, sent_as};
 use super::session::FlightSession;

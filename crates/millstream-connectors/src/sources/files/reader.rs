@@ -134,12 +134,13 @@ impl FilesReader {
 
     fn hand_out(&self, decoded: Decoded, request: ReadRequest) -> BoxStream<'static, Result<SourceBatch>> {
         enum Reading {
-            Decoded(Decoded, usize),
+            Decoded(Box<Decoded>, usize),
             Rest(BoxStream<'static, Result<SourceBatch>>),
         }
         let reader = Self { shared: Arc::clone(&self.shared), ahead: Arc::clone(&self.ahead) };
-        let batches =
-            futures::stream::unfold((Reading::Decoded(decoded, 0), reader, request), |(mut reading, reader, request)| async move {
+        let batches = futures::stream::unfold(
+            (Reading::Decoded(Box::new(decoded), 0), reader, request),
+            |(mut reading, reader, request)| async move {
                 loop {
                     match &mut reading {
                         Reading::Rest(batches) => return batches.next().await.map(|batch| (batch, (reading, reader, request))),
@@ -156,7 +157,8 @@ impl FilesReader {
                         }
                     }
                 }
-            });
+            },
+        );
         batches.boxed()
     }
 

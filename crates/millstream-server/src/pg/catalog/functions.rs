@@ -20,8 +20,11 @@ type Answer = Arc<dyn Fn(&[Option<&str>]) -> ScalarValue + Send + Sync>;
 /// What names a relation, `"public"."Orders"` say, without schema and quotes.
 pub(super) const RELATION_NAME: &str = "relation_name";
 
+/// What a call without state answers.
+type Fixed = fn(&[Option<&str>]) -> ScalarValue;
+
 /// Name, type of the result, answer.
-const FUNCTIONS: &[(&str, DataType, fn(&[Option<&str>]) -> ScalarValue)] = &[
+const FUNCTIONS: &[(&str, DataType, Fixed)] = &[
     ("col_description", DataType::Utf8, no_text),
     ("current_setting", DataType::Utf8, setting),
     ("inet_client_addr", DataType::Utf8, no_text),

@@ -85,6 +85,10 @@ fn simplified(expr: &Expr) -> Option<Expr> {
         Expr::Function(Function { args: FunctionArguments::Subquery(_), .. }) if is_call_of(expr, &["array"]) => {
             parsed("CAST(make_array() AS VARCHAR[])")
         }
+        // ADBC writes `"public" . "t"`.
+        Expr::Function(_) if is_call_of(expr, &["parse_ident"]) => {
+            parsed(&format!("parse_ident(replace({}, ' . ', '.'))", argument(expr, 0)?))
+        }
         Expr::Function(_) if is_call_of(expr, &["_pg_expandarray"]) => Some(call("unnest", argument(expr, 0)?.clone())),
         Expr::Function(_) if is_call_of(expr, &["generate_subscripts"]) => places(argument(expr, 0)?),
         Expr::Function(_) => visible(expr),
@@ -119,20 +123,12 @@ fn simplified(expr: &Expr) -> Option<Expr> {
         }
         Expr::Subquery(query) => holds(query),
         Expr::Cast { expr: operand, data_type, .. } if data_type.to_string().to_ascii_lowercase().ends_with("regclass") => {
-            if !is_spaced_name(operand) {
-                placeholder(operand)?;
-            }
+            placeholder(operand)?;
             let name = call(RELATION_NAME, operand.as_ref().clone());
             parsed(&format!("(SELECT max(named.oid) FROM pg_catalog.pg_class AS named WHERE named.relname = {name})"))
         }
         _ => None,
     }
-}
-
-/// A literal that names a relation with space around the dot, as ADBC writes it; the rewrites of `datafusion-pg-catalog` know it without.
-fn is_spaced_name(expr: &Expr) -> bool {
-    let Expr::Value(value) = expr else { return false };
-    matches!(&value.value, Value::SingleQuotedString(text) if text.contains("\" .") || text.contains(". \""))
 }
 
 /// The last part of a column's name.

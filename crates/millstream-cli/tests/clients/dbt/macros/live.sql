@@ -1,3 +1,4 @@
+-- Makes materialized views, which dbt has no word for here.
 {% materialization live, adapter='postgres' %}
   {%- set target = this.incorporate(type='view') -%}
   {{ run_hooks(pre_hooks) }}
