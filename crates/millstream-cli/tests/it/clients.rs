@@ -2,9 +2,9 @@
 
 use super::directory;
 use super::serve::{SHOP, Serving};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// The files of the clients beside the tests.
@@ -97,14 +97,7 @@ fn psql_describes_everything() {
 
 /// psql that is told to stop by Ctrl-C once it has said so many lines; what it said to both.
 fn interrupted(server: &Serving, input: &str, lines: usize) -> String {
-    let mut psql = Command::new("psql")
-        .args(["-X", "-w", "-A", "-t", "-h", "127.0.0.1", "-p", &server.pg.to_string(), "-U", "me", "-d", "millstream"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("psql runs; `cargo xtask clients` installs it");
-    psql.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let mut psql = server.start_psql("me", "", input);
     let mut output = BufReader::new(psql.stdout.take().unwrap());
     let mut said = String::new();
     for _ in 0..lines {
@@ -133,7 +126,15 @@ fn psql_copies_watches_and_is_interrupted() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "id\n1\n2\n");
     let watched = interrupted(&server, "SELECT 'balance ' || sum(balance) FROM accounts \\watch 0.02\n", 8);
     assert!(watched.matches("balance 300").count() >= 2, "{watched}");
-    let canceled = interrupted(&server, "SELECT 'ready';\nSUBSCRIBE TO per_colour;\n", 1);
+    // psql gives a script up where Ctrl-C comes between two statements; then it has not begun the one that is meant.
+    let attempt = || interrupted(&server, "SELECT 'ready';\nSUBSCRIBE TO per_colour;\n", 1);
+    let mut canceled = attempt();
+    for _ in 0..10 {
+        if canceled.contains("ERROR") {
+            break;
+        }
+        canceled = attempt();
+    }
     assert!(canceled.starts_with("ready\n") && canceled.contains("canceling statement due to user request"), "{canceled}");
     assert_eq!(server.psql("SELECT 7;\n"), "7\n");
     assert_eq!(server.stop(), Some(0));

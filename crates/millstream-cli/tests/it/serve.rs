@@ -70,6 +70,12 @@ impl Serving {
     }
 
     fn psql_as(&self, user: &str, password: &str, input: &str) -> String {
+        let output = self.start_psql(user, password, input).wait_with_output().unwrap();
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// psql with what it is to read.
+    pub(super) fn start_psql(&self, user: &str, password: &str, input: &str) -> Child {
         let port = self.pg.to_string();
         let mut psql = Command::new("psql")
             .args(["-X", "-w", "-A", "-t", "-h", "127.0.0.1", "-p", &port, "-U", user, "-d", "millstream"])
@@ -80,8 +86,7 @@ impl Serving {
             .spawn()
             .expect("psql runs; `cargo xtask clients` installs it");
         psql.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        let output = psql.wait_with_output().unwrap();
-        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+        psql
     }
 
     pub(super) fn http(&self, request: &str) -> String {
@@ -202,13 +207,7 @@ fn users_come_from_a_file_that_the_program_makes() {
     assert!(denied.contains("no password supplied") || denied.contains("password authentication failed"), "{denied}");
     let authorized = server.post("/api/v1/sql", "application/sql", &format!("Authorization: Bearer {token}\r\n"), "SELECT 1 AS one");
     assert!(authorized.contains(r#""rows":[{"one":1}"#), "{authorized}");
-    let port = server.pg.to_string();
-    let asked = Command::new("psql")
-        .args(["-X", "-w", "-A", "-t", "-h", "127.0.0.1", "-p", &port, "-U", "ada", "-d", "millstream", "-c", "SELECT 7"])
-        .env("PGPASSWORD", "a long password")
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&asked.stdout), "7\n", "{}", String::from_utf8_lossy(&asked.stderr));
+    assert_eq!(server.psql_as("ada", "a long password", "SELECT 7;"), "7\n");
     flight_clients(&server, &["ada", "a long password", &token]);
     let connect = |user: &str, password: &str| {
         let url = format!("flight://{user}127.0.0.1:{}", server.flight);
