@@ -26,7 +26,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 
-use crate::accept;
+use crate::accept::{self, Connection};
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
 use crate::service::Service;
@@ -55,11 +55,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpListener;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -81,59 +77,28 @@ pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Opt
         Err(error) => return tracing::error!(%error, "Arrow Flight SQL is not served"),
     };
     let sessions = Arc::new(Sessions::default());
-    let places = Arc::new(Semaphore::new(service.limits.connections));
-    let mut connections = JoinSet::new();
-    while let Some(stream) = accept::next(&service, &listener, &mut connections).await {
-        // Beyond that a connection is closed before anything is read from it.
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+    let of_flight = Arc::clone(&service);
+    let talk = move |connection| {
         let flight = Flight {
-            service: Arc::clone(&service),
+            service: Arc::clone(&of_flight),
             sessions: Arc::clone(&sessions),
             facts: Arc::clone(&facts),
             connection: Arc::new(ConnectionSessions::default()),
         };
-        let acceptor = tls.as_ref().map(Tls::acceptor);
-        connections.spawn(async move {
-            connection(flight, stream, acceptor).await;
-            drop(place);
-        });
-    }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+        requests(flight, connection)
+    };
+    accept::serve(&service, listener, tls, ANSWER_TIMEOUT, talk).await;
 }
 
-async fn connection(flight: Flight, stream: TcpStream, acceptor: Option<TlsAcceptor>) {
-    match acceptor {
-        None => requests(flight, stream).await,
-        Some(acceptor) => match tokio::time::timeout(ANSWER_TIMEOUT, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => requests(flight, stream).await,
-            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-            Err(_) => tracing::debug!("a TLS handshake took too long"),
-        },
-    }
-}
-
-async fn requests<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(flight: Flight, stream: S) {
+async fn requests(flight: Flight, stream: Connection) {
     let service = Arc::clone(&flight.service);
     let mut builder = Builder::new(TokioExecutor::new()).http2_only();
     let mut http2 = builder.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(ANSWER_TIMEOUT).keep_alive_timeout(ANSWER_TIMEOUT);
     http2.max_header_list_size(HEAD_BYTES).max_concurrent_streams(STREAMS);
     let grpc = FlightServiceServer::new(flight).max_decoding_message_size(service.limits.message_bytes);
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(grpc)));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = service.stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = service.stopped.cancelled() => return,
-            }
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended");
-    }
+    let connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(grpc)));
+    accept::carry_on(&service, connection, |connection| connection.graceful_shutdown()).await;
 }
 
 /// What a descriptor asks for.

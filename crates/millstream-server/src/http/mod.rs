@@ -23,7 +23,7 @@ mod openapi;
 mod sql;
 mod subscribe;
 
-use crate::accept;
+use crate::accept::{self, Connection};
 use crate::error::{RequestError, codes};
 use crate::service::Service;
 use crate::tls::Tls;
@@ -47,10 +47,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpListener;
 
 /// How long a client may take for a TLS handshake, and for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,51 +56,20 @@ const HEAD_BYTES: usize = 64 * 1024;
 
 /// Accepts connections until the server stops, and returns when the last one has ended.
 pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Option<Tls>) {
-    let router = router(Arc::clone(&service));
-    let places = Arc::new(Semaphore::new(service.limits.connections));
-    let mut connections = JoinSet::new();
-    while let Some(stream) = accept::next(&service, &listener, &mut connections).await {
-        // Beyond that a connection is closed before anything is read from it.
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let (service, router, acceptor) = (Arc::clone(&service), router.clone(), tls.as_ref().map(Tls::acceptor));
-        connections.spawn(async move {
-            connection(&service, router, stream, acceptor).await;
-            drop(place);
-        });
-    }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+    let (talking, shared) = (Arc::clone(&service), router(Arc::clone(&service)));
+    let talk = move |connection| {
+        let (service, router) = (Arc::clone(&talking), shared.clone());
+        async move { requests(&service, router, connection).await }
+    };
+    accept::serve(&service, listener, tls, HEAD_TIMEOUT, talk).await;
 }
 
-async fn connection(service: &Service, router: Router, stream: TcpStream, acceptor: Option<TlsAcceptor>) {
-    match acceptor {
-        None => requests(service, router, stream).await,
-        Some(acceptor) => match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => requests(service, router, stream).await,
-            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-            Err(_) => tracing::debug!("a TLS handshake took too long"),
-        },
-    }
-}
-
-async fn requests<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static>(service: &Service, router: Router, stream: S) {
+async fn requests(service: &Service, router: Router, stream: Connection) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT).max_header_list_size(HEAD_BYTES as u32);
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = service.stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = service.stopped.cancelled() => return,
-            }
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended");
-    }
+    let connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    accept::carry_on(service, connection, |connection| connection.graceful_shutdown()).await;
 }
 
 fn router(service: Arc<Service>) -> Router {
