@@ -33,6 +33,7 @@ mod pipeline_file;
 mod present;
 mod progress;
 mod reach;
+mod readers;
 mod replay;
 mod repoint;
 mod run;
@@ -74,10 +75,8 @@ fn main() -> ExitCode {
 }
 
 fn program(cli: Cli) -> ExitCode {
-    // Two at least: a statement that computes without a pause must not keep signals from being seen.
-    let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match builder.worker_threads(workers).thread_stack_size(STACK_SIZE).enable_all().build() {
+    let runtime = match builder.worker_threads(workers()).thread_stack_size(STACK_SIZE).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return ExitCode::from(failure::report(&error.into())),
     };
@@ -88,6 +87,11 @@ fn program(cli: Cli) -> ExitCode {
     // Readers of sockets and terminals may be blocked in a system call; nobody waits for them.
     runtime.shutdown_background();
     ExitCode::from(code)
+}
+
+/// Threads that run tasks. Two at least: a statement that computes without a pause must not keep signals from being seen.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2))
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<u8> {

@@ -13,6 +13,7 @@ use crate::notify::Notify;
 use crate::pipeline_file;
 use crate::present::Presenter;
 use crate::reach;
+use crate::readers::Readers;
 use crate::script;
 use crate::settings::Settings;
 use millstream_engine::{Engine, EngineError, Stop, Trigger};
@@ -61,6 +62,10 @@ pub(crate) async fn serve(args: ServeArgs, global: &GlobalArgs, settings: &Setti
         closed: users_file.into_iter().chain(key).map(PathBuf::as_path).collect(),
     };
     builder = builder.reach(reach::reach(given)?);
+    let readers = Readers::start(crate::workers())?;
+    if let Some(runtime) = readers.handle() {
+        builder = builder.readers(runtime);
+    }
     let notify = Notify::from_env();
     let mut interrupts = Interrupts::watch()?;
     let engine = engine_setup::build(builder).await?;

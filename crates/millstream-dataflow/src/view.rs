@@ -65,6 +65,22 @@ impl ViewStore {
         self.charge()
     }
 
+    /// Whether all rows that a change takes away are there as they are in it.
+    ///
+    /// # Errors
+    /// When the change has other columns.
+    pub fn holds_retracted(&self, delta: &[DeltaBatch]) -> Result<bool> {
+        self.rows.holds_retracted(delta).map_err(|error| error.at(&self.name))
+    }
+
+    /// A row of a change whose key would then be there more than once, by part and row of the change; always `None` without a key.
+    ///
+    /// # Errors
+    /// When the change has other columns.
+    pub fn duplicate(&self, delta: &[DeltaBatch]) -> Result<Option<(usize, usize)>> {
+        self.rows.duplicate(delta).map_err(|error| error.at(&self.name))
+    }
+
     /// The rows, each as often as it is in the view, in a deterministic order: by insertion. Readers may keep it as long as they like.
     ///
     /// # Errors

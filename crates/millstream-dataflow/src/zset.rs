@@ -11,6 +11,7 @@ use crate::row_log::{DEAD, RowLog};
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use millstream_types::delta::{DeltaBatch, Weights, consolidate};
+use millstream_types::row_key::RowKeyEncoder;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -99,6 +100,23 @@ impl ZSet {
                 Ok(())
             }
             Store::Indexed(indexed) => indexed.apply(&self.schema, delta),
+        }
+    }
+
+    /// Whether all rows that a change takes away are there, with all their values and so often. Append-only relations lose none.
+    pub(crate) fn holds_retracted(&self, delta: &[DeltaBatch]) -> Result<bool> {
+        let taken = consolidate(&self.schema, delta)?;
+        match &self.store {
+            Store::Indexed(indexed) => indexed.holds_retracted(&taken),
+            Store::List(_) => Ok(taken.iter().all(|part| (0..part.num_rows()).all(|row| part.weights.value(row) >= 0))),
+        }
+    }
+
+    /// A row of a change whose key would then be there more than once, by part and row; always `None` without a key.
+    pub(crate) fn duplicate(&self, delta: &[DeltaBatch]) -> Result<Option<(usize, usize)>> {
+        match &self.store {
+            Store::Indexed(indexed) if indexed.unique => indexed.duplicate(&self.schema, delta),
+            Store::Indexed(_) | Store::List(_) => Ok(None),
         }
     }
 
@@ -215,6 +233,11 @@ pub(crate) fn expand(schema: &SchemaRef, part: &DeltaBatch) -> Result<RecordBatc
     Ok(part.expanded()?)
 }
 
+/// The columns that identify the rows of a change.
+fn identity_of(identity: &[usize], part: &DeltaBatch) -> Vec<ArrayRef> {
+    identity.iter().map(|column| Arc::clone(part.batch.column(*column))).collect()
+}
+
 impl ChunkList {
     fn push(&mut self, schema: &SchemaRef, batch: &RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
@@ -262,9 +285,60 @@ impl Indexed {
         Ok(())
     }
 
+    fn holds_retracted(&self, delta: &[DeltaBatch]) -> Result<bool> {
+        for part in delta {
+            let keys = self.index.encode(&identity_of(&self.identity, part))?;
+            let (mut rows, mut slots) = (Vec::new(), Vec::new());
+            for row in (0..part.num_rows()).filter(|row| part.weights.value(*row) < 0) {
+                match self.index.find(&keys, row) {
+                    Some(slot) if self.weights[slot as usize] + part.weights.value(row) >= 0 => {
+                        rows.push(row as u32);
+                        slots.push(slot);
+                    }
+                    _ => return Ok(false),
+                }
+            }
+            if !self.unique || rows.is_empty() {
+                continue;
+            }
+            // The key is the same; the other values may not be.
+            let rows = take_rows(&part.batch, &UInt32Array::from(rows))?;
+            let kept = self.log.gather(&slots, 0..rows.num_columns())?;
+            let encoder = RowKeyEncoder::new(self.log.schema().fields().iter().map(|field| field.data_type().clone()))?;
+            let (kept, taken) = (encoder.encode(&kept)?, encoder.encode(rows.columns())?);
+            if kept.iter().ne(taken.iter()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn duplicate(&self, schema: &Schema, delta: &[DeltaBatch]) -> Result<Option<(usize, usize)>> {
+        let types: Vec<DataType> = self.identity.iter().map(|column| schema.field(*column).data_type().clone()).collect();
+        let mut changed = KeyIndex::new(&types)?;
+        // By slot of `changed`: how many rows have the key afterwards, and one that comes.
+        let mut counts: Vec<(i64, Option<(usize, usize)>)> = Vec::new();
+        for (nth, part) in delta.iter().enumerate() {
+            let keys = self.index.encode(&identity_of(&self.identity, part))?;
+            for row in 0..part.num_rows() {
+                let slot = changed.find(&keys, row).unwrap_or_else(|| {
+                    let there = self.index.find(&keys, row).map_or(0, |slot| self.weights[slot as usize]);
+                    counts.push((there, None));
+                    changed.insert(&keys, row)
+                });
+                let (count, comes) = &mut counts[slot as usize];
+                let weight = part.weights.value(row);
+                *count += weight;
+                if weight > 0 {
+                    *comes = Some((nth, row));
+                }
+            }
+        }
+        Ok(counts.into_iter().find(|(count, _)| *count > 1).and_then(|(_, comes)| comes))
+    }
+
     fn apply_part(&mut self, schema: &SchemaRef, part: &DeltaBatch) -> Result<()> {
-        let identity: Vec<ArrayRef> = self.identity.iter().map(|column| Arc::clone(part.batch.column(*column))).collect();
-        let keys = self.index.encode(&identity)?;
+        let keys = self.index.encode(&identity_of(&self.identity, part))?;
         let (mut inserted, mut slots, mut removed) = (Vec::new(), Vec::new(), Vec::new());
         for row in 0..part.num_rows() {
             let weight = part.weights.value(row);
@@ -310,8 +384,7 @@ impl Indexed {
 
     /// Adds distinct rows of a checkpoint as one chunk.
     fn load(&mut self, part: &DeltaBatch) -> Result<()> {
-        let identity: Vec<ArrayRef> = self.identity.iter().map(|column| Arc::clone(part.batch.column(*column))).collect();
-        let keys = self.index.encode(&identity)?;
+        let keys = self.index.encode(&identity_of(&self.identity, part))?;
         let mut slots = Vec::with_capacity(part.num_rows());
         for row in 0..part.num_rows() {
             if self.index.find(&keys, row).is_some() || part.weights.value(row) < 1 {

@@ -118,3 +118,13 @@ pub fn base_state(epoch_clock: &Arc<EpochClock>, adopted: Option<&SessionContext
     }
     Ok(state)
 }
+
+/// A session that plans what is optimized already, and carries it out: without functions, so that copying it costs little.
+pub fn executing(state: &SessionState) -> SessionState {
+    SessionStateBuilder::new()
+        .with_config(state.config().clone())
+        .with_runtime_env(Arc::clone(state.runtime_env()))
+        .with_query_planner(Arc::clone(state.query_planner()))
+        .with_physical_optimizer_rules(state.physical_optimizers().to_vec())
+        .build()
+}

@@ -12,7 +12,7 @@
 use crate::error::{EngineError, Result};
 use datafusion::common::DataFusionError;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, human_readable_size};
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use millstream_types::options::parse_bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,8 +64,18 @@ impl EngineMemory {
     /// # Errors
     /// As [`EngineMemory::charge`].
     pub fn charge_statement(&self, state: SessionState, limit: u64) -> Result<SessionState> {
+        let runtime = self.statement_runtime(state.runtime_env(), limit)?;
+        Ok(SessionStateBuilder::new_from_existing(state).with_runtime_env(runtime).build())
+    }
+
+    /// The environment of statements that read, for one statement that may take so much.
+    ///
+    /// # Errors
+    /// As [`EngineMemory::charge`].
+    pub fn statement_runtime(&self, reading: &Arc<RuntimeEnv>, limit: u64) -> Result<Arc<RuntimeEnv>> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        Self::with_pool(state, &Arc::new(LimitedPool::new("the limit of this statement", Arc::clone(&self.reading) as _, limit)))
+        let pool = LimitedPool::new("the limit of this statement", Arc::clone(&self.reading) as _, limit);
+        Ok(RuntimeEnvBuilder::from_runtime_env(reading).with_memory_pool(Arc::new(pool)).build_arc()?)
     }
 
     fn with_pool(state: SessionState, pool: &Arc<LimitedPool>) -> Result<SessionState> {

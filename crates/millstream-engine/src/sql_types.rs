@@ -1,6 +1,20 @@
 //! SQL names of Arrow types, as DESCRIBE and error messages write them.
 
+use crate::error::{EngineError, Result};
 use arrow::datatypes::{DataType, TimeUnit};
+use sqlparser::ast::{self, Expr};
+
+/// A type as it is written in a statement.
+///
+/// # Errors
+/// When the dialect has no name for it.
+pub fn ast_type(data_type: &DataType) -> Result<ast::DataType> {
+    let name = sql_type(data_type);
+    match millstream_sql::parse_expression(&format!("CAST(NULL AS {name})")) {
+        Ok(Expr::Cast { data_type, .. }) => Ok(data_type),
+        _ => Err(EngineError::invalid(format!("a parameter cannot be of type {name}"), "Send it as text and CAST it.")),
+    }
+}
 
 /// The SQL name of a type.
 pub fn sql_type(data_type: &DataType) -> String {

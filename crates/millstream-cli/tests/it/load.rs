@@ -2,7 +2,9 @@
 //! never wavers, in no read and in no epoch of any subscription.
 //!
 //! As a test it is short, by count. `LOAD_CLIENTS=200 LOAD_SECONDS=300 cargo test --release -p millstream-cli load:: -- --nocapture` is the
-//! long form, which reports what reads, deliveries and inserts take.
+//! long form, which reports what reads, deliveries and inserts take. There each client pauses for `LOAD_PAUSE` milliseconds after each
+//! operation (200 unless told; 0 to see what happens when every client asks without end), and the pace of inserts is taken once more
+//! among 100 readers that do not pause.
 
 use super::directory;
 use super::serve::Serving;
@@ -37,13 +39,19 @@ struct Amount {
     /// Operations of each client, unless there is a time.
     operations: u64,
     time: Option<Duration>,
+    /// What a client waits after each operation.
+    pause: Duration,
+    /// Readers that do not pause, beside which the pace of inserts is taken.
+    busy_readers: usize,
 }
 
 impl Amount {
     fn asked_for() -> Self {
         let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
         let clients = number("LOAD_CLIENTS").map_or(20, |clients| usize::try_from(clients).unwrap_or(usize::MAX));
-        Self { clients, operations: 15, time: number("LOAD_SECONDS").map(Duration::from_secs) }
+        let time = number("LOAD_SECONDS").map(Duration::from_secs);
+        let pause = time.map_or(Duration::ZERO, |_| Duration::from_millis(number("LOAD_PAUSE").unwrap_or(200)));
+        Self { clients, operations: 15, time, pause, busy_readers: if time.is_some() { 100 } else { 5 } }
     }
 }
 
@@ -62,6 +70,7 @@ struct Shared {
     ticks: AtomicI64,
     repeated: AtomicU64,
     checked: AtomicU64,
+    busy_reads: AtomicU64,
 }
 
 impl Shared {
@@ -74,6 +83,13 @@ impl Shared {
         match self.amount.time {
             Some(time) => self.now() < *self.begun.lock().unwrap() + time,
             None => done < self.amount.operations,
+        }
+    }
+
+    /// Waits until a client's next operation.
+    async fn pause(&self) {
+        if !self.amount.pause.is_zero() {
+            tokio::time::sleep(self.amount.pause).await;
         }
     }
 
@@ -91,6 +107,7 @@ async fn transfers(shared: Arc<Shared>, seed: u64) {
     let transfer = client.prepare_typed(transfer, &[tokio_postgres::types::Type::INT8; 3]).await.unwrap();
     let mut done = 0;
     while shared.goes_on(done) {
+        shared.pause().await;
         let from = random.random_range(0..ACCOUNTS);
         let to = (from + random.random_range(1..ACCOUNTS)) % ACCOUNTS;
         match client.execute(&transfer, &[&from, &to, &random.random_range(1..100_i64)]).await {
@@ -113,6 +130,7 @@ async fn reads(shared: Arc<Shared>, seed: u64) {
     let point = client.prepare("SELECT balance FROM balances WHERE id = $1").await.unwrap();
     let mut done = 0;
     while shared.goes_on(done) {
+        shared.pause().await;
         let before = shared.now();
         let row = client.query_one(&point, &[&random.random_range(0..ACCOUNTS)]).await.unwrap();
         let took = shared.now() - before;
@@ -187,6 +205,7 @@ async fn inserts(shared: Arc<Shared>, number: i64) {
     let insert = client.prepare("INSERT INTO ticks VALUES ($1, $2)").await.unwrap();
     let mut done = 0;
     while shared.goes_on(done) {
+        shared.pause().await;
         let n = i64::try_from(done).unwrap();
         assert_eq!(client.execute(&insert, &[&number, &n]).await.unwrap(), 1);
         shared.committed.lock().unwrap().insert((number, n), shared.now());
@@ -199,6 +218,7 @@ async fn defines(shared: Arc<Shared>, number: usize) {
     let client = shared.connect().await;
     let mut done = 0;
     while shared.goes_on(done) {
+        shared.pause().await;
         let create =
             format!("CREATE MATERIALIZED VIEW own_{number} AS SELECT id % 7 AS k, sum(balance) AS part FROM accounts GROUP BY id % 7");
         client.batch_execute(&create).await.unwrap();
@@ -207,6 +227,17 @@ async fn defines(shared: Arc<Shared>, number: usize) {
         client.batch_execute(&format!("DROP MATERIALIZED VIEW own_{number}")).await.unwrap();
         shared.checked.fetch_add(1, Ordering::Relaxed);
         done += 1;
+    }
+}
+
+/// Reads without a pause until it is told to end.
+async fn reads_on(shared: Arc<Shared>, over: Arc<tokio_util::sync::CancellationToken>, seed: u64) {
+    let (client, mut random) = (shared.connect().await, SmallRng::seed_from_u64(seed));
+    let point = client.prepare("SELECT balance FROM balances WHERE id = $1").await.unwrap();
+    while !over.is_cancelled() {
+        let row = client.query_one(&point, &[&random.random_range(0..ACCOUNTS)]).await.unwrap();
+        let _: i64 = row.get(0);
+        shared.busy_reads.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -221,6 +252,24 @@ async fn pace(shared: &Arc<Shared>, number: i64) -> f64 {
     }
     shared.ticks.fetch_add(batches * rows, Ordering::Relaxed);
     (batches * rows) as f64 / (shared.now() - before).as_secs_f64()
+}
+
+/// The pace of inserts while others read without a pause, and how many reads a second they had meanwhile.
+async fn pace_beside_readers(shared: &Arc<Shared>) -> (f64, f64) {
+    let over = Arc::new(tokio_util::sync::CancellationToken::new());
+    let mut readers = JoinSet::new();
+    for number in 0..shared.amount.busy_readers {
+        readers.spawn(reads_on(Arc::clone(shared), Arc::clone(&over), number as u64));
+    }
+    let (begun, reads) = (shared.now(), shared.busy_reads.load(Ordering::Relaxed));
+    let rows = pace(shared, -3).await;
+    let reads = shared.busy_reads.load(Ordering::Relaxed) - reads;
+    let reads = reads as f64 / (shared.now() - begun).as_secs_f64();
+    over.cancel();
+    while let Some(ended) = readers.join_next().await {
+        ended.unwrap();
+    }
+    (rows, reads)
 }
 
 fn percentile(values: &mut [Duration], part: f64) -> Duration {
@@ -251,6 +300,7 @@ fn many_clients_see_one_total() {
         ticks: AtomicI64::new(0),
         repeated: AtomicU64::new(0),
         checked: AtomicU64::new(0),
+        busy_reads: AtomicU64::new(0),
     });
     run(async {
         let client = shared.connect().await;
@@ -258,6 +308,7 @@ fn many_clients_see_one_total() {
         client.batch_execute(&fill).await.unwrap();
         let alone = pace(&shared, -1).await;
         let before = server.resident_kb();
+        let beside_readers = pace_beside_readers(&shared).await;
 
         let over = Arc::new(tokio_util::sync::CancellationToken::new());
         let mut followers = JoinSet::new();
@@ -301,7 +352,12 @@ fn many_clients_see_one_total() {
         );
         let (half, most) = (percentile(&mut deliveries, 0.5), percentile(&mut deliveries, 0.99));
         println!("commit to subscriber       {}: p50 {half:.2?}, p99 {most:.2?}", deliveries.len());
+        let (beside, busy_reads) = beside_readers;
         println!("inserts by one client      {alone:.0} rows/s alone, {busy:.0} rows/s among the others");
+        println!(
+            "beside {} busy readers    {beside:.0} rows/s, {busy_reads:.0} reads/s",
+            amount.busy_readers
+        );
         println!("memory                     {before} kB before, {after} kB after");
     });
     assert_eq!(server.stop(), Some(0));

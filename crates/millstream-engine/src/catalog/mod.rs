@@ -1,5 +1,6 @@
 //! The catalog: names and what they stand for. Changes are part of commit records; see `pipeline::commit`.
 
+pub mod cache;
 pub mod object;
 pub mod resolve;
 

@@ -7,7 +7,8 @@
 use super::Catalog;
 use super::object::{ObjectKind, Shown, StreamDef, StreamShape, version_fields, versions_of};
 use crate::error::{EngineError, Result};
-use arrow::datatypes::SchemaRef;
+use crate::sql_types::ast_type;
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider, Session,
@@ -15,8 +16,8 @@ use datafusion::catalog::{
 };
 use datafusion::common::TableReference;
 use datafusion::datasource::{TableType, ViewTable};
-use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{self, Expr, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement as DfStatement;
 use millstream_plan::relation::{Relation, RelationKind, Relations};
@@ -64,14 +65,22 @@ pub struct Resolved {
 }
 
 /// What a query names.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DirectReads {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
     /// Objects of the catalog.
     pub objects: BTreeSet<String>,
     /// System tables.
     pub system: BTreeSet<String>,
     /// Paths of files.
     pub files: BTreeSet<String>,
+    /// Nothing that is made later can be meant by one of the names.
+    pub is_settled: bool,
+}
+
+impl Default for Named {
+    fn default() -> Self {
+        Self { objects: BTreeSet::new(), system: BTreeSet::new(), files: BTreeSet::new(), is_settled: true }
+    }
 }
 
 /// A query in DataFusion's words.
@@ -108,15 +117,27 @@ impl Resolver<'_> {
     /// # Errors
     /// When it uses what is not supported, or names that do not exist.
     pub async fn plan(&self, query: &Query) -> Result<Resolved> {
+        self.plan_with(query, &[]).await
+    }
+
+    /// As [`Resolver::plan`], for a query with parameters of these types.
+    ///
+    /// # Errors
+    /// As [`Resolver::plan`].
+    pub async fn plan_with(&self, query: &Query, parameters: &[DataType]) -> Result<Resolved> {
         let mut reads = Reads::default();
-        let (plan, state) = self.plan_in(query, &mut reads, 0).await?;
+        let (plan, state) = self.plan_in(query, parameters, &mut reads, 0).await?;
         Ok(Resolved { plan, state, reads: reads.objects, relations: reads.relations, files: reads.files })
     }
 
-    async fn plan_in(&self, query: &Query, reads: &mut Reads, depth: usize) -> Result<(LogicalPlan, SessionState)> {
-        if depth > 64 {
-            return Err(EngineError::invalid("views are nested more than 64 levels deep", ""));
-        }
+    async fn plan_in(
+        &self,
+        query: &Query,
+        parameters: &[DataType],
+        reads: &mut Reads,
+        depth: usize,
+    ) -> Result<(LogicalPlan, SessionState)> {
+        check_depth(depth)?;
         let written = query;
         let Rewritten { statement, references, paths, hidden } = self.rewritten(query)?;
         let mut tables: Tables = HashMap::new();
@@ -163,7 +184,7 @@ impl Resolver<'_> {
             };
             let provider: Arc<dyn TableProvider> = match &object.kind {
                 ObjectKind::View(view) => {
-                    let (plan, _) = Box::pin(self.plan_in(&view.query, reads, depth + 1)).await?;
+                    let (plan, _) = Box::pin(self.plan_in(&view.query, &[], reads, depth + 1)).await?;
                     let plan = rename_columns(plan, &view.columns, &view.name)?;
                     Arc::new(ViewTable::new(plan, None))
                 }
@@ -177,7 +198,11 @@ impl Resolver<'_> {
             known.insert(name, provider);
         }
         let state = with_tables(self.base, tables, [(SYSTEM_SCHEMA, system), (LOOKUP_SCHEMA, lookups), (VERSIONS_SCHEMA, versions)])?;
-        let plan = state.statement_to_plan(statement).await.map_err(|error| EngineError::in_query(error, written))?;
+        let statement = with_parameters(statement, parameters)?;
+        let plan = match state.statement_to_plan(statement).await.map_err(|error| EngineError::in_query(error, written))? {
+            LogicalPlan::Statement(logical_expr::Statement::Prepare(prepare)) => Arc::unwrap_or_clone(prepare.input),
+            plan => plan,
+        };
         Ok((plan, state))
     }
 
@@ -200,13 +225,38 @@ impl Resolver<'_> {
         Ok(Rewritten { statement, references, paths, hidden })
     }
 
+    /// What a query reads: what it names, and what the views among that read.
+    ///
+    /// # Errors
+    /// When it uses what is not supported, or names that do not exist.
+    pub fn reads(&self, query: &Query) -> Result<Named> {
+        let mut reads = Named::default();
+        self.add_reads(query, &mut reads, 0)?;
+        Ok(reads)
+    }
+
+    fn add_reads(&self, query: &Query, reads: &mut Named, depth: usize) -> Result<()> {
+        check_depth(depth)?;
+        let direct = self.direct_reads(query)?;
+        reads.system.extend(direct.system);
+        reads.files.extend(direct.files);
+        reads.is_settled &= direct.is_settled;
+        for name in direct.objects {
+            let is_new = reads.objects.insert(name.clone());
+            if let Some(ObjectKind::View(view)) = self.catalog.get(&name).filter(|_| is_new).map(|object| &object.kind) {
+                self.add_reads(&view.query, reads, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+
     /// What a query names itself, without what views read. Names are told apart exactly as [`Resolver::plan`] does it.
     ///
     /// # Errors
     /// When it uses what is not supported, or names that do not exist.
-    pub fn direct_reads(&self, query: &Query) -> Result<DirectReads> {
+    pub fn direct_reads(&self, query: &Query) -> Result<Named> {
         let Rewritten { references, paths, .. } = self.rewritten(query)?;
-        let mut reads = DirectReads::default();
+        let mut reads = Named::default();
         for reference in references {
             let name = reference.table().to_string();
             let is_lookup = match reference.schema() {
@@ -223,12 +273,34 @@ impl Resolver<'_> {
                 continue;
             }
             match self.catalog.lookup(&name) {
-                Ok(object) => drop(reads.objects.insert(object.name.clone())),
-                Err(_) if !is_lookup && self.base.table_functions().contains_key(&name) => {}
+                Ok(object) => {
+                    reads.is_settled &= object.name == name;
+                    reads.objects.insert(object.name.clone());
+                }
+                Err(_) if !is_lookup && self.base.table_functions().contains_key(&name) => reads.is_settled = false,
                 Err(error) => return Err(error.at_relation(query, &name)),
             }
         }
         Ok(reads)
+    }
+}
+
+/// A query whose parameters have these types.
+fn with_parameters(query: DfStatement, parameters: &[DataType]) -> Result<DfStatement> {
+    let DfStatement::Statement(statement) = query else { return Ok(query) };
+    if parameters.is_empty() {
+        return Ok(DfStatement::Statement(statement));
+    }
+    let data_types = parameters.iter().map(ast_type).collect::<Result<_>>()?;
+    let prepare = ast::Statement::Prepare { name: ast::Ident::new("query"), data_types, statement };
+    Ok(DfStatement::Statement(Box::new(prepare)))
+}
+
+/// Refuses views over views without end.
+fn check_depth(depth: usize) -> Result<()> {
+    match depth {
+        0..=64 => Ok(()),
+        _ => Err(EngineError::invalid("views are nested more than 64 levels deep", "")),
     }
 }
 
@@ -344,7 +416,9 @@ pub fn with_tables(base: &SessionState, tables: Tables, others: [(&str, Tables);
     }
     let list = MemoryCatalogProviderList::new();
     list.register_catalog(options.default_catalog.clone(), Arc::new(catalog));
-    Ok(SessionStateBuilder::new_from_existing(base.clone()).with_catalog_list(Arc::new(list)).build())
+    let mut state = base.clone();
+    state.register_catalog_list(Arc::new(list));
+    Ok(state)
 }
 
 /// A relation in a continuous query: a name with columns. Its rows come from the dataflow.

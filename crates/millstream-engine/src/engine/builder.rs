@@ -1,14 +1,18 @@
 //! How an engine is built: options first, then recovery, then the pipeline's task.
 
 use super::{Engine, Inner};
-use crate::context::{adopted_tables, base_state};
+use crate::context::{adopted_tables, base_state, executing};
 use crate::dead_letters::DeadLetters;
 use crate::error::Result;
 use crate::memory::EngineMemory;
 use crate::pipeline::log_replay::LoggedEpochs;
+use crate::pipeline::published::Published;
 use crate::pipeline::{Committed, Durability, EventTimeReplay, Pipeline, PipelineOptions, Shared};
 use crate::progress::Progress;
 use crate::reach::held;
+use crate::readers::Readers;
+use crate::session::plan_cache::PlanCache;
+use crate::session::prepare::Descriptions;
 use crate::settings::{Settings, Trigger};
 use crate::statements::given_options::GivenOptions;
 use crate::stopwatch::SystemClock;
@@ -39,6 +43,7 @@ pub struct EngineBuilder {
     adopted: Option<SessionContext>,
     console: Option<Arc<Mutex<dyn std::io::Write + Send>>>,
     stateful_functions: Vec<(String, Arc<dyn StatefulFunction>)>,
+    readers: Readers,
 }
 
 impl std::fmt::Debug for EngineBuilder {
@@ -61,6 +66,7 @@ impl Default for EngineBuilder {
             adopted: None,
             console: None,
             stateful_functions: Vec::new(),
+            readers: Readers::default(),
         }
     }
 }
@@ -165,6 +171,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Carries out statements that read on the threads of this runtime, which others rank above or below as they like; without it where
+    /// their session runs.
+    #[must_use]
+    pub fn readers(mut self, runtime: tokio::runtime::Handle) -> Self {
+        self.readers = Readers::on(runtime);
+        self
+    }
+
     /// Builds the engine; with a state directory, recovers what was committed there.
     ///
     /// # Errors
@@ -206,12 +220,16 @@ impl EngineBuilder {
         };
         let shared = Arc::new(Shared {
             catalog: RwLock::default(),
+            published: Published::default(),
             settings: RwLock::new(settings),
             progress: Progress::default(),
             dead_letters: RwLock::new(DeadLetters::new(durability.as_ref().map(|durability| durability.dir.dead_letters()))),
             clock: self.clock,
             base,
+            executing: executing(&reading),
             reading,
+            plans: PlanCache::default(),
+            descriptions: Descriptions::default(),
             memory,
             stateful_functions: functions,
             epoch_clock,
@@ -235,6 +253,6 @@ impl EngineBuilder {
         }
         let (commands, receiver) = mpsc::channel(COMMANDS);
         tokio::spawn(pipeline.run(receiver));
-        Ok(Engine { inner: Arc::new(Inner { shared, commands, manual: self.manual }) })
+        Ok(Engine { inner: Arc::new(Inner { shared, commands, manual: self.manual, readers: self.readers }) })
     }
 }

@@ -17,6 +17,7 @@ use crate::pipeline::command::{Answer, Command, Stop};
 use crate::pipeline::log_replay::LoggedEpoch;
 use crate::pipeline::snapshot::{Snapshot, SnapshotRequest};
 use crate::progress::{Progress, RunReport};
+use crate::readers::Readers;
 use crate::result::StatementResult;
 use crate::session::{Session, SessionUser};
 use crate::settings::Trigger;
@@ -39,6 +40,7 @@ struct Inner {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     manual: bool,
+    readers: Readers,
 }
 
 impl std::fmt::Debug for Engine {
@@ -90,6 +92,11 @@ impl Engine {
 
     pub(crate) fn shared(&self) -> &Shared {
         &self.inner.shared
+    }
+
+    /// Where statements that read are carried out.
+    pub fn readers(&self) -> &Readers {
+        &self.inner.readers
     }
 
     /// Asks the pipeline's task something and waits for the answer.

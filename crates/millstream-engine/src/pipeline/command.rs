@@ -42,8 +42,20 @@ pub type Answer<T> = oneshot::Sender<Result<T>>;
 pub struct TableChange {
     /// Rows that come and go, with the columns of the table.
     pub changes: Delta,
-    /// The epoch whose content it was computed from, if it depends on that content.
-    pub based_on: Option<Epoch>,
+    /// What it was computed from.
+    pub based_on: Basis,
+}
+
+/// What must still be as it was when a change is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Basis {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The rows that go; others may have changed.
+    Rows,
+    /// The whole content after this epoch.
+    Content(Epoch),
 }
 
 /// A request to the pipeline's task.
@@ -381,9 +393,10 @@ impl Pipeline {
         for (name, change) in &tables {
             let Some(table) = self.tables.get(name) else { return Err(self.catalog.unknown(name)) };
             let replaced = change.changes.iter().any(|part| part.batch.schema_ref() != &table.def.schema);
-            if replaced || change.based_on.is_some_and(|epoch| table.changed > epoch) {
+            if replaced || !table.is_basis(change)? {
                 return Ok(None);
             }
+            table.refuse_duplicates(&change.changes)?;
         }
         self.note_file_insert(file_insert);
         let tables = tables.into_iter().map(|(name, change)| (name, change.changes)).collect();

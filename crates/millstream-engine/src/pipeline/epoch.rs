@@ -150,6 +150,7 @@ impl Pipeline {
         phases.publish = phase.lap();
         let durations = (phases, started.elapsed() + assembled.plan_time + assembled.read_time);
         self.report(&record, &assembled, durations);
+        self.publish_content();
         self.shared.committed.send_modify(|committed| advance(committed, &record));
 
         if let Some((begun, waited)) = work.began {

@@ -23,6 +23,7 @@ pub mod live;
 pub mod log_replay;
 pub mod planning;
 pub mod pressure;
+pub mod published;
 pub mod query;
 pub mod record;
 pub mod recovery;
@@ -35,17 +36,19 @@ pub mod sources;
 
 use crate::access::UserDef;
 use crate::catalog::Catalog;
-use crate::catalog::object::StreamDef;
+use crate::catalog::object::{StreamDef, TableDef};
 use crate::dead_letters::DeadLetters;
 use crate::error::{EngineError, Result};
 use crate::guard::guarded;
 use crate::memory::EngineMemory;
 use crate::progress::Progress;
+use crate::session::plan_cache::PlanCache;
+use crate::session::prepare::Descriptions;
 use crate::settings::{Settings, Trigger};
 use crate::statements::given_options::GivenOptions;
 use crate::stopwatch::Stopwatch;
 use arrow::datatypes::SchemaRef;
-use command::{Command, Stop};
+use command::{Basis, Command, Stop, TableChange};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
 use derived::DerivedPlan;
@@ -59,6 +62,7 @@ use millstream_state::{Log, StateDir};
 use millstream_types::{Clock, Delta, DeltaBatch, Epoch, EventTime};
 use parking_lot::RwLock;
 use pressure::{Beginnings, Pressure};
+use published::Published;
 use query::QueryState;
 use record::{CatalogChange, HistoryEntry, StreamTotals};
 use retained::Retained;
@@ -76,6 +80,8 @@ use tokio::task::JoinHandle;
 pub struct Shared {
     /// The catalog after the newest committed statement.
     pub catalog: RwLock<Arc<Catalog>>,
+    /// Content of relations, for those who read.
+    pub published: Published,
     /// Pipeline options in force.
     pub settings: RwLock<Settings>,
     /// The progress registry.
@@ -88,6 +94,12 @@ pub struct Shared {
     pub base: SessionState,
     /// The same session for statements that read.
     pub reading: SessionState,
+    /// That one without functions: what it takes to carry out what is planned.
+    pub executing: SessionState,
+    /// Plans of queries that were asked before.
+    pub plans: PlanCache,
+    /// What statements take and give.
+    pub descriptions: Descriptions,
     /// What the memory of all of it is taken from.
     pub memory: EngineMemory,
     /// Functions that PROCESS calls.
@@ -150,11 +162,41 @@ pub struct StreamRuntime {
 #[derive(Debug)]
 pub struct TableState {
     /// The definition.
-    pub def: Arc<crate::catalog::object::TableDef>,
+    pub def: Arc<TableDef>,
     /// Its rows.
     pub rows: ViewStore,
     /// The epoch of its newest change.
     pub changed: Epoch,
+}
+
+impl TableState {
+    /// Whether what a change was computed from is still so.
+    fn is_basis(&self, change: &TableChange) -> Result<bool> {
+        match change.based_on {
+            Basis::Nothing => Ok(true),
+            Basis::Rows => self.rows.holds_retracted(&change.changes).map_err(|error| EngineError::Dataflow(Arc::new(error))),
+            Basis::Content(epoch) => Ok(self.changed <= epoch),
+        }
+    }
+
+    /// Refuses a change after which two rows would have the same key.
+    fn refuse_duplicates(&self, changes: &Delta) -> Result<()> {
+        let Some((part, row)) = self.rows.duplicate(changes).map_err(|error| EngineError::Dataflow(Arc::new(error)))? else { return Ok(()) };
+        let values = self.def.key.iter().map(|column| {
+            let index = self.def.schema.index_of(column)?;
+            arrow::util::display::array_value_to_string(changes[part].batch.column(index), row)
+        });
+        let values = values.collect::<Result<Vec<_>, _>>()?;
+        Err(repeated_key(&self.def, &values))
+    }
+}
+
+/// The error of rows that have a key which is there already.
+pub(crate) fn repeated_key(def: &TableDef, values: &[String]) -> EngineError {
+    EngineError::invalid(
+        format!("table \"{}\" already has a row with the key ({}) = ({})", def.name, def.key.join(", "), values.join(", ")),
+        "Keys are unique; nothing was changed.",
+    )
 }
 
 /// A continuous query's or live query's callbacks registered by the embedding program, by sink name.
@@ -661,6 +703,13 @@ impl Pipeline {
     fn store(&self, name: &str, schema: &SchemaRef, append_only: bool) -> Result<ViewStore> {
         let pool = Arc::clone(&self.shared.base.runtime_env().memory_pool);
         Ok(ViewStore::new(name, Arc::clone(schema), append_only, None)?.charged_to(&pool))
+    }
+
+    /// An empty store of the rows of a table, found by its key if it has one.
+    fn table_store(&self, def: &TableDef) -> Result<ViewStore> {
+        let key = def.key.iter().map(|column| def.schema.index_of(column)).collect::<Result<Vec<usize>, _>>()?;
+        let pool = Arc::clone(&self.shared.base.runtime_env().memory_pool);
+        Ok(ViewStore::new(def.name.as_str(), Arc::clone(&def.schema), false, Some(key))?.charged_to(&pool))
     }
 
     /// Every pipeline row a table's name stands for, as a delta of insertions.

@@ -229,9 +229,9 @@ impl Pipeline {
         }
         for name in self.tables.keys().cloned().collect::<Vec<_>>() {
             let rows = self.recovered_segment(&format!("table/{name}"))?;
-            let Some(schema) = self.tables.get(&name).map(|table| Arc::clone(&table.def.schema)) else { continue };
+            let Some(def) = self.tables.get(&name).map(|table| Arc::clone(&table.def)) else { continue };
             // A tracked table has the content it was made with.
-            let mut store = self.store(&name, &schema, false)?;
+            let mut store = self.table_store(&def)?;
             store.restore(&rows)?;
             self.tables.entry(name).and_modify(|table| table.rows = store);
         }

@@ -81,9 +81,36 @@ pub enum Content {
     },
 }
 
+impl Content {
+    /// The number of rows, where it is known.
+    pub(crate) fn rows(&self) -> Option<usize> {
+        match self {
+            Content::Rows(_, batches) => Some(batches.iter().map(RecordBatch::num_rows).sum()),
+            _ => None,
+        }
+    }
+}
+
 impl Pipeline {
-    /// Takes a snapshot after the newest epoch.
+    /// Takes a snapshot after the newest epoch, and keeps its rows for others who read them.
     pub(super) fn snapshot(&mut self, request: SnapshotRequest) -> Result<Snapshot> {
+        let snapshot = self.take_snapshot(request)?;
+        self.shared.published.add(&self.catalog, &snapshot);
+        Ok(snapshot)
+    }
+
+    /// Lets readers have the content that they asked for in the epoch before.
+    pub(super) fn publish_content(&mut self) {
+        let request = SnapshotRequest { names: self.shared.published.wanted(), figures: false };
+        // Whoever reads what could not be taken asks again, and is told why.
+        let snapshot = self.take_snapshot(request).unwrap_or_else(|error| {
+            tracing::debug!(%error, "content of an epoch was not published");
+            Snapshot { epoch: self.epoch, ..Snapshot::default() }
+        });
+        self.shared.published.publish(&self.catalog, snapshot);
+    }
+
+    fn take_snapshot(&mut self, request: SnapshotRequest) -> Result<Snapshot> {
         let mut snapshot =
             Snapshot { epoch: self.epoch, clock: (self.clock != EventTime::MIN).then_some(self.clock), ..Snapshot::default() };
         for name in &request.names {

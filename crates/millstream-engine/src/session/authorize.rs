@@ -19,7 +19,7 @@ use super::{Session, is_client_setting, is_harmless};
 use crate::access::{Scope, UserDef, UserLimits, UserOrigin};
 use crate::catalog::Catalog;
 use crate::catalog::object::ObjectKind;
-use crate::catalog::resolve::{DirectReads, Resolver, object_name};
+use crate::catalog::resolve::{Named, Resolver, object_name};
 use crate::error::{EngineError, Result};
 use crate::session::contents::NamesOnly;
 use millstream_sql::Statement;
@@ -179,7 +179,7 @@ impl Session {
     fn check_reads(&self, rights: &Rights, query: &Query) -> Result<()> {
         let shared = self.engine.shared();
         let resolver = Resolver { catalog: &rights.catalog, base: &shared.base, contents: &NamesOnly { shared } };
-        let DirectReads { objects, system, files } = resolver.direct_reads(query)?;
+        let Named { objects, system, files, .. } = resolver.direct_reads(query)?;
         if !files.is_empty() {
             return rights.role(Role::Admin, "read files");
         }

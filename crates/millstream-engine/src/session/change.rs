@@ -13,7 +13,8 @@ use super::Session;
 use crate::catalog::object::{ObjectKind, TableDef};
 use crate::catalog::resolve::object_name;
 use crate::error::{EngineError, Result};
-use crate::pipeline::command::{Command, TableChange};
+use crate::pipeline::command::{Basis, Command, TableChange};
+use crate::pipeline::repeated_key;
 use crate::result::StatementResult;
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, SchemaRef};
@@ -24,6 +25,7 @@ use millstream_types::row_key::RowKeyEncoder;
 use millstream_types::{Delta, DeltaBatch, Epoch, delta};
 use sqlparser::ast::{self, AssignmentTarget, FromTable, ObjectName, TableFactor, TableWithJoins};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -128,7 +130,11 @@ impl Session {
 
     async fn compute_insertion(&self, def: &TableDef, rows: Vec<RecordBatch>) -> Result<Computed> {
         let count = rows.iter().map(RecordBatch::num_rows).sum();
-        let based_on = if def.key.is_empty() { None } else { Some(self.check_keys(def, &[], &rows).await?) };
+        // Outside a transaction the pipeline looks keys up when it takes the rows, whatever has come meanwhile.
+        let based_on = match self.in_transaction() && !def.key.is_empty() {
+            true => Basis::Content(self.check_keys(def, &[], &rows).await?),
+            false => Basis::Nothing,
+        };
         let changes = rows.into_iter().filter(|batch| batch.num_rows() > 0).map(DeltaBatch::insertions).collect();
         Ok(Computed { table: def.name.clone(), change: TableChange { changes, based_on }, rows: count })
     }
@@ -175,13 +181,14 @@ impl Session {
             old_rows.push(RecordBatch::try_new(Arc::clone(&def.schema), old.to_vec())?);
             new_rows.push(RecordBatch::try_new(Arc::clone(&def.schema), new)?);
         }
-        if assigned.iter().any(|(index, _)| def.key.contains(def.schema.field(*index).name())) {
+        if self.in_transaction() && assigned.iter().any(|(index, _)| def.key.contains(def.schema.field(*index).name())) {
             self.check_keys(&def, &old_rows, &new_rows).await?;
         }
         let rows = old_rows.iter().map(RecordBatch::num_rows).sum();
         let changes: Delta = retractions(old_rows).chain(new_rows.into_iter().map(DeltaBatch::insertions)).collect();
         let changes = delta::consolidate(&def.schema, &changes)?;
-        Ok(Computed { table: def.name.clone(), change: TableChange { changes, based_on: Some(epoch) }, rows })
+        let based_on = self.basis(epoch, update.assignments.iter().map(|assignment| &assignment.value).chain(&update.selection));
+        Ok(Computed { table: def.name.clone(), change: TableChange { changes, based_on }, rows })
     }
 
     async fn compute_delete(&self, delete: &ast::Delete) -> Result<Computed> {
@@ -196,7 +203,7 @@ impl Session {
         refuse(delete.limit.is_some() || !delete.order_by.is_empty(), "DELETE with ORDER BY or LIMIT", "Say which rows with WHERE.")?;
         self.refuse_second(&def.name)?;
         let (found, epoch) = self.matching(&def, table, "", delete.selection.as_ref()).await?;
-        gone(&def, found, epoch)
+        gone(&def, found, self.basis(epoch, &delete.selection))
     }
 
     async fn compute_truncate(&self, truncate: &ast::Truncate) -> Result<Vec<Computed>> {
@@ -215,7 +222,7 @@ impl Session {
             let table = crate::pipeline::ddl::select_all(&target.name)?;
             let (resolved, epoch) = self.plan_at(&table).await?;
             let found = DataFrame::new(resolved.state, resolved.plan).collect().await?;
-            computed.push(gone(&def, found, epoch)?);
+            computed.push(gone(&def, found, Basis::Content(epoch))?);
         }
         Ok(computed)
     }
@@ -234,6 +241,25 @@ impl Session {
                 format!("cannot {statement} {} \"{name}\"", other.word()),
                 "Only tables made by CREATE TABLE can be changed.",
             )),
+        }
+    }
+
+    /// What a change that was computed from the content of an epoch depends on. A statement whose expressions see one row at a time
+    /// is right whatever happens to other rows; in a transaction everything is as it was at BEGIN, or COMMIT fails.
+    fn basis<'a>(&self, epoch: Epoch, expressions: impl IntoIterator<Item = &'a ast::Expr>) -> Basis {
+        let sees_others = |expression: &ast::Expr| {
+            ast::visit_expressions(expression, |expression| match expression {
+                ast::Expr::Subquery(_) | ast::Expr::InSubquery { .. } | ast::Expr::Exists { .. } => ControlFlow::Break(()),
+                ast::Expr::AnyOp { right, .. } | ast::Expr::AllOp { right, .. } if matches!(**right, ast::Expr::Subquery(_)) => {
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            })
+            .is_break()
+        };
+        match self.in_transaction() || expressions.into_iter().any(sees_others) {
+            true => Basis::Content(epoch),
+            false => Basis::Rows,
         }
     }
 
@@ -281,10 +307,7 @@ impl Session {
                 if *count > 1 {
                     let text = |column: &ArrayRef| arrow::util::display::array_value_to_string(column, index);
                     let values = columns.iter().map(text).collect::<Result<Vec<_>, _>>()?;
-                    return Err(EngineError::invalid(
-                        format!("table \"{}\" already has a row with the key ({}) = ({})", def.name, def.key.join(", "), values.join(", ")),
-                        "Keys are unique; nothing was changed.",
-                    ));
+                    return Err(repeated_key(def, &values));
                 }
             }
         }
@@ -323,11 +346,11 @@ fn strict_cast(array: &ArrayRef, field: &Field, target: &str) -> Result<ArrayRef
 }
 
 /// All of these rows go.
-fn gone(def: &TableDef, found: Vec<RecordBatch>, epoch: Epoch) -> Result<Computed> {
+fn gone(def: &TableDef, found: Vec<RecordBatch>, based_on: Basis) -> Result<Computed> {
     let rows = found.iter().map(RecordBatch::num_rows).sum();
     let found =
         found.into_iter().filter(|batch| batch.num_rows() > 0).map(|batch| of_schema(&batch, &def.schema)).collect::<Result<_>>()?;
-    let change = TableChange { changes: retractions(found).collect(), based_on: Some(epoch) };
+    let change = TableChange { changes: retractions(found).collect(), based_on };
     Ok(Computed { table: def.name.clone(), change, rows })
 }
 

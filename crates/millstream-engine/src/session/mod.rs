@@ -2,33 +2,34 @@
 
 mod access;
 mod authorize;
+mod bound;
 mod change;
 mod contents;
 mod insert;
 mod parameter_types;
-mod prepare;
+pub(crate) mod plan_cache;
+pub(crate) mod prepare;
+mod read;
 mod show;
+mod snapshot_table;
 mod transaction;
 mod variables;
 
 use crate::access::UserLimits;
-use crate::catalog::resolve::{Resolved, Resolver, object_name};
+use crate::catalog::resolve::object_name;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::guard::guarded;
 use crate::pipeline::command::Command;
 use crate::pipeline::live::LiveRequest;
-use crate::pipeline::snapshot::SnapshotRequest;
 use crate::result::{Output, Rows, StatementResult};
 use crate::settings::SettingInfo;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 pub use authorize::SessionUser;
-use contents::{BatchContents, NamesOnly};
-use datafusion::execution::SessionState;
+pub use bound::BoundValue;
 use datafusion::prelude::DataFrame;
 use futures::Stream;
 pub use insert::Inserted;
-use millstream_plan::process::ProcessNode;
 use millstream_sql::statement::{
     AlterAction, CopySource, CopyTarget, Emit, ExplainMode, PipelineAction, QueryStatement, Subscribe, SubscribeSource,
 };
@@ -36,8 +37,6 @@ use millstream_sql::{ScriptError, Statement, parse_script, parse_statement};
 use millstream_types::Epoch;
 use parking_lot::Mutex;
 pub use prepare::Described;
-use sqlparser::ast::Query;
-use std::borrow::Cow;
 use std::sync::Arc;
 use transaction::Transaction;
 pub use transaction::accepted_harmlessly as is_harmless;
@@ -98,15 +97,6 @@ impl Session {
     /// The limits of its statements now: those of its user and its own.
     pub fn limits(&self) -> UserLimits {
         self.user_limits().or_less(self.limits)
-    }
-
-    /// The session that statements which read are planned with.
-    fn reading(&self) -> Result<Cow<'_, SessionState>> {
-        let shared = self.engine.shared();
-        match self.limits().memory {
-            None => Ok(Cow::Borrowed(&shared.reading)),
-            Some(limit) => shared.memory.charge_statement(shared.reading.clone(), limit).map(Cow::Owned),
-        }
     }
 
     /// The engine of this session.
@@ -286,7 +276,7 @@ impl Session {
         let request =
             LiveRequest { query: statement.query, on_close: false, snapshot: true, progress: false, limit: None, as_of: None, up_to: None };
         let request = match statement.emit {
-            Emit::None => return self.select(&request.query).await,
+            Emit::None => return self.select(&request.query, &[]).await,
             Emit::Changes { limit } => LiveRequest { limit, ..request },
             Emit::OnWindowClose => LiveRequest { on_close: true, ..request },
             Emit::Periodic(_) => return Err(EngineError::invalid("EMIT PERIODIC is not in this build", "Write EMIT CHANGES.")),
@@ -313,81 +303,6 @@ impl Session {
         Ok(StatementResult { tag: "SUBSCRIBE".into(), notices: Vec::new(), epoch: None, output: Output::Changes(subscription) })
     }
 
-    /// Plans a batch query over one consistent snapshot.
-    pub(crate) async fn plan(&self, query: &Query) -> Result<Resolved> {
-        self.plan_at(query).await.map(|(resolved, _)| resolved)
-    }
-
-    /// As [`Session::plan`], with the epoch of the snapshot.
-    async fn plan_at(&self, query: &Query) -> Result<(Resolved, Epoch)> {
-        let shared = self.engine.shared();
-        if let Some((catalog, snapshot)) = self.pinned() {
-            let contents = BatchContents { shared, snapshot: &snapshot };
-            let reading = self.reading()?;
-            let resolved = Resolver { catalog: &catalog, base: &reading, contents: &contents }.plan(query).await?;
-            refuse_process(&resolved)?;
-            return Ok((self.started_now(resolved), snapshot.epoch));
-        }
-        let catalog = shared.catalog.read().clone();
-        let figures = query.to_string().contains(crate::catalog::resolve::SYSTEM_SCHEMA);
-        let names = match (Resolver { catalog: &catalog, base: &shared.base, contents: &NamesOnly { shared } }).plan(query).await {
-            Ok(resolved) => {
-                refuse_process(&resolved)?;
-                resolved.reads
-            }
-            // A system table has no columns yet; whatever else is wrong shows again below.
-            Err(_) if figures => catalog.objects().iter().map(|object| object.name.clone()).collect(),
-            Err(error) => return Err(error),
-        };
-        let request = SnapshotRequest { names, figures };
-        let snapshot = self.engine.request(|answer| Command::Snapshot { request, answer }).await?;
-        let contents = BatchContents { shared, snapshot: &snapshot };
-        let reading = self.reading()?;
-        let resolved = Resolver { catalog: &catalog, base: &reading, contents: &contents }.plan(query).await?;
-        refuse_process(&resolved)?;
-        Ok((self.started_now(resolved), snapshot.epoch))
-    }
-
-    /// Fixes what `now()` is: the clock, which never lies before that of the newest epoch.
-    fn started_now(&self, mut resolved: Resolved) -> Resolved {
-        let shared = self.engine.shared();
-        let now = shared.clock.now().max(shared.epoch_clock.time());
-        let start = arrow::temporal_conversions::timestamp_us_to_datetime(now.0).map(|time| time.and_utc());
-        resolved.state.execution_props_mut().query_execution_start_time = start;
-        resolved
-    }
-
-    async fn select(&self, query: &Query) -> Result<StatementResult> {
-        let (resolved, epoch) = self.plan_at(query).await?;
-        let frame = DataFrame::new(resolved.state, resolved.plan);
-        let rows = frame.execute_stream().await.map_err(|error| EngineError::in_query(error, query))?;
-        let output = Output::Rows(Rows::new(rows).at_most(self.limits().rows));
-        Ok(StatementResult { tag: "SELECT".into(), notices: Vec::new(), epoch: Some(epoch), output })
-    }
-
-    async fn explain_batch(&self, mode: ExplainMode, statement: Statement) -> Result<StatementResult> {
-        let Some(query) = statement.query() else {
-            return Err(EngineError::invalid(
-                format!("EXPLAIN explains queries, not: {statement}"),
-                "EXPLAIN INCREMENTAL explains statements that make queries.",
-            ));
-        };
-        let resolved = self.plan(query).await?;
-        let frame = DataFrame::new(resolved.state, resolved.plan).explain(mode == ExplainMode::Verbose, mode == ExplainMode::Analyze)?;
-        let output = Output::Rows(Rows::new(frame.execute_stream().await?));
-        Ok(StatementResult { tag: "EXPLAIN".into(), notices: Vec::new(), epoch: None, output })
-    }
-}
-
-/// A stateful function has no batch form: what it returns depends on epochs, which a SELECT does not have.
-fn refuse_process(resolved: &Resolved) -> Result<()> {
-    match ProcessNode::find(&resolved.plan)? {
-        None => Ok(()),
-        Some(function) => Err(EngineError::invalid(
-            format!("PROCESS({function}, ..) has no batch form: what a stateful function returns depends on how rows come"),
-            "CREATE MATERIALIZED VIEW v AS SELECT .. FROM PROCESS(..) and read v, or follow it with EMIT CHANGES.",
-        )),
-    }
 }
 
 fn text_result(tag: &str, column: &str, values: impl IntoIterator<Item = String>) -> Result<StatementResult> {

@@ -12,15 +12,16 @@ use super::Session;
 use super::contents::{BatchContents, NamesOnly};
 use super::parameter_types::{Written, parameter, written};
 use super::show::describe_columns;
+use crate::catalog::cache::CatalogCache;
 use crate::catalog::resolve::{Resolved, Resolver, SYSTEM_SCHEMA, fold, object_name};
-use crate::error::{EngineError, Result};
+use crate::error::Result;
 use crate::pipeline::command::Command;
 use crate::pipeline::snapshot::SnapshotRequest;
 use crate::result::Output;
-use crate::sql_types::sql_type;
+use crate::sql_types::ast_type;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use millstream_sql::statement::{CopySource, CopyTarget, Emit, Explain, ExplainMode, SubscribeSource};
-use millstream_sql::{Statement, parse_expression, parse_query};
+use millstream_sql::{Statement, parse_query};
 use sqlparser::ast::{self, AssignmentTarget, Expr, Query, SelectItem, SetExpr};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,6 +35,18 @@ pub struct Described {
     pub columns: Option<SchemaRef>,
 }
 
+/// What queries take and give, by their text and the types that the client names.
+#[derive(Debug)]
+pub struct Descriptions {
+    found: CatalogCache<(String, Vec<Option<DataType>>), Described>,
+}
+
+impl Default for Descriptions {
+    fn default() -> Self {
+        Self { found: CatalogCache::new(256) }
+    }
+}
+
 impl Session {
     /// What a statement takes and gives. `given` are the types of parameters that the client names.
     ///
@@ -41,6 +54,29 @@ impl Session {
     /// When the statement would fail already for what it names.
     pub async fn describe_statement(&self, statement: &Statement, given: &[Option<DataType>]) -> Result<Described> {
         self.authorize(statement)?;
+        let (session, statement, given) = (self.clone(), statement.clone(), given.to_vec());
+        self.engine.readers().run(async move { session.describe_here(&statement, &given).await }).await
+    }
+
+    async fn describe_here(&self, statement: &Statement, given: &[Option<DataType>]) -> Result<Described> {
+        let Statement::Query(query) = statement else { return self.describe_anew(statement, given).await };
+        let shared = self.engine.shared();
+        let catalog = shared.catalog.read().clone();
+        let key = (statement.to_string(), given.to_vec());
+        if let Some(described) = shared.descriptions.found.get(&catalog, &key) {
+            return Ok(described);
+        }
+        let described = self.describe_anew(statement, given).await?;
+        let reads = Resolver { catalog: &catalog, base: &shared.base, contents: &NamesOnly { shared } }.reads(&query.query)?;
+        // Files change without anybody's statement.
+        if reads.is_settled && reads.files.is_empty() && !self.in_transaction() {
+            let objects = reads.objects.iter().filter_map(|name| catalog.get(name).cloned()).collect();
+            shared.descriptions.found.put(key, described.clone(), objects);
+        }
+        Ok(described)
+    }
+
+    async fn describe_anew(&self, statement: &Statement, given: &[Option<DataType>]) -> Result<Described> {
         let count = statement.parameter_count()?.max(given.len());
         let mut types: Vec<Option<DataType>> = given.to_vec();
         types.resize(count, None);
@@ -215,9 +251,9 @@ impl Session {
 
 /// `CAST(NULL AS type)`.
 fn typed_null(data_type: &DataType) -> Result<Expr> {
-    let name = sql_type(data_type);
-    parse_expression(&format!("CAST(NULL AS {name})"))
-        .map_err(|_| EngineError::invalid(format!("a parameter cannot be of type {name}"), "Send it as text and CAST it."))
+    let data_type = ast_type(data_type)?;
+    let (kind, expr) = (ast::CastKind::Cast, Box::new(Expr::value(ast::Value::Null)));
+    Ok(Expr::Cast { kind, expr, data_type, array: false, format: None })
 }
 
 /// The expressions of a VALUES list, or of the one row of a SELECT list.

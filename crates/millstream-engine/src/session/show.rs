@@ -88,7 +88,7 @@ impl Session {
 
     async fn execute_internal(&self, sql: &str) -> Result<StatementResult> {
         let query = millstream_sql::parse_query(sql)?;
-        let mut result = self.select(&query).await?;
+        let mut result = self.select(&query, &[]).await?;
         result.tag = "SHOW".into();
         Ok(result)
     }

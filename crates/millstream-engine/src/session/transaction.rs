@@ -10,7 +10,7 @@ use crate::catalog::Catalog;
 use crate::catalog::resolve::fold;
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
-use crate::pipeline::command::{Command, TableChange};
+use crate::pipeline::command::{Basis, Command, TableChange};
 use crate::pipeline::snapshot::{Snapshot, SnapshotRequest};
 use crate::result::StatementResult;
 use millstream_sql::Statement;
@@ -117,7 +117,9 @@ impl Session {
             match transaction.tables.get_mut(table) {
                 Some(kept) => {
                     kept.changes.extend(change.changes.iter().cloned());
-                    kept.based_on = kept.based_on.or(change.based_on);
+                    if kept.based_on == Basis::Nothing {
+                        kept.based_on = change.based_on;
+                    }
                 }
                 None => drop(transaction.tables.insert(table.clone(), change.clone())),
             }

@@ -12,7 +12,7 @@ use crate::rows::{Present, RowSource};
 use crate::service::Service;
 use arrow::array::RecordBatch;
 use millstream_engine::catalog::resolve::{fold, object_name};
-use millstream_engine::{EngineError, Output, StatementResult};
+use millstream_engine::{BoundValue, EngineError, Output, StatementResult};
 use millstream_sql::Statement;
 use millstream_sql::statement::{Copy, CopySource, CopyTarget, DeclareCursor, Emit, Fetch, QueryStatement};
 use sqlparser::ast;
@@ -186,6 +186,14 @@ impl Connection {
                 Ok(outcome(result))
             }
         }
+    }
+
+    /// Carries out a query with values for its parameters, up to its first row.
+    pub(super) async fn execute_query(&mut self, query: Statement, values: Vec<BoundValue>) -> Result<Outcome, Ended> {
+        let session = self.session.clone();
+        let result = self.guarded(aside(async move { session.execute_bound(query, &values).await })).await?;
+        self.notices(&result.notices);
+        Ok(outcome(result))
     }
 
     /// A setting whose value the protocol depends on.

@@ -11,8 +11,9 @@ use crate::rows::RowSource;
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use millstream_engine::catalog::resolve::fold;
-use millstream_engine::{Described, EngineError};
+use millstream_engine::{BoundValue, Described, EngineError};
 use millstream_sql::Statement;
+use millstream_sql::statement::{Emit, QueryStatement};
 use postgres_types::Type;
 use sqlparser::ast::{self, Expr};
 use std::sync::Arc;
@@ -40,8 +41,10 @@ pub(super) struct Portal {
 }
 
 enum State {
-    /// Not run yet.
+    /// Not run yet: with the values in the places of its parameters.
     Bound(Parsed, String),
+    /// A query that is not run yet, and the values of its parameters.
+    Query(Box<Statement>, Vec<BoundValue>, String),
     /// Rows are left, perhaps.
     Running(RowSource, &'static str),
     /// All rows were sent.
@@ -88,10 +91,7 @@ impl Connection {
         self.begin_statement();
         self.service.check_length(&self.session, &text)?;
         let kinds: Vec<Option<Type>> = types.iter().map(|oid| Type::from_oid(*oid).filter(|kind| *kind != Type::UNKNOWN)).collect();
-        let prepared = match self.prepared(text.clone(), &kinds).await {
-            Err(Ended::Failed(error)) => return Err(placed(error, &text)),
-            prepared => prepared?,
-        };
+        let prepared = self.prepared(text.clone(), &kinds).await.map_err(|ended| placed(ended, &text))?;
         self.keep_statement(name, prepared)?;
         self.writer.answers.parse_complete();
         Ok(())
@@ -223,8 +223,12 @@ impl Connection {
             let literal = literal(value.as_ref(), binary, &prepared.kinds[index], &prepared.types[index]);
             literals.push(literal.map_err(|error| RequestError::new(codes::BAD_VALUE, format!("parameter ${}: {error}", index + 1), ""))?);
         }
-        let parsed = bound(&prepared.parsed, &literals)?;
-        let state = State::Bound(parsed, prepared.text.clone());
+        let state = match &prepared.parsed {
+            Parsed::Engine(statement) if matches!(**statement, Statement::Query(QueryStatement { emit: Emit::None, .. })) => {
+                State::Query(statement.clone(), bound_values(literals, &prepared), prepared.text.clone())
+            }
+            parsed => State::Bound(bound(parsed, &literals)?, prepared.text.clone()),
+        };
         self.portals.insert(name, Portal { state, columns: prepared.columns.clone(), formats: result_formats, cursor: None });
         self.writer.answers.bind_complete();
         Ok(())
@@ -267,18 +271,18 @@ impl Connection {
         let state = std::mem::replace(&mut portal.state, State::Finished("SELECT"));
         let formats = portal.formats.clone();
         self.begin_statement();
-        let (mut source, tag) = match state {
+        let outcome = match state {
             State::Finished(tag) => {
                 self.writer.answers.command_complete(&format!("{tag} 0"));
                 return Ok(());
             }
-            State::Running(source, tag) => (source, tag),
-            State::Bound(parsed, text) => match self.execute(parsed, &text).await {
-                Ok(Outcome::Rows(source, tag)) => (source, tag),
-                Ok(other) => return self.send_outcome(other).await,
-                Err(Ended::Failed(error)) => return Err(placed(error, &text)),
-                Err(ended) => return Err(ended),
-            },
+            State::Running(source, tag) => Outcome::Rows(source, tag),
+            State::Bound(parsed, text) => self.execute(parsed, &text).await.map_err(|ended| placed(ended, &text))?,
+            State::Query(query, values, text) => self.execute_query(*query, values).await.map_err(|ended| placed(ended, &text))?,
+        };
+        let (mut source, tag) = match outcome {
+            Outcome::Rows(source, tag) => (source, tag),
+            other => return self.send_outcome(other).await,
         };
         let most = (rows_max > 0).then_some(u64::from(rows_max));
         let (sent, more) = self.send_rows(&mut source, &formats, most).await?;
@@ -366,6 +370,12 @@ pub(crate) fn bound(parsed: &Parsed, values: &[Expr]) -> Result<Parsed, RequestE
     })
 }
 
+/// Values with the types that their literals have.
+fn bound_values(literals: Vec<Expr>, prepared: &Prepared) -> Vec<BoundValue> {
+    let types = prepared.kinds.iter().zip(&prepared.types).map(|(kind, wanted)| parameter_type(kind).unwrap_or_else(|| wanted.clone()));
+    literals.into_iter().zip(types).map(|(literal, data_type)| BoundValue { literal, data_type }).collect()
+}
+
 fn executed_name(execute: &ast::Statement) -> Result<String, RequestError> {
     match execute {
         ast::Statement::Execute { name: Some(name), .. } => Ok(millstream_engine::catalog::resolve::object_name(name)),
@@ -388,11 +398,14 @@ fn after_as(text: &str) -> Option<&str> {
     None
 }
 
-/// An error with its place in the text, where it has one.
-fn placed(error: RequestError, text: &str) -> Ended {
-    match error.position(text, 0) {
-        Some(position) => Ended::Placed(error, position),
-        None => Ended::Failed(error),
+/// A failure with its place in the text, where it has one.
+fn placed(ended: Ended, text: &str) -> Ended {
+    match ended {
+        Ended::Failed(error) => match error.position(text, 0) {
+            Some(position) => Ended::Placed(error, position),
+            None => Ended::Failed(error),
+        },
+        other => other,
     }
 }
 

@@ -28,7 +28,7 @@ impl Pipeline {
             return Ok(notices);
         }
         let def = Arc::new(statements::create_table::define(create, &self.shared.base)?);
-        let rows = self.store(&name, &def.schema, false)?;
+        let rows = self.table_store(&def)?;
         // A change that was computed from a table of the same name before is void.
         let changed = if self.recovering() { self.epoch } else { self.epoch.next() };
         self.tables.insert(name.clone(), TableState { rows, def: Arc::clone(&def), changed });
