@@ -186,6 +186,30 @@ mod tests {
     }
 
     #[test]
+    fn a_change_is_judged_before_it_is_made() {
+        let mut store = view(false, Some(vec![0]));
+        let part = |rows: &[(i64, i64)]| {
+            let rows: Vec<Row> = rows.iter().map(|(k, n)| vec![Some(*k), Some(*n)]).collect();
+            DeltaBatch::insertions(batch(&schema(&[("k", DataType::Int64), ("name", DataType::Utf8View)]), &rows))
+        };
+        store.apply(&[part(&[(1, 1), (2, 2)])]).unwrap();
+        assert_eq!(store.duplicate(&[part(&[(3, 3)])]).unwrap(), None);
+        assert_eq!(store.duplicate(&[part(&[(3, 3), (2, 5)])]).unwrap(), Some((0, 1)));
+        assert_eq!(store.duplicate(&[part(&[(3, 3), (3, 4)])]).unwrap(), Some((0, 1)));
+        assert_eq!(store.duplicate(&[part(&[(2, 2)]).negated(), part(&[(2, 5)])]).unwrap(), None, "replaced");
+        assert_eq!(store.duplicate(&[part(&[(2, 5)]), part(&[(2, 2)]).negated()]).unwrap(), None, "in any order");
+
+        assert!(store.holds_retracted(&[part(&[(1, 1), (2, 2)]).negated(), part(&[(2, 3)])]).unwrap());
+        assert!(!store.holds_retracted(&[part(&[(1, 4)]).negated()]).unwrap(), "has another value");
+        assert!(!store.holds_retracted(&[part(&[(3, 3)]).negated()]).unwrap(), "is not there");
+        let mut bag = view(false, None);
+        bag.apply(&[part(&[(1, 1), (1, 1)])]).unwrap();
+        assert!(bag.holds_retracted(&[part(&[(1, 1), (1, 1)]).negated()]).unwrap());
+        assert!(!bag.holds_retracted(&[part(&[(1, 1), (1, 1), (1, 1)]).negated()]).unwrap(), "is there twice");
+        assert_eq!(bag.duplicate(&[part(&[(1, 1)])]).unwrap(), None, "has no key");
+    }
+
+    #[test]
     fn rows_that_are_not_there_cannot_be_taken_back() {
         let row = batch(&schema(&[("k", DataType::Int64), ("name", DataType::Utf8View)]), &[vec![Some(1), None]]);
         for append_only in [true, false] {

@@ -93,3 +93,42 @@ impl Readers {
 fn failed(why: &str) -> EngineError {
     EngineError::Internal(format!("the statement's task failed: {why}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::runtime::{Builder, Runtime};
+
+    fn threads() -> Runtime {
+        Builder::new_multi_thread().worker_threads(1).thread_name("reader").build().unwrap()
+    }
+
+    async fn thread() -> Result<String> {
+        Ok(std::thread::current().name().unwrap_or_default().to_string())
+    }
+
+    #[tokio::test]
+    async fn work_is_carried_out_on_their_threads() {
+        let runtime = threads();
+        let readers = Readers::on(runtime.handle().clone());
+        assert_eq!(readers.run(thread()).await.unwrap(), "reader");
+        assert_ne!(Readers::default().run(thread()).await.unwrap(), "reader");
+        let failed: Result<()> = readers.run(async { if true { panic!("range 3") } else { Ok(()) } }).await;
+        assert!(failed.unwrap_err().to_string().contains("range 3"));
+        runtime.shutdown_background();
+    }
+
+    #[tokio::test]
+    async fn rows_are_computed_there_until_nobody_takes_them() {
+        let runtime = threads();
+        let engine = crate::Engine::builder().manual().readers(runtime.handle().clone()).build().await.unwrap();
+        let rows = engine.sql("SELECT value FROM generate_series(1, 3)").await.unwrap().collect().await.unwrap();
+        assert_eq!(rows.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 3);
+        // It would not end by itself.
+        let endless = engine.sql("SELECT a.value FROM generate_series(1, 1000000000) a, generate_series(1, 1000000000) b").await.unwrap();
+        drop(endless);
+        let failed = engine.sql("SELECT 1 / (value - 2) FROM generate_series(1, 3)").await.unwrap().collect().await.unwrap_err();
+        assert!(failed.to_string().to_lowercase().contains("divide"), "{failed}");
+        runtime.shutdown_background();
+    }
+}

@@ -57,6 +57,53 @@ async fn a_driver_prepares_binds_and_reads_in_parts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_is_asked_again_sees_what_is_there_now() {
+    let (_engine, server) = server(|_| {}).await;
+    let client = connect(&server, "").await.unwrap();
+    let define = "CREATE TABLE t (id BIGINT PRIMARY KEY, word VARCHAR, price DECIMAL(9, 2), day DATE);
+        CREATE MATERIALIZED VIEW sums AS SELECT word, sum(id)::BIGINT AS total FROM t GROUP BY word;
+        CREATE VIEW bigger AS SELECT * FROM sums WHERE total > 1";
+    client.batch_execute(define).await.unwrap();
+    let by_id = client.prepare("SELECT word FROM t WHERE id = $1").await.unwrap();
+    let by_word = client.prepare("SELECT total + $2 FROM bigger WHERE word = $1 ORDER BY total LIMIT $3").await.unwrap();
+    let by_day = client.prepare("SELECT count(*) FROM t WHERE day < $1::VARCHAR::DATE AND price > $2::VARCHAR::DECIMAL(9, 2)").await.unwrap();
+    for (id, word) in [(1_i64, "a"), (2, "b"), (3, "a")] {
+        let insert = format!("INSERT INTO t VALUES ({id}, '{word}', {id}.25, DATE '2026-01-0{id}')");
+        client.batch_execute(&insert).await.unwrap();
+        assert_eq!(client.query_one(&by_id, &[&id]).await.unwrap().get::<_, &str>(0), word);
+    }
+    let total = client.query_one(&by_word, &[&"a", &10_i64, &1_i64]).await.unwrap();
+    assert_eq!(total.get::<_, i64>(0), 14);
+    assert_eq!(client.query(&by_word, &[&"a", &10_i64, &0_i64]).await.unwrap().len(), 0);
+    let days = client.query_one(&by_day, &[&"2026-01-03", &"1.5"]).await.unwrap();
+    assert_eq!(days.get::<_, i64>(0), 1);
+    assert!(client.query_one(&by_day, &[&"tomorrow", &"1.5"]).await.is_err(), "no day");
+
+    client.batch_execute("UPDATE t SET word = 'c' WHERE id = 1").await.unwrap();
+    assert_eq!(client.query_one(&by_id, &[&1_i64]).await.unwrap().get::<_, &str>(0), "c");
+    client.batch_execute("BEGIN; INSERT INTO t VALUES (4, 'd', 0, NULL)").await.unwrap();
+    assert_eq!(client.query(&by_id, &[&4_i64]).await.unwrap().len(), 0, "a transaction sees what was there at BEGIN");
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(client.query_one(&by_id, &[&4_i64]).await.unwrap().get::<_, &str>(0), "d");
+    assert_eq!(client.query(&by_id, &[&None::<i64>]).await.unwrap().len(), 0);
+
+    // Another relation of the same name.
+    client.batch_execute("DROP VIEW bigger; DROP MATERIALIZED VIEW sums; DROP TABLE t").await.unwrap();
+    let gone = client.query(&by_id, &[&1_i64]).await.unwrap_err();
+    assert_eq!(gone.code(), Some(&SqlState::UNDEFINED_TABLE));
+    client.batch_execute("CREATE TABLE t (word VARCHAR, id BIGINT); INSERT INTO t VALUES ('new', 1), ('newer', 1)").await.unwrap();
+    assert_eq!(client.query(&by_id, &[&1_i64]).await.unwrap().len(), 2);
+    // What depends on the time of its call is never kept.
+    let before: i64 = client.query_one("SELECT extract(epoch FROM now())::BIGINT + count(*) FROM t", &[]).await.unwrap().get(0);
+    let later = "SELECT extract(epoch FROM now())::BIGINT + count(*) - $1 FROM t";
+    for _ in 0..3 {
+        let passed: i64 = client.query_one(later, &[&before]).await.unwrap().get(0);
+        assert!((0..600).contains(&passed), "{passed}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failure_costs_only_its_statement() {
     let (_engine, server) = server(|_| {}).await;
     let client = connect(&server, "").await.unwrap();

@@ -8,7 +8,7 @@
 //!     writer/<n>             fencing: created put-if-absent at start, the highest n owns the directory
 //!     log/<writer>-<seq>     checksummed frames: commit records                           (Log)
 //!     log/<writer>.seal      where a predecessor's frames end; later ones are void
-//!     checkpoint/<epoch>/    manifest and segments/<name>.arrow                           (CheckpointWriter, CheckpointReader)
+//!     checkpoint/<epoch>/    manifest and segments/                                       (CheckpointWriter, CheckpointReader)
 //!     tables/<hash>.arrow    content of at-rest tables, named by its hash                 (BlobStore)
 //!     deadletter/<hash>.arrow  rows that streams have refused, named by their hash        (BlobStore)
 //!     parts/<sink>/          row groups of files that are not rolled yet                  (owned by sinks)

@@ -20,6 +20,9 @@ const CHECKPOINT_BYTES: u64 = 256_000_000;
 /// How many checkpoints are kept: recovery falls back one if the newest is damaged.
 const GENERATIONS: usize = 2;
 
+/// A part of the state: its name and rows.
+type Segment = (String, Vec<RecordBatch>);
+
 /// Checkpoints that took so long are followed by a pause.
 const LONG: Duration = Duration::from_secs(1);
 /// The pause is so many times as long: checkpoints of much state take a tenth of the time at most.
@@ -73,24 +76,29 @@ impl Pipeline {
             durability.dir.check_fenced()?;
         }
         self.write_dead_letters()?;
-        let mut segments: Vec<(String, Vec<RecordBatch>)> = Vec::new();
-        let unchanged = self.history_segments(&mut segments)?;
+        let (mut segments, mut shared): (Vec<Segment>, Vec<Segment>) = Default::default();
+        let unchanged = self.history_segments(&mut segments, &mut shared)?;
         let header = self.checkpoint_header(states, &mut segments)?;
         let Some(durability) = &mut self.durability else { return Ok(()) };
         let mut writer = CheckpointWriter::begin(&durability.dir, self.epoch)?;
-        let mut bytes = 0;
         if let Some(earlier) = durability.checkpoints.back().filter(|_| !unchanged.is_empty()) {
             let earlier = CheckpointReader::open(&durability.dir.checkpoint_path().join(earlier.to_string()))?;
             for name in &unchanged {
                 writer.reuse_segment(name, &earlier)?;
             }
         }
+        for (name, batches) in &shared {
+            if let Some(first) = batches.first() {
+                writer.write_shared_segment(name, &first.schema(), batches)?;
+            }
+        }
         for (name, batches) in &segments {
             if let Some(first) = batches.first() {
                 writer.write_segment(name, &first.schema(), batches)?;
-                bytes += batches.iter().map(|batch| batch.get_array_memory_size() as u64).sum::<u64>();
             }
         }
+        let size = |(_, batches): &Segment| batches.iter().map(|batch| batch.get_array_memory_size() as u64).sum::<u64>();
+        let bytes = segments.iter().chain(&shared).map(size).sum();
         failpoint::hit("checkpoint.segments")?;
         let detail = serde_json::to_value(&header).map_err(|error| EngineError::Internal(error.to_string()))?;
         failpoint::hit("checkpoint.manifest")?;
@@ -131,14 +139,16 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Adds what is new of the streams' history to `segments`; gives the names of those that the checkpoint before holds already.
-    fn history_segments(&self, segments: &mut Vec<(String, Vec<RecordBatch>)>) -> Result<Vec<String>> {
+    /// Adds what is new of the streams' history: full segments, which stay as they are, to `shared`. Gives the names of those that the
+    /// checkpoint before holds already.
+    fn history_segments(&self, segments: &mut Vec<Segment>, shared: &mut Vec<Segment>) -> Result<Vec<String>> {
         let mut unchanged = Vec::new();
         for (name, stream) in &self.streams {
             let kept = stream.history_segments_kept;
             unchanged.extend((0..kept).map(|index| history::segment_name(name, index)));
             for (index, entries) in stream.history.chunks(history::SEGMENT_ENTRIES).enumerate().skip(kept) {
-                segments.push((history::segment_name(name, index), vec![history::encode(entries)?]));
+                let list = if entries.len() == history::SEGMENT_ENTRIES { &mut *shared } else { &mut *segments };
+                list.push((history::segment_name(name, index), vec![history::encode(entries)?]));
             }
         }
         Ok(unchanged)
@@ -147,7 +157,7 @@ impl Pipeline {
     fn checkpoint_header(
         &mut self,
         mut states: BTreeMap<String, EdgeState>,
-        segments: &mut Vec<(String, Vec<RecordBatch>)>,
+        segments: &mut Vec<Segment>,
     ) -> Result<CheckpointHeader> {
         let mut header = CheckpointHeader {
             clock: Some(self.clock),

@@ -5,9 +5,12 @@ use millstream_types::Epoch;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-pub(crate) const MANIFEST_FORMAT: u32 = 1;
+/// 1 had a file for each segment.
+pub(crate) const MANIFEST_FORMAT: u32 = 2;
 pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) const SEGMENTS: &str = "segments";
+/// The file of the segments that only one checkpoint has; no name of a segment becomes it.
+pub(crate) const PACK: &str = "pack";
 
 /// One segment of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,9 +19,12 @@ pub struct SegmentEntry {
     pub name: String,
     /// Name of its file in `segments/`.
     pub file: String,
-    /// Size of the file.
+    /// Where it begins in the file.
+    #[serde(default)]
+    pub offset: u64,
+    /// Its size.
     pub bytes: u64,
-    /// CRC-32 of the file.
+    /// CRC-32 of its bytes.
     pub crc32: u32,
     /// Rows in it.
     pub rows: u64,

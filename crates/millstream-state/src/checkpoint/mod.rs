@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   checkpoint/.41.3.tmp/              writer 3 is writing the checkpoint of epoch 41
-//!   checkpoint/40/manifest             JSON with a checksum: segments with length, CRC-32 and rows; facts of the caller
-//!   checkpoint/40/segments/<name>.arrow
+//!   checkpoint/40/manifest             JSON with a checksum: segments with place, length, CRC-32 and rows; facts of the caller
+//!   checkpoint/40/segments/pack        segments that only this checkpoint has, one after the other
+//!   checkpoint/40/segments/<name>.arrow  a segment that later checkpoints may share
 //! ```
 //!
 //! Everything is written and synced under a temporary directory name; the rename to the epoch's number publishes it. Readers never see
-//! half a checkpoint, and what a crash leaves is recognised by its name. Segments that did not change are hard links to those of an
+//! half a checkpoint, and what a crash leaves is recognised by its name. However many segments there are, one file is made and synced for
+//! them; only those that are meant to be shared have files of their own, and where they did not change they are hard links to those of an
 //! earlier checkpoint. A checkpoint is removed when it is older than the two newest.
 
 mod manifest;

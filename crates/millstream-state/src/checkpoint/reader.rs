@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_types::Epoch;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom, Take};
 use std::path::{Path, PathBuf};
 
 /// A checkpoint to read from. Segments may be read from several threads.
@@ -101,11 +101,11 @@ impl CheckpointReader {
         let mut buffer = vec![0; 1 << 20];
         for entry in &self.manifest.segments {
             let path = self.segment_path(entry);
-            let mut file = File::open(&path).map_err(StateError::io("opening", &path))?;
+            let mut segment = open_segment(&path, entry)?;
             let mut hasher = crc32fast::Hasher::new();
             let mut bytes = 0;
             loop {
-                let read = file.read(&mut buffer).map_err(StateError::io("reading", &path))?;
+                let read = segment.read(&mut buffer).map_err(StateError::io("reading", &path))?;
                 if read == 0 {
                     break;
                 }
@@ -138,7 +138,8 @@ impl CheckpointReader {
     /// [`StateError::NotFound`], [`StateError::Corrupt`], I/O errors.
     pub fn read_segment(&self, name: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
         let (path, entry) = self.locate(name)?;
-        let bytes = std::fs::read(&path).map_err(StateError::io("reading", &path))?;
+        let mut bytes = Vec::new();
+        open_segment(&path, entry)?.read_to_end(&mut bytes).map_err(StateError::io("reading", &path))?;
         check(&path, entry, bytes.len() as u64, crc32fast::hash(&bytes))?;
         ipc::read_stream(bytes.as_slice())
     }
@@ -153,6 +154,13 @@ impl CheckpointReader {
     fn segment_path(&self, entry: &SegmentEntry) -> PathBuf {
         self.path.join(SEGMENTS).join(&entry.file)
     }
+}
+
+/// The bytes of a segment, from its place in the file on.
+fn open_segment(path: &Path, entry: &SegmentEntry) -> Result<Take<File>> {
+    let mut file = File::open(path).map_err(StateError::io("opening", path))?;
+    file.seek(SeekFrom::Start(entry.offset)).map_err(StateError::io("reading", path))?;
+    Ok(file.take(entry.bytes))
 }
 
 fn check(path: &Path, entry: &SegmentEntry, bytes: u64, crc32: u32) -> Result<()> {

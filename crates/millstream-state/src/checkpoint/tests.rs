@@ -23,6 +23,7 @@ fn write(state: &StateDir, epoch: u64) -> CheckpointReader {
     let mut writer = CheckpointWriter::begin(state, Epoch(epoch)).unwrap();
     let rows = batch(0..epoch as i64);
     writer.write_segment("view \"v\"/0", &rows.schema(), std::slice::from_ref(&rows)).unwrap();
+    writer.write_shared_segment("shared/0", &rows.schema(), std::slice::from_ref(&rows)).unwrap();
     writer.write_segment("empty", &rows.schema(), &[]).unwrap();
     writer.finish(serde_json::json!({ "clock": epoch })).unwrap()
 }
@@ -41,6 +42,7 @@ fn comes_back_as_written() {
     assert_eq!(checkpoint.manifest().detail["clock"], 12);
     let (_, batches) = checkpoint.read_segment("view \"v\"/0").unwrap();
     assert_eq!(batches, [batch(0..12)]);
+    assert_eq!(checkpoint.read_segment("shared/0").unwrap().1, [batch(0..12)]);
     let (schema, batches) = checkpoint.read_segment("empty").unwrap();
     assert_eq!((schema, batches.len()), (batch([]).schema(), 0));
     assert!(matches!(checkpoint.read_segment("other"), Err(StateError::NotFound { .. })));
@@ -121,7 +123,9 @@ fn unchanged_segments_are_shared_and_outlive_their_origin() {
     let state = open(directory.path());
     let first = write(&state, 5);
     let mut writer = CheckpointWriter::begin(&state, Epoch(6)).unwrap();
-    writer.reuse_segment("view \"v\"/0", &first).unwrap();
+    writer.reuse_segment("shared/0", &first).unwrap();
+    assert!(matches!(writer.reuse_segment("view \"v\"/0", &first), Err(StateError::NotFound { .. })), "not meant to be shared");
+    assert!(matches!(writer.write_segment("shared/0", &batch([]).schema(), &[]), Err(StateError::Exists { .. })));
     writer.finish(serde_json::Value::Null).unwrap();
     write(&state, 7);
     write(&state, 8);
@@ -129,5 +133,5 @@ fn unchanged_segments_are_shared_and_outlive_their_origin() {
     assert!(!state.checkpoint_path().join("5").exists());
     let six = CheckpointReader::open(&state.checkpoint_path().join("6")).unwrap();
     six.verify().unwrap();
-    assert_eq!(six.read_segment("view \"v\"/0").unwrap().1, [batch(0..5)]);
+    assert_eq!(six.read_segment("shared/0").unwrap().1, [batch(0..5)]);
 }

@@ -1,6 +1,6 @@
 //! Writing a checkpoint.
 
-use super::manifest::{MANIFEST, MANIFEST_FORMAT, Manifest, SEGMENTS, SegmentEntry, file_name_of};
+use super::manifest::{MANIFEST, MANIFEST_FORMAT, Manifest, PACK, SEGMENTS, SegmentEntry, file_name_of};
 use super::reader::CheckpointReader;
 use crate::durable_put::{self, Put, sync_dir};
 use crate::error::{Result, StateError};
@@ -12,7 +12,8 @@ use arrow::datatypes::SchemaRef;
 use millstream_types::Epoch;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::path::PathBuf;
 
 /// Writes one checkpoint. Dropped without [`finish`](Self::finish) it leaves nothing.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct CheckpointWriter {
     parent: PathBuf,
     temporary: PathBuf,
     manifest: Manifest,
+    pack: Option<Segments>,
+    names: HashSet<String>,
     compression: Compression,
     finished: bool,
 }
@@ -39,7 +42,7 @@ impl CheckpointWriter {
         std::fs::create_dir_all(&segments).map_err(StateError::io("creating", &segments))?;
         let manifest =
             Manifest { format: MANIFEST_FORMAT, epoch, writer: state.writer(), segments: Vec::new(), detail: serde_json::Value::Null };
-        Ok(CheckpointWriter { parent, temporary, manifest, compression: Compression::default(), finished: false })
+        Ok(CheckpointWriter { parent, temporary, manifest, pack: None, names: HashSet::new(), compression: Compression::default(), finished: false })
     }
 
     /// Chooses the compression of the segments that follow; LZ4 unless told.
@@ -49,33 +52,49 @@ impl CheckpointWriter {
         self
     }
 
-    /// Writes and syncs a segment of batches that share `schema`. Names are any text, each used once.
+    /// Writes a segment of batches that share `schema`, behind those written before. Names are any text, each used once.
     ///
     /// # Errors
     /// When a batch has another schema, the name was used, or the disk refuses.
     pub fn write_segment(&mut self, name: &str, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<()> {
-        let path = self.new_segment_path(name)?;
-        let file = File::create_new(&path).map_err(StateError::io("creating", &path))?;
-        let mut out = Checksumming { inner: BufWriter::with_capacity(1 << 20, file), crc32: crc32fast::Hasher::new(), bytes: 0 };
-        ipc::write_stream(&mut out, schema, batches, self.compression)?;
-        let Checksumming { inner, crc32, bytes } = out;
-        let file = inner.into_inner().map_err(|error| StateError::io("writing", &path)(error.into_error()))?;
-        file.sync_all().map_err(StateError::io("syncing", &path))?;
-        failpoint::hit("checkpoint.segment.after_write")?;
-        let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-        self.add(name, &path, bytes, crc32.finalize(), rows);
-        Ok(())
+        self.check_name(name)?;
+        let pack = match &mut self.pack {
+            Some(pack) => pack,
+            none => none.insert(Segments::create(self.temporary.join(SEGMENTS).join(PACK))?),
+        };
+        let written = pack.write(schema, batches, self.compression)?;
+        self.manifest.segments.push(SegmentEntry { name: name.to_string(), file: PACK.to_string(), ..written });
+        failpoint::hit("checkpoint.segment.after_write")
     }
 
-    /// Takes over a segment of an earlier checkpoint whose content has not changed, without copying it.
+    /// As [`write_segment`](Self::write_segment), to be taken over by later checkpoints with [`reuse_segment`](Self::reuse_segment).
     ///
     /// # Errors
-    /// When that checkpoint has no such segment, the name was used, or the file system refuses.
+    /// As [`write_segment`](Self::write_segment).
+    pub fn write_shared_segment(&mut self, name: &str, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<()> {
+        self.check_name(name)?;
+        let file = shared_file(name);
+        let mut segments = Segments::create(self.temporary.join(SEGMENTS).join(&file))?;
+        let written = segments.write(schema, batches, self.compression)?;
+        segments.sync()?;
+        self.manifest.segments.push(SegmentEntry { name: name.to_string(), file, ..written });
+        failpoint::hit("checkpoint.segment.after_write")
+    }
+
+    /// Takes over a shared segment of an earlier checkpoint whose content has not changed, without copying it.
+    ///
+    /// # Errors
+    /// When that checkpoint has no such segment, it was not written to be shared, the name was used, or the file system refuses.
     pub fn reuse_segment(&mut self, name: &str, earlier: &CheckpointReader) -> Result<()> {
+        self.check_name(name)?;
         let (from, entry) = earlier.locate(name)?;
-        let path = self.new_segment_path(name)?;
+        if entry.file == PACK {
+            return Err(StateError::NotFound { what: "shared segment", name: name.to_string(), path: from });
+        }
+        let file = shared_file(name);
+        let path = self.temporary.join(SEGMENTS).join(&file);
         std::fs::hard_link(&from, &path).map_err(StateError::io("linking", &path))?;
-        self.add(name, &path, entry.bytes, entry.crc32, entry.rows);
+        self.manifest.segments.push(SegmentEntry { name: name.to_string(), file, ..entry.clone() });
         Ok(())
     }
 
@@ -85,6 +104,9 @@ impl CheckpointWriter {
     /// [`StateError::Exists`] when there is a valid checkpoint of this epoch; I/O errors.
     pub fn finish(mut self, detail: serde_json::Value) -> Result<CheckpointReader> {
         self.manifest.detail = detail;
+        if let Some(pack) = self.pack.take() {
+            pack.sync()?;
+        }
         let path = self.temporary.join(MANIFEST);
         let mut file = File::create_new(&path).map_err(StateError::io("creating", &path))?;
         file.write_all(&document::encode(&self.manifest)?).map_err(StateError::io("writing", &path))?;
@@ -106,18 +128,17 @@ impl CheckpointWriter {
         CheckpointReader::open(&target)
     }
 
-    fn new_segment_path(&self, name: &str) -> Result<PathBuf> {
-        let path = self.temporary.join(SEGMENTS).join(format!("{}.arrow", file_name_of(name)));
-        if self.manifest.segments.iter().any(|segment| segment.name == name) {
-            return Err(StateError::Exists { path });
+    fn check_name(&mut self, name: &str) -> Result<()> {
+        match self.names.insert(name.to_string()) {
+            true => Ok(()),
+            false => Err(StateError::Exists { path: self.temporary.join(SEGMENTS).join(shared_file(name)) }),
         }
-        Ok(path)
     }
+}
 
-    fn add(&mut self, name: &str, path: &Path, bytes: u64, crc32: u32, rows: u64) {
-        let file = path.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
-        self.manifest.segments.push(SegmentEntry { name: name.to_string(), file, bytes, crc32, rows });
-    }
+/// The file of a segment that has one of its own.
+fn shared_file(name: &str) -> String {
+    format!("{}.arrow", file_name_of(name))
 }
 
 impl Drop for CheckpointWriter {
@@ -125,6 +146,38 @@ impl Drop for CheckpointWriter {
         if !self.finished {
             let _ = std::fs::remove_dir_all(&self.temporary);
         }
+    }
+}
+
+/// A file of segments, one after the other.
+#[derive(Debug)]
+struct Segments {
+    path: PathBuf,
+    out: BufWriter<File>,
+    end: u64,
+}
+
+impl Segments {
+    fn create(path: PathBuf) -> Result<Self> {
+        let file = File::create_new(&path).map_err(StateError::io("creating", &path))?;
+        Ok(Self { path, out: BufWriter::with_capacity(1 << 20, file), end: 0 })
+    }
+
+    /// Writes a segment; gives its place, size, checksum and rows.
+    fn write(&mut self, schema: &SchemaRef, batches: &[RecordBatch], compression: Compression) -> Result<SegmentEntry> {
+        let mut out = Checksumming { inner: &mut self.out, crc32: crc32fast::Hasher::new(), bytes: 0 };
+        ipc::write_stream(&mut out, schema, batches, compression)?;
+        let Checksumming { crc32, bytes, .. } = out;
+        let offset = self.end;
+        self.end += bytes;
+        let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        Ok(SegmentEntry { name: String::new(), file: String::new(), offset, bytes, crc32: crc32.finalize(), rows })
+    }
+
+    fn sync(self) -> Result<()> {
+        let Self { path, out, .. } = self;
+        let file = out.into_inner().map_err(|error| StateError::io("writing", &path)(error.into_error()))?;
+        file.sync_all().map_err(StateError::io("syncing", &path))
     }
 }
 
