@@ -22,16 +22,21 @@ pub struct BoundValue {
 impl BoundValue {
     /// The value itself, where the literal is one of a plain type: text, NULL, or a cast of these.
     pub(super) fn scalar(&self) -> Option<ScalarValue> {
-        let literal = match &self.literal {
-            Expr::Cast { expr, .. } => expr.as_ref(),
-            literal => literal,
-        };
-        let Expr::Value(value) = literal else { return None };
-        match &value.value {
-            Value::Null => ScalarValue::try_from(&self.data_type).ok(),
-            Value::SingleQuotedString(text) => ScalarValue::Utf8(Some(text.clone())).cast_to(&self.data_type).ok(),
-            _ => None,
-        }
+        scalar(&self.literal, &self.data_type)
+    }
+}
+
+/// The value of a text or NULL, or of a cast of these, that has this type.
+pub(super) fn scalar(literal: &Expr, data_type: &DataType) -> Option<ScalarValue> {
+    let literal = match literal {
+        Expr::Cast { expr, .. } => expr.as_ref(),
+        literal => literal,
+    };
+    let Expr::Value(value) = literal else { return None };
+    match &value.value {
+        Value::Null => ScalarValue::try_from(data_type).ok(),
+        Value::SingleQuotedString(text) => ScalarValue::Utf8(Some(text.clone())).cast_to(data_type).ok(),
+        _ => None,
     }
 }
 

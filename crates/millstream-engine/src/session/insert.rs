@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::change::{Change, fitting};
+use super::literal_rows::literal_rows;
 use crate::catalog::KEYED;
 use crate::catalog::object::ObjectKind;
 use crate::catalog::resolve::object_name;
@@ -107,12 +108,17 @@ impl Session {
 
     /// The rows of an INSERT with the columns of its target; columns not named are NULL.
     pub(super) async fn rows_for(&self, insert: &InsertInto, target: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
-        let resolved = self.plan(&insert.source).await?;
         let columns: Vec<String> = if insert.columns.is_empty() {
             schema.fields().iter().map(|field| field.name().clone()).collect()
         } else {
             insert.columns.iter().map(crate::catalog::resolve::fold).collect()
         };
+        let fields = columns.iter().map(|column| schema.field_with_name(column)).collect::<Result<Vec<_>, _>>();
+        if let Some(rows) = fields.ok().and_then(|fields| literal_rows(&insert.source, &fields)) {
+            check_columns(&columns, target, schema)?;
+            return Ok(vec![whole_rows(&rows, &columns, target, schema)?]);
+        }
+        let resolved = self.plan(&insert.source).await?;
         let given = resolved.plan.schema().fields().len();
         if given != columns.len() {
             return Err(EngineError::invalid(

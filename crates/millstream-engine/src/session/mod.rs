@@ -6,6 +6,7 @@ mod bound;
 mod change;
 mod contents;
 mod insert;
+mod literal_rows;
 mod parameter_types;
 pub(crate) mod plan_cache;
 pub(crate) mod prepare;

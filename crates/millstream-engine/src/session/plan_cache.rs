@@ -15,12 +15,13 @@ use crate::catalog::object::{ObjectKind, Refresh};
 use crate::catalog::resolve::{Named, Resolver};
 use crate::error::Result;
 use arrow::datatypes::DataType;
+use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::DefaultTableSource;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use millstream_plan::process::ProcessNode;
 use sqlparser::ast::Query;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Plans that are kept.
@@ -47,9 +48,29 @@ impl Default for PlanCache {
 #[derive(Debug)]
 pub(super) struct KeptPlan {
     /// Optimized.
-    pub(super) plan: LogicalPlan,
+    plan: LogicalPlan,
+    /// The types that its parameters have in it.
+    parameters: HashMap<String, DataType>,
     /// The objects it reads, views and what they read included.
     pub(super) reads: BTreeSet<String>,
+}
+
+impl KeptPlan {
+    /// The plan with these values for its parameters.
+    ///
+    /// # Errors
+    /// When a value is none of the type that the plan takes.
+    pub(super) fn with_values(&self, values: Vec<ScalarValue>) -> datafusion::error::Result<LogicalPlan> {
+        if values.is_empty() {
+            return Ok(self.plan.clone());
+        }
+        let fitting = |(index, value): (usize, ScalarValue)| match self.parameters.get(&format!("${}", index + 1)) {
+            Some(data_type) => value.cast_to(data_type),
+            None => Ok(value),
+        };
+        let values = values.into_iter().enumerate().map(fitting).collect::<datafusion::error::Result<Vec<_>>>()?;
+        self.plan.clone().replace_params_with_values(&ParamValues::from(values))
+    }
 }
 
 impl Session {
@@ -89,8 +110,10 @@ impl Session {
         if ProcessNode::find(&resolved.plan)?.is_some() || !is_over_snapshots(&resolved.plan)? || !is_timeless(&resolved.plan)? {
             return Ok(None);
         }
+        let types = resolved.plan.get_parameter_types()?;
+        let parameters = types.into_iter().filter_map(|(name, data_type)| Some((name, data_type?))).collect();
         let plan = resolved.state.optimize(&resolved.plan)?;
-        Ok(Some(KeptPlan { plan, reads }))
+        Ok(Some(KeptPlan { plan, parameters, reads }))
     }
 }
 

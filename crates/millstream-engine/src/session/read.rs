@@ -17,7 +17,7 @@ use crate::error::{EngineError, Result};
 use crate::pipeline::command::Command;
 use crate::pipeline::snapshot::{Content, Snapshot, SnapshotRequest};
 use crate::result::{Output, Rows, StatementResult};
-use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::common::ScalarValue;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::physical_plan::execute_stream;
@@ -133,10 +133,7 @@ impl Session {
         let Some(kept) = self.kept_plan(&catalog, query, types).await else { return Ok(None) };
         let snapshot = self.snapshot_of(&catalog, kept.reads.clone()).await?;
         let in_query = |error| EngineError::in_query(error, query);
-        let plan = match scalars.is_empty() {
-            true => kept.plan.clone(),
-            false => kept.plan.clone().replace_params_with_values(&ParamValues::from(scalars)).map_err(in_query)?,
-        };
+        let plan = kept.with_values(scalars).map_err(in_query)?;
         let mut state = shared.executing.clone();
         let rows = kept.reads.iter().filter_map(|name| snapshot.relations.get(name)).map(Content::rows).sum::<Option<usize>>();
         if rows.is_some_and(|rows| rows <= SMALL_ROWS) {

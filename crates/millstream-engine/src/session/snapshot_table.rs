@@ -41,7 +41,7 @@ impl TableProvider for SnapshotTable {
             Some(Content::Rows(schema, rows)) => {
                 MemTable::try_new(Arc::clone(schema), vec![rows.to_vec()])?.scan(state, projection, filters, limit).await
             }
-            _ => datafusion::common::internal_err!("the snapshot has no rows of \"{}\"", self.name),
+            _ => datafusion::common::plan_err!("\"{}\" is gone", self.name),
         }
     }
 }
