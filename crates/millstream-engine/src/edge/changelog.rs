@@ -5,8 +5,8 @@
 //! when its before- or after-image is below the watermark; it is dropped and counted as a whole.
 //!
 //! The ingest columns of a row, `PROCTIME()` columns among them, are set once, when it comes, so they are kept with it: a row leaves with
-//! those it came with. They do not tell the rows of a bag apart: of those that are equal otherwise the oldest leaves first. Without `verify`
-//! nothing is known of rows that came, so that such a stream has no ingest columns to read.
+//! those it came with. They do not tell the rows of a bag apart: of those that are equal otherwise the oldest leaves first. Without
+//! `verify` nothing is known of rows that came, so that such a stream has no ingest columns to read.
 
 use super::RowOffsets;
 use super::computed::proctime;

@@ -5,8 +5,8 @@
 //! begins later is given the rows the query has then: those of the view it names, else what a dataflow of its own makes of the present
 //! input.
 //!
-//! Under `EMIT PERIODIC` the changes wait in the query ([`super::held`]) and are handed to all its subscribers at the same time. Who begins in
-//! between begins with the rows as they were handed out last.
+//! Under `EMIT PERIODIC` the changes wait in the query ([`super::held`]) and are handed to all its subscribers at the same time. Who
+//! begins in between begins with the rows as they were handed out last.
 //!
 //! `AS OF EPOCH n` begins in the past: the query's input as it was after that epoch is what the views hold less what their history
 //! ([`super::change_history`]) has since; that history is then run through the query epoch by epoch.
