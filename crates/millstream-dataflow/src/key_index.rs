@@ -135,6 +135,20 @@ impl KeyIndex {
         }
     }
 
+    /// The places of slots that are in use, in the order of their keys.
+    pub(crate) fn in_order(&self, slots: &[u32]) -> Result<Vec<usize>> {
+        let mut order: Vec<usize> = (0..slots.len()).collect();
+        match &self.kind {
+            Kind::Unit(_) => {}
+            Kind::Fixed { data_type, .. } => {
+                let keys = RowKeyEncoder::new([data_type.clone()])?.encode(&self.decode(slots)?)?;
+                order.sort_unstable_by(|a, b| keys.row(*a).cmp(&keys.row(*b)));
+            }
+            Kind::Rows { keys, .. } => order.sort_unstable_by_key(|place| keys.get(slots[*place])),
+        }
+        Ok(order)
+    }
+
     /// Forgets the key of a slot, which may then be used for another one.
     pub(crate) fn remove(&mut self, slot: u32) {
         match &mut self.kind {

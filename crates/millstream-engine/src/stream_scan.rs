@@ -35,7 +35,7 @@ impl PartitionStream for Scan {
         let (rows, schema, state) = (Arc::clone(&self.rows), Arc::clone(&self.schema), Arc::clone(&self.state));
         let is_versions = self.shown == Shown::Versions;
         let batches = stream::once(async move {
-            let cursor = if is_versions { rows.versions(Some(Epoch::ZERO), &state)? } else { rows.cursor(None, &state)? };
+            let cursor = if is_versions { rows.versions(&state)? } else { rows.cursor(None, &state)? };
             if is_versions || rows.def().shape == StreamShape::Append {
                 return Ok(stream::try_unfold((cursor, schema), |(mut cursor, schema)| async move {
                     match cursor.next().await? {
@@ -86,8 +86,11 @@ fn project(rows: Delta, schema: &SchemaRef) -> Result<Delta> {
 /// The accepted rows of a stream as a table.
 ///
 /// # Errors
-/// When the columns do not fit.
+/// When versions are wanted that are not kept.
 pub(crate) fn provider(rows: AcceptedRows, shown: Shown, state: &SessionState) -> Result<Arc<dyn TableProvider>> {
+    if shown == Shown::Versions {
+        rows.require_versions(Epoch::ZERO)?;
+    }
     let schema = rows.def().shown(shown);
     let scan = Scan { rows: Arc::new(rows), shown, schema: Arc::clone(&schema), state: Arc::new(state.clone()) };
     Ok(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(scan)])?))

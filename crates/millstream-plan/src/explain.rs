@@ -251,8 +251,12 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
         }
         Op::StaticJoin { .. } => Some("the input at rest".into()),
         Op::Join { lookup: true, .. } => Some("right rows by key, as large as its input".into()),
-        Op::Join { keep, shared, .. } => {
+        Op::Join { keep, shared, state_ttl_micros, .. } => {
             let kept = |side: usize| match &keep[side] {
+                _ if let Some(micros) = state_ttl_micros[side] => Some(format!(
+                    "removed when their key is untouched for {} by the epoch clock, which changes the result",
+                    show_micros(micros)
+                )),
                 Keep::Never => None,
                 Keep::Unmatched if side_is_unbounded(graph, node, side) => Some("without a match, UNBOUNDED".into()),
                 Keep::Unmatched => Some("without a match, as large as its input".into()),
@@ -352,7 +356,10 @@ fn is_unbounded(graph: &Graph, node: &Node) -> bool {
 
 /// Whether a join keeps the rows of a side as long as they arrive.
 fn side_is_unbounded(graph: &Graph, node: &Node, side: usize) -> bool {
-    let Op::Join { keep, .. } = &node.op else { return false };
+    let Op::Join { keep, state_ttl_micros, .. } = &node.op else { return false };
+    if state_ttl_micros[side].is_some() {
+        return false;
+    }
     matches!(keep[side], Keep::Forever | Keep::Unmatched) && !growing_inputs(graph, &node.inputs[side..=side]).is_empty()
 }
 
@@ -372,6 +379,7 @@ fn growing_inputs<'g>(graph: &'g Graph, nodes: &[NodeId]) -> Vec<&'g Node> {
         // What is above them is as large as the groups, or the rows, that are left.
         let goes = match &input.op {
             Op::Aggregate { state_ttl_micros, .. } => state_ttl_micros.is_some(),
+            Op::Join { state_ttl_micros, .. } => *state_ttl_micros != [None; 2],
             Op::TemporalFilter { falling, .. } => !falling.is_empty(),
             _ => false,
         };

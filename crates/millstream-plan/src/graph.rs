@@ -364,6 +364,9 @@ pub enum Op {
         /// `FOR SYSTEM_TIME AS OF PROCTIME()`: rows of the append-only left input are looked up among the right rows of the epoch
         /// before, once; changes of the right input give no result. Inner, Left, LeftSemi, LeftAnti, LeftMark; `keep` is never and forever.
         lookup: bool,
+        /// By side: how long the rows of a key stay that no change of either side touches, by the epoch clock; they are taken back then.
+        /// There are keys, and `keep` is forever for both sides.
+        state_ttl_micros: [Option<i64>; 2],
     },
     /// The first rows of an order, per partition. Output: the input's columns, and the number if `numbered`.
     TopN {

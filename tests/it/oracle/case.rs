@@ -90,7 +90,7 @@ impl Case {
         let (mut running, mut lasting) = (Vec::new(), Vec::new());
         for (index, query) in self.queries.iter().enumerate() {
             // What DataFusion cannot answer has no answer to compare with.
-            if batch_rows(&self.tables, &live, query, 0).await.is_err() {
+            if batch_rows(&self.tables, &live, query, 0, false).await.is_err() {
                 continue;
             }
             let statement = format!("CREATE MATERIALIZED VIEW v{index} AS {}", query.sql);
@@ -106,7 +106,11 @@ impl Case {
         }
         let mut history: History = vec![Vec::new(); self.queries.len()];
         let mut integral = match running.first() {
-            Some(&index) => Some(Integral::start(&instance, index).await.map_err(|error| refused(index, 0, error.to_string()))?),
+            Some(&index) => Some(
+                Integral::start(&instance, index, self.queries[index].closes.is_some())
+                    .await
+                    .map_err(|error| refused(index, 0, error.to_string()))?,
+            ),
             None => None,
         };
         for (number, changes) in self.epochs.iter().enumerate() {
@@ -127,7 +131,7 @@ impl Case {
             for &index in &running {
                 let query = &self.queries[index];
                 // Errors that depend on the data are no answer either.
-                let Ok(expected) = batch_rows(&self.tables, &live, query, number + 1).await else { continue };
+                let Ok(expected) = batch_rows(&self.tables, &live, query, number + 1, false).await else { continue };
                 let view = format!("SELECT * FROM v{index}");
                 let found = instance.rows(&view).await.map_err(|error| refused(index, number, error.to_string()))?;
                 let found = compare::cells(&found);
@@ -162,8 +166,31 @@ impl Case {
                 history[index].push((found, expected));
             }
         }
+        self.end(&mut instance, &live, &running).await?;
         instance.stop().await.map_err(|error| refused(0, self.epochs.len(), error.to_string()))?;
         Ok(history)
+    }
+
+    /// Ends the input: what waited for a watermark comes out.
+    async fn end(&self, instance: &mut Instance, live: &[Live], running: &[usize]) -> Result<(), Mismatch> {
+        let last = self.epochs.len().saturating_sub(1);
+        let refused = |query: usize, text: String| Mismatch { query, epoch: last, text };
+        for table in &self.tables {
+            instance.engine().memory_source(&table.name).map_err(|error| refused(0, error.to_string()))?.end();
+        }
+        instance.drain().await.map_err(|error| refused(failed_query(&error.to_string()), error.to_string()))?;
+        for &index in running.iter().filter(|index| self.queries[**index].closes.is_some()) {
+            let query = &self.queries[index];
+            let Ok(expected) = batch_rows(&self.tables, live, query, self.epochs.len(), true).await else { continue };
+            let found = instance.rows(&format!("SELECT * FROM v{index}")).await.map_err(|error| refused(index, error.to_string()))?;
+            let found = compare::cells(&found);
+            if !compare::same(&expected, &found) {
+                let difference = output::difference(&compare::lines(&expected), &compare::lines(&found));
+                let text = format!("the view (+) differs from the batch answer (-) after the end\n{difference}\n{}", query.sql);
+                return Err(refused(index, text));
+            }
+        }
+        Ok(())
     }
 
     /// The case as a script of `tests/slt`.
@@ -191,6 +218,10 @@ impl Case {
                 script += "restart\n\n";
             }
         }
+        if self.queries.iter().any(|query| query.closes.is_some()) {
+            self.tables.iter().for_each(|table| script += &format!("end {}\n\n", table.name));
+            script += "drain\n\n";
+        }
         for index in 0..self.queries.len() {
             let _ = writeln!(script, "query rowsort\nSELECT * FROM v{index}\n----\n");
         }
@@ -201,14 +232,16 @@ impl Case {
 /// What the changes of a subscription add up to.
 struct Integral {
     view: usize,
+    /// Rows come once and stay.
+    append_only: bool,
     subscription: Subscription,
     rows: BTreeMap<String, i64>,
 }
 
 impl Integral {
-    async fn start(instance: &Instance, view: usize) -> Result<Self, EngineError> {
+    async fn start(instance: &Instance, view: usize, append_only: bool) -> Result<Self, EngineError> {
         let subscription = instance.engine().subscribe(&format!("SELECT * FROM v{view}")).await?;
-        Ok(Self { view, subscription, rows: BTreeMap::new() })
+        Ok(Self { view, append_only, subscription, rows: BTreeMap::new() })
     }
 
     /// Takes what has come, and compares it with the content of the view.
@@ -220,6 +253,9 @@ impl Integral {
                 let line = compare::lines(&[row]).remove(0);
                 let weight = self.rows.entry(line).or_default();
                 *weight += change.weights.value(index);
+                if self.append_only && change.weights.value(index) < 0 {
+                    return Ok(Some(format!("a final row was taken back: {:?}", self.rows)));
+                }
             }
         }
         self.rows.retain(|_, weight| *weight != 0);
@@ -256,8 +292,8 @@ fn plain_config() -> SessionConfig {
     config
 }
 
-/// The answer of a fresh DataFusion after `steps` steps of the clock.
-async fn batch_rows(tables: &[Table], live: &[Live], query: &Query, steps: usize) -> datafusion::error::Result<Vec<Cells>> {
+/// The answer of a fresh DataFusion after `steps` steps of the clock. `ended`: all rows are final.
+async fn batch_rows(tables: &[Table], live: &[Live], query: &Query, steps: usize, ended: bool) -> datafusion::error::Result<Vec<Cells>> {
     let context = SessionContext::new_with_config(plain_config());
     for (table, live) in tables.iter().zip(live) {
         let schema = values::schema(&table.columns);
@@ -272,7 +308,7 @@ async fn batch_rows(tables: &[Table], live: &[Live], query: &Query, steps: usize
     // DataFusion's own clock is that of the machine.
     let now = format!("(CAST('2000-01-01T00:00:00' AS TIMESTAMP) + INTERVAL '{} seconds')", steps as u64 * CLOCK_STEP.as_secs());
     let mut sql = query.batch_sql.replace("now()", &now);
-    if let Some(Closing { watermarks, column, inclusive }) = &query.closes {
+    if let Some(Closing { watermarks, column, inclusive }) = query.closes.as_ref().filter(|_| !ended) {
         let passed = watermarks.iter().map(|(table, seconds)| Some(live[*table].watermark(&tables[*table])? + seconds * 1_000_000));
         sql = match passed.collect::<Option<Vec<i64>>>().and_then(|passed| passed.into_iter().min()) {
             Some(watermark) => {

@@ -13,6 +13,8 @@ pub(super) enum Kind {
     Watermarked,
     /// `+` and `-` of full rows.
     Bag,
+    /// The same with event time in the last column; changes behind the watermark are late.
+    TimedBag,
     /// `u` and `d` by the first column.
     Upsert,
     /// The same with event time in the last column, so that each change makes or ends a version; those behind the watermark are late.
@@ -37,13 +39,14 @@ pub(super) struct Change {
 impl Table {
     /// A random table.
     pub(super) fn generate(rng: &mut SmallRng, index: usize) -> Self {
-        let kind = [Kind::AppendOnly, Kind::Watermarked, Kind::Bag, Kind::Upsert, Kind::Versioned][rng.random_range(0..5)];
+        let kinds = [Kind::AppendOnly, Kind::Watermarked, Kind::Bag, Kind::TimedBag, Kind::Upsert, Kind::Versioned];
+        let kind = kinds[rng.random_range(0..kinds.len())];
         let name = |column: usize| format!("t{index}_{}", (b'a' + column as u8) as char);
         let mut columns = vec![Column { name: name(0), kind: Type::Int }];
         for column in 1..rng.random_range(2..=5) {
             columns.push(Column { name: name(column), kind: Type::COLUMNS[rng.random_range(0..Type::COLUMNS.len())] });
         }
-        if matches!(kind, Kind::Watermarked | Kind::Versioned) {
+        if matches!(kind, Kind::Watermarked | Kind::TimedBag | Kind::Versioned) {
             columns.push(Column { name: format!("t{index}_ts"), kind: Type::Time });
         }
         Table { name: format!("t{index}"), kind, columns }
@@ -61,12 +64,12 @@ impl Table {
                 parts[last] += " NOT NULL";
                 parts.push(format!("WATERMARK FOR {time} AS {time} - INTERVAL '{} seconds'", self.delay_micros() / 1_000_000));
             }
-            Kind::Bag | Kind::Upsert | Kind::Versioned => {
-                if self.kind != Kind::Bag {
+            Kind::Bag | Kind::TimedBag | Kind::Upsert | Kind::Versioned => {
+                if matches!(self.kind, Kind::Upsert | Kind::Versioned) {
                     parts[0] += " NOT NULL";
                     parts.push(format!("PRIMARY KEY ({})", self.columns[0].name));
                 }
-                if self.kind == Kind::Versioned {
+                if matches!(self.kind, Kind::TimedBag | Kind::Versioned) {
                     let time = &self.columns[self.columns.len() - 1].name;
                     parts.push(format!("WATERMARK FOR {time} AS {time} - INTERVAL '{} seconds'", self.delay_micros() / 1_000_000));
                 }
@@ -78,13 +81,17 @@ impl Table {
 
     /// How far its watermark is behind. Changes of keys are late by the row before them, too, so that they need more.
     fn delay_micros(&self) -> i64 {
-        if self.kind == Kind::Versioned { 45_000_000 } else { 15_000_000 }
+        match self.kind {
+            Kind::Versioned => 45_000_000,
+            Kind::TimedBag => 25_000_000,
+            _ => 15_000_000,
+        }
     }
 
     /// Columns of a pushed batch.
     pub(super) fn pushed_columns(&self) -> Vec<Column> {
         let mut columns = self.columns.clone();
-        if matches!(self.kind, Kind::Bag | Kind::Upsert | Kind::Versioned) {
+        if matches!(self.kind, Kind::Bag | Kind::TimedBag | Kind::Upsert | Kind::Versioned) {
             columns.push(Column { name: "op".into(), kind: Type::Text });
         }
         columns
@@ -105,7 +112,7 @@ impl Table {
             let change = self.change(rng, epoch, &live);
             live.apply(self, std::slice::from_ref(&change));
             // A row that comes twice, and one that comes and goes within the epoch.
-            if self.kind == Kind::Bag && rng.random_ratio(1, 8) {
+            if matches!(self.kind, Kind::Bag | Kind::TimedBag) && rng.random_ratio(1, 8) {
                 changes.push(Change { op: "+", row: change.row.clone() });
                 changes.push(Change { op: "-", row: change.row.clone() });
             } else if !matches!(self.kind, Kind::Upsert | Kind::Versioned) && change.op != "-" && rng.random_ratio(1, 6) {
@@ -121,8 +128,14 @@ impl Table {
         let delete = !live.rows.is_empty() && rng.random_ratio(2, 5);
         let any_live = |rng: &mut SmallRng| live.rows[rng.random_range(0..live.rows.len())].clone();
         match self.kind {
-            Kind::Bag if delete => Change { op: "-", row: any_live(rng) },
+            Kind::Bag | Kind::TimedBag if delete => Change { op: "-", row: any_live(rng) },
             Kind::Bag => Change { op: "+", row: self.row(rng) },
+            Kind::TimedBag => {
+                let mut row = self.row(rng);
+                let last = row.len() - 1;
+                row[last] = event_time(rng, epoch);
+                Change { op: "+", row }
+            }
             Kind::Upsert if delete => Change { op: "d", row: any_live(rng) },
             Kind::Upsert => {
                 let mut row = self.row(rng);
@@ -173,15 +186,18 @@ impl Live {
     /// One epoch: what is late is decided by the watermark at its start.
     pub(super) fn apply_epoch(&mut self, table: &Table, changes: &[Change]) {
         match table.kind {
-            Kind::Watermarked => {}
+            Kind::Watermarked | Kind::TimedBag => {}
             Kind::Versioned => return self.apply_versions(table, changes),
             _ => return self.apply(table, changes),
         }
         let watermark = self.watermark(table);
         let times: Vec<i64> = changes.iter().map(|change| time_of(&change.row)).collect();
         for (change, time) in changes.iter().zip(times) {
-            if watermark.is_none_or(|watermark| time >= watermark) {
-                self.rows.push(change.row.clone());
+            if watermark.is_some_and(|watermark| time < watermark) {
+                continue;
+            }
+            self.apply(table, std::slice::from_ref(change));
+            if change.op != "-" {
                 self.newest = self.newest.max(Some(time));
             }
         }
@@ -224,7 +240,7 @@ impl Live {
     fn apply(&mut self, table: &Table, changes: &[Change]) {
         for Change { op, row } in changes {
             match (table.kind, *op) {
-                (Kind::Bag, "-") => {
+                (Kind::Bag | Kind::TimedBag, "-") => {
                     let identity = identity(row);
                     // A deletion of a row that is not there is a bad row.
                     if let Some(at) = self.rows.iter().position(|live| self::identity(live) == identity) {

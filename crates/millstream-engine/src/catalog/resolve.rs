@@ -175,6 +175,9 @@ impl Resolver<'_> {
             if is_version {
                 check_versions(&object.kind, &name).map_err(|error| error.at_relation(written, &name))?;
             }
+            if hidden {
+                check_ingest_columns(&object.kind, &name).map_err(|error| error.at_relation(written, &name))?;
+            }
             reads.objects.insert(object.name.clone());
             reads.relations.insert(if is_version { versions_of(&object.name) } else { object.name.clone() });
             let shown = match hidden {
@@ -314,6 +317,19 @@ fn version_time(kind: &ObjectKind) -> VersionTime {
             (Some((column, _)), StreamShape::Upsert { key, .. }) => VersionTime::Changes { time: column.clone(), key: key.clone() },
         },
         _ => VersionTime::Unknown,
+    }
+}
+
+/// Refuses to read when a row came where rows leave without anybody knowing it.
+fn check_ingest_columns(kind: &ObjectKind, name: &str) -> Result<()> {
+    match kind {
+        ObjectKind::Stream(def) if matches!(def.shape, StreamShape::Bag { verify: false, .. }) => Err(EngineError::invalid(
+            format!(
+                "_epoch and _epoch_time of stream \"{name}\" cannot be read: with verify = 'false' nobody knows when a row came that leaves"
+            ),
+            "Leave out verify = 'false'. If the query reads them of another stream, put this one into a view.",
+        )),
+        _ => Ok(()),
     }
 }
 

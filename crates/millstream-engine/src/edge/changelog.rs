@@ -4,17 +4,19 @@
 //! into -old +new; a bag stream with `verify` keeps row → weight, so that a `-` without its row is a bad row. A change is late
 //! when its before- or after-image is below the watermark; it is dropped and counted as a whole.
 //!
-//! The ingest columns of a row are set once, when it comes, so they are kept with it: a row leaves with those it came with. Of equal rows
-//! of a bag the oldest leaves first; without `verify` nothing is known of them, and a row leaves with those of its `-`.
+//! The ingest columns of a row, `PROCTIME()` columns among them, are set once, when it comes, so they are kept with it: a row leaves with
+//! those it came with. They do not tell the rows of a bag apart: of those that are equal otherwise the oldest leaves first. Without
+//! `verify` nothing is known of rows that came, so that such a stream has no ingest columns to read.
 
 use super::RowOffsets;
+use super::computed::proctime;
 use super::versions::{Version, Versions};
-use crate::catalog::object::{EPOCH_COLUMN, EPOCH_TIME_COLUMN, StreamDef, StreamShape, ingest_fields};
+use crate::catalog::object::{ColumnOrigin, EPOCH_COLUMN, EPOCH_TIME_COLUMN, StreamDef, StreamShape, ingest_fields};
 use crate::error::{EngineError, Result};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
-use arrow::row::{RowConverter, SortField};
+use arrow::row::{RowConverter, Rows, SortField};
 use millstream_connectors::source::BadRow;
 use millstream_types::row_key::{RowKeyEncoder, types_of};
 use millstream_types::{Delta, DeltaBatch, Epoch, EventTime};
@@ -66,6 +68,8 @@ pub(crate) struct Changelog {
     schema: SchemaRef,
     op_column: Option<String>,
     event_time: Option<String>,
+    /// Places of the `PROCTIME()` columns.
+    clocks: Vec<usize>,
     kind: Kind,
     rows: RowConverter,
     versions: Versions,
@@ -86,7 +90,15 @@ struct BagRow {
 #[derive(Debug)]
 enum Kind {
     Keyed { columns: Vec<usize>, encoder: RowKeyEncoder, last: HashMap<Box<[u8]>, StoredRow> },
-    Bag { encoder: RowKeyEncoder, rows: Option<HashMap<Box<[u8]>, BagRow>> },
+    Bag { columns: Vec<usize>, encoder: RowKeyEncoder, rows: Option<HashMap<Box<[u8]>, BagRow>> },
+}
+
+impl Kind {
+    /// What tells rows apart: the key, or all columns that are not set at arrival.
+    fn keys(&self, columns: &[ArrayRef]) -> Result<Rows> {
+        let (Kind::Keyed { columns: key, encoder, .. } | Kind::Bag { columns: key, encoder, .. }) = self;
+        Ok(encoder.encode(&key.iter().map(|&column| Arc::clone(&columns[column])).collect::<Vec<_>>())?)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -131,6 +143,8 @@ impl Changelog {
     /// `None` for append-only streams.
     pub(crate) fn new(def: &StreamDef) -> Result<Option<Self>> {
         let schema = def.schema();
+        let is_clock = |column: &usize| def.columns[*column].origin == ColumnOrigin::Proctime;
+        let (clocks, others): (Vec<usize>, Vec<usize>) = (0..def.columns.len()).partition(is_clock);
         let (kind, op_column) = match &def.shape {
             StreamShape::Append => return Ok(None),
             StreamShape::Upsert { key, op_column } => {
@@ -139,14 +153,14 @@ impl Changelog {
                 (Kind::Keyed { columns, encoder, last: HashMap::new() }, op_column.clone())
             }
             StreamShape::Bag { op_column, verify } => {
-                let encoder = RowKeyEncoder::new(types_of(schema.fields()))?;
-                (Kind::Bag { encoder, rows: verify.then(HashMap::new) }, Some(op_column.clone()))
+                let encoder = RowKeyEncoder::new(others.iter().map(|&column| schema.field(column).data_type().clone()))?;
+                (Kind::Bag { columns: others, encoder, rows: verify.then(HashMap::new) }, Some(op_column.clone()))
             }
         };
         let rows = RowConverter::new(types_of(schema.fields()).into_iter().map(SortField::new).collect())?;
         let event_time = def.watermark.as_ref().map(|(column, _)| column.clone());
         let versions = Versions::new(def);
-        Ok(Some(Self { stream: def.name.clone(), schema, op_column, event_time, kind, rows, versions, keeps_versions: false }))
+        Ok(Some(Self { stream: def.name.clone(), schema, op_column, event_time, clocks, kind, rows, versions, keeps_versions: false }))
     }
 
     /// Tells whether the changes are read one by one.
@@ -195,12 +209,8 @@ impl Changelog {
         let stream = self.stream.clone();
         let bad = |row: usize, reason: String| offsets.bad_row(row, reason, &full, &stream);
         let encoded_rows = self.rows.convert_columns(&columns)?;
-        let keys = match &self.kind {
-            Kind::Keyed { columns: key, encoder, .. } => {
-                encoder.encode(&key.iter().map(|&column| Arc::clone(&columns[column])).collect::<Vec<_>>())?
-            }
-            Kind::Bag { encoder, .. } => encoder.encode(&columns)?,
-        };
+        let keys = self.kind.keys(&columns)?;
+        let set_at_arrival = self.clocks.iter().any(|&clock| self.event_time.as_ref() == Some(self.schema.field(clock).name()));
         for row in 0..count {
             let change = match &ops {
                 None => Change::Insert,
@@ -270,6 +280,12 @@ impl Changelog {
                     }
                 }
                 Kind::Bag { rows, .. } => {
+                    let time = match rows {
+                        Some(rows) if set_at_arrival && change == Change::Delete => {
+                            rows.get(key).and_then(|row| row.arrivals.front()).map(|((_, clock), _)| clock.0)
+                        }
+                        _ => time,
+                    };
                     if time.is_some_and(|time| time < watermark.0) {
                         outcome.late.push(bad(row, format!("the row is below the watermark {watermark}")));
                         continue;
@@ -333,6 +349,10 @@ impl Changelog {
         let rows = take_record_batch(joined, &UInt32Array::from(indices))?;
         let mut fields: Vec<FieldRef> = self.schema.fields().iter().cloned().collect();
         let mut columns = rows.columns().to_vec();
+        let arrived = || TimestampMicrosecondArray::from_iter_values(taken.iter().map(|(_, _, (_, clock))| clock.0));
+        for &column in &self.clocks {
+            columns[column] = proctime(fields[column].data_type(), arrived());
+        }
         for field in ingest_fields() {
             let of = |(_, _, (epoch, clock)): &(Taken, i64, Arrival)| if field.name() == EPOCH_COLUMN { epoch.0 as i64 } else { clock.0 };
             let values = taken.iter().map(of);
@@ -376,12 +396,7 @@ impl Changelog {
                     Some(column) => Some(super::lateness::event_times(&batch, column)?),
                     None => None,
                 };
-                let keys = match &self.kind {
-                    Kind::Keyed { columns: key, encoder, .. } => {
-                        encoder.encode(&key.iter().map(|&column| Arc::clone(&columns[column])).collect::<Vec<_>>())?
-                    }
-                    Kind::Bag { encoder, .. } => encoder.encode(&columns)?,
-                };
+                let keys = self.kind.keys(&columns)?;
                 for row in (0..part.num_rows()).filter(|&row| (part.weights.value(row) < 0) == negative) {
                     let (key, weight) = (keys.row(row).data(), part.weights.value(row));
                     let bytes = || encoded.row(row).data().into();
@@ -451,17 +466,16 @@ impl Changelog {
             Some(column) => Some(super::lateness::event_times(&decoded, column)?),
             None => None,
         };
+        let keys = self.kind.keys(decoded.columns())?;
         match &mut self.kind {
-            Kind::Keyed { columns, encoder, last } => {
-                let keys = encoder.encode(&columns.iter().map(|&column| Arc::clone(decoded.column(column))).collect::<Vec<_>>())?;
+            Kind::Keyed { last, .. } => {
                 let stored = |(row, bytes): (usize, &&[u8])| {
                     let time = times.as_ref().and_then(|times| times.is_valid(row).then(|| times.value(row)));
                     (keys.row(row).data().into(), StoredRow { bytes: (*bytes).into(), time, arrival: arrivals[row] })
                 };
                 *last = rows.iter().enumerate().map(stored).collect();
             }
-            Kind::Bag { encoder, rows: Some(known) } => {
-                let keys = encoder.encode(decoded.columns())?;
+            Kind::Bag { rows: Some(known), .. } => {
                 for (row, bytes) in rows.iter().enumerate() {
                     let new = || BagRow { bytes: (*bytes).into(), arrivals: VecDeque::with_capacity(1) };
                     known.entry(keys.row(row).data().into()).or_insert_with(new).add(arrivals[row], weights.value(row));

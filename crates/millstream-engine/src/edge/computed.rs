@@ -80,7 +80,7 @@ impl Computed {
         let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
         for column in &self.columns {
             let array: ArrayRef = match &column.expr {
-                None => proctime(column.field.data_type(), clock, batch.num_rows()),
+                None => proctime(column.field.data_type(), TimestampMicrosecondArray::from_value(clock.0, batch.num_rows())),
                 Some(compiled) => {
                     let inputs: Option<Vec<ArrayRef>> = compiled.inputs.iter().map(|name| batch.column_by_name(name).cloned()).collect();
                     let Some(inputs) = inputs else { continue };
@@ -97,11 +97,11 @@ impl Computed {
     }
 }
 
-fn proctime(data_type: &DataType, clock: EventTime, len: usize) -> ArrayRef {
-    let array = TimestampMicrosecondArray::from_value(clock.0, len);
+/// A `PROCTIME()` column from clocks.
+pub(super) fn proctime(data_type: &DataType, clocks: TimestampMicrosecondArray) -> ArrayRef {
     match data_type {
-        DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) => Arc::new(array.with_timezone(Arc::clone(zone))),
-        _ => Arc::new(array),
+        DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) => Arc::new(clocks.with_timezone(Arc::clone(zone))),
+        _ => Arc::new(clocks),
     }
 }
 

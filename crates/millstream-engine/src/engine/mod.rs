@@ -14,6 +14,7 @@ use crate::error::{EngineError, Result};
 use crate::notice::Notice;
 use crate::pipeline::Shared;
 use crate::pipeline::command::{Answer, Command, Stop};
+use crate::pipeline::live::LiveRequest;
 use crate::pipeline::log_replay::LoggedEpoch;
 use crate::pipeline::snapshot::{Snapshot, SnapshotRequest};
 use crate::progress::{Progress, RunReport};
@@ -26,6 +27,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::prelude::SessionContext;
 use millstream_connectors::sinks::callback::Callback;
 use millstream_sql::Statement;
+use millstream_sql::statement::QueryStatement;
 use millstream_types::{Clock, Epoch};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -274,21 +276,15 @@ impl Engine {
         }
     }
 
-    /// Follows the changes of a query, beginning with the rows it has now.
+    /// Follows the changes of a query, beginning with the rows it has now. It may have an EMIT clause.
     ///
     /// # Errors
     /// When the query cannot be planned.
     pub async fn subscribe(&self, query: &str) -> Result<Subscription> {
-        let query = millstream_sql::parse_query(query)?;
-        let request = crate::pipeline::live::LiveRequest {
-            query,
-            on_close: false,
-            snapshot: true,
-            progress: true,
-            limit: None,
-            as_of: None,
-            up_to: None,
+        let Statement::Query(QueryStatement { query, emit }) = millstream_sql::parse_statement(query)? else {
+            return Err(EngineError::invalid("only queries have changes to follow", "Write SELECT .. with or without an EMIT clause."));
         };
+        let request = LiveRequest { progress: true, ..LiveRequest::new(query, emit) };
         self.request(|answer| Command::Subscribe { request, answer }).await
     }
 

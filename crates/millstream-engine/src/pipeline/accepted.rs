@@ -108,21 +108,27 @@ impl AcceptedRows {
         Ok(Cursor { from, versions: false })
     }
 
-    /// Reads the changes of a keyed stream one by one, oldest first. `from`: the epoch from which all are wanted; `None` for those that are
-    /// kept.
+    /// Refuses versions that begin with what is not kept. `from`: the epoch from which all changes are wanted.
     ///
     /// # Errors
-    /// When some of them are not kept, or an expression of a stream does not compile.
-    pub fn versions(&self, from: Option<Epoch>, state: &SessionState) -> Result<Cursor> {
-        if let (Kept::Rows(rows), Some(from)) = (&self.kept, from)
-            && let Some(missing) = rows.iter().rfind(|kept| kept.versions.is_empty() && kept.epoch >= from)
-        {
-            return Err(EngineError::invalid(
+    /// When some of them are not kept.
+    pub fn require_versions(&self, from: Epoch) -> Result<()> {
+        let Kept::Rows(rows) = &self.kept else { return Ok(()) };
+        match rows.iter().rfind(|kept| kept.versions.is_empty() && kept.epoch >= from) {
+            None => Ok(()),
+            Some(missing) => Err(EngineError::invalid(
                 format!("the versions that stream \"{}\" had through epoch {} are not kept", self.def.name, missing.epoch),
                 "Rows of its source come once, so that versions are kept while a query reads them. A materialized view WITH (backfill = \
                  'retained') begins with those that are there; make it before the rows come.",
-            ));
+            )),
         }
+    }
+
+    /// Reads the changes of a keyed stream one by one, oldest first: those that are kept, see [`AcceptedRows::require_versions`].
+    ///
+    /// # Errors
+    /// When an expression of a stream does not compile.
+    pub fn versions(&self, state: &SessionState) -> Result<Cursor> {
         let mut cursor = self.cursor(None, state)?;
         cursor.versions = true;
         if let Origin::Ranges { edge, .. } | Origin::Derived { edge, .. } = &mut cursor.from {
@@ -223,12 +229,12 @@ impl Pipeline {
     /// Reads a stream or its versions, as a dataflow names its relations. `columns`: those that are read, `None` for all; `from`: the
     /// epoch from which no version may be missing, `None` where those count that are kept.
     pub(super) fn accepted_of(&self, relation: &str, columns: Option<BTreeSet<String>>, from: Option<Epoch>) -> Result<Option<Cursor>> {
-        let rows = self.accepted_rows(stream_of(relation));
-        rows.map(|rows| match versioned_stream(relation) {
-            Some(_) => rows.versions(from, &self.shared.base),
-            None => rows.cursor(columns, &self.shared.base),
-        })
-        .transpose()
+        let Some(rows) = self.accepted_rows(stream_of(relation)) else { return Ok(None) };
+        if versioned_stream(relation).is_none() {
+            return rows.cursor(columns, &self.shared.base).map(Some);
+        }
+        from.map_or(Ok(()), |from| rows.require_versions(from))?;
+        rows.versions(&self.shared.base).map(Some)
     }
 }
 

@@ -5,12 +5,16 @@
 //! begins later is given the rows the query has then: those of the view it names, else what a dataflow of its own makes of the present
 //! input.
 //!
+//! Under `EMIT PERIODIC` the changes wait in the query ([`super::held`]) and are handed to all its subscribers at the same time. Who
+//! begins in between begins with the rows as they were handed out last.
+//!
 //! `AS OF EPOCH n` begins in the past: the query's input as it was after that epoch is what the views hold less what their history
 //! ([`super::change_history`]) has since; that history is then run through the query epoch by epoch.
 
 use super::Pipeline;
 use super::backfill::{Wanted, looked_up};
 use super::change_history::Past;
+use super::held::Held;
 use super::query::{Target, epoch_input, renamed};
 use crate::catalog::object::{Backfill, ObjectKind, QueryForm};
 use crate::catalog::resolve::object_name;
@@ -19,10 +23,12 @@ use crate::error::{EngineError, Result};
 use crate::subscription::Subscription;
 use arrow::datatypes::SchemaRef;
 use millstream_dataflow::{Dataflow, DataflowContext};
+use millstream_sql::statement::Emit;
 use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, delta};
 use sqlparser::ast::{Query, SetExpr, TableFactor};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What to follow.
 #[derive(Debug, Clone)]
@@ -31,6 +37,8 @@ pub struct LiveRequest {
     pub query: Box<Query>,
     /// Only final rows.
     pub on_close: bool,
+    /// Changes at most that often.
+    pub period: Option<Duration>,
     /// Begin with the rows the query has now, or had after the epoch it begins with.
     pub snapshot: bool,
     /// Send a mark after every epoch.
@@ -43,11 +51,38 @@ pub struct LiveRequest {
     pub up_to: Option<Epoch>,
 }
 
+impl LiveRequest {
+    /// A query with its EMIT clause, from the rows it has now.
+    pub fn new(query: Box<Query>, emit: Emit) -> Self {
+        let of =
+            |on_close, period, limit| Self { query, on_close, period, snapshot: true, progress: false, limit, as_of: None, up_to: None };
+        match emit {
+            Emit::None => of(false, None, None),
+            Emit::Changes { limit } => of(false, None, limit),
+            Emit::OnWindowClose => of(true, None, None),
+            Emit::Periodic(period) => of(false, Some(period), None),
+        }
+    }
+
+    /// What queries that share their work have in common.
+    fn text(&self) -> String {
+        match (self.on_close, self.period) {
+            (true, _) => format!("{} EMIT ON WINDOW CLOSE", self.query),
+            (false, Some(period)) => format!("{} EMIT PERIODIC {} us", self.query, period.as_micros()),
+            (false, None) => self.query.to_string(),
+        }
+    }
+}
+
 /// A live query.
 #[derive(Debug)]
 pub struct LiveQuery {
     query: Box<Query>,
     on_close: bool,
+    /// How often changes are handed out at most.
+    period: Option<Duration>,
+    /// What waits for the end of the period.
+    held: Held,
     dataflow: Dataflow,
     reads: BTreeSet<String>,
     at_rest: BTreeSet<String>,
@@ -105,6 +140,34 @@ impl LiveQuery {
         self.clock_dependent
     }
 
+    /// When what is held is to be handed out.
+    pub(super) fn release_due(&self) -> Option<EventTime> {
+        self.held.due(self.period?)
+    }
+
+    /// What of an epoch's changes its subscribers get in it. `ended`: nothing comes after it.
+    fn release(&mut self, changes: Delta, clock: EventTime, ended: bool) -> Result<Delta> {
+        match self.period {
+            Some(period) => self.held.release(changes, &self.schema, period, (clock, ended)),
+            None => Ok(changes),
+        }
+    }
+
+    /// The rows as they were handed out last, from those there are now.
+    fn handed_out(&self, mut rows: Delta) -> Result<Delta> {
+        if self.held.changes.is_empty() {
+            return Ok(rows);
+        }
+        rows.extend(self.held.changes.iter().map(DeltaBatch::negated));
+        Ok(delta::consolidate(&self.schema, &rows)?)
+    }
+
+    /// Hands the changes of an epoch to everybody who follows.
+    fn hand_out(&mut self, epoch: Epoch, changes: Delta) {
+        let changes = EpochChanges::new(epoch, changes, false);
+        self.subscribers.retain(|subscriber| subscriber.push(&changes));
+    }
+
     /// Changes with the columns of the query.
     fn consolidated(&self, changes: Delta) -> Result<Delta> {
         let changes = changes
@@ -121,7 +184,7 @@ impl Pipeline {
     pub(super) async fn subscribe(&mut self, request: LiveRequest) -> Result<Subscription> {
         let (feed, tap) = queue();
         let begins = request.as_of.unwrap_or(self.epoch);
-        let text = format!("{}{}", request.query, if request.on_close { " EMIT ON WINDOW CLOSE" } else { "" });
+        let text = request.text();
         let running = self.live.iter().position(|live| live.text == text);
         let subscriber = Subscriber { feed, progress: request.progress, up_to: request.up_to };
         let index = match (request.as_of, running) {
@@ -132,13 +195,15 @@ impl Pipeline {
             (None, Some(index)) => {
                 if request.snapshot {
                     let rows = self.present_rows(&request, &text, index).await?;
+                    let rows = self.live[index].handed_out(rows)?;
                     subscriber.feed.begin(&EpochChanges::new(self.epoch, rows, true));
                 }
                 index
             }
             (None, None) => {
-                let (live, rows) = self.started(&request, text).await?;
+                let (mut live, rows) = self.started(&request, text).await?;
                 if request.snapshot {
+                    live.held.emitted = (!rows.is_empty()).then(|| self.shared.epoch_clock.time());
                     subscriber.feed.begin(&EpochChanges::new(self.epoch, rows, true));
                 }
                 self.add_live(live)
@@ -182,6 +247,8 @@ impl Pipeline {
         let live = LiveQuery {
             query: request.query.clone(),
             on_close: request.on_close,
+            period: request.period,
+            held: Held::default(),
             dataflow,
             reads: planned.reads,
             at_rest: planned.at_rest,
@@ -296,6 +363,7 @@ impl Pipeline {
             return;
         }
         let watermarks = self.watermarks();
+        let ended = !self.streams.is_empty() && self.streams.values().all(|stream| stream.watermark.1);
         for live in &mut self.live {
             live.subscribers.retain(|subscriber| !subscriber.feed.is_ended());
             if live.subscribers.is_empty() {
@@ -307,11 +375,8 @@ impl Pipeline {
                 Ok(changes) => live.consolidated(changes),
                 Err(error) => Err(error.into()),
             };
-            match changes {
-                Ok(changes) => {
-                    let changes = EpochChanges::new(epoch, changes, false);
-                    live.subscribers.retain(|subscriber| subscriber.push(&changes));
-                }
+            match changes.and_then(|changes| live.release(changes, clock, ended)) {
+                Ok(changes) => live.hand_out(epoch, changes),
                 Err(error) => live.subscribers.drain(..).for_each(|subscriber| subscriber.feed.fail(error.clone())),
             }
         }
@@ -327,6 +392,17 @@ impl Pipeline {
             live.subscribers.drain(..).for_each(|subscriber| subscriber.feed.fail(error.clone()));
         }
         self.live.retain(|live| !live.subscribers.is_empty());
+    }
+
+    /// Nothing comes any more: what is held is handed out, and live queries end.
+    pub(super) fn finish_live(&mut self) {
+        for mut live in std::mem::take(&mut self.live) {
+            match live.release(Delta::new(), self.clock, true) {
+                Ok(changes) if changes.is_empty() => {}
+                Ok(changes) => live.hand_out(self.epoch, changes),
+                Err(error) => live.subscribers.drain(..).for_each(|subscriber| subscriber.feed.fail(error.clone())),
+            }
+        }
     }
 
     /// All streams have ended: live queries that depend on nothing else have seen everything.

@@ -385,7 +385,7 @@ impl Pipeline {
         for waiter in self.waiting_idle.drain(..) {
             let _ = waiter.send(error.clone().map_or(Ok(()), Err));
         }
-        self.live.clear();
+        self.finish_live();
         let stopped = error.clone();
         // Readers may still look at views after a clean stop or a failure; nothing is processed any more.
         self.shared.committed.send_modify(|committed| committed.stopped = Some(stopped));
@@ -664,7 +664,8 @@ impl Pipeline {
     /// When changes held by EMIT PERIODIC are to be handed out next.
     fn release_due(&self) -> Option<EventTime> {
         let running = self.queries.iter().filter(|query| query.failed.is_none());
-        running.filter_map(|query| query.held.due(query.def.period?)).min()
+        let views = running.filter_map(|query| query.held.due(query.def.period?));
+        views.chain(self.live.iter().filter_map(LiveQuery::release_due)).min()
     }
 
     fn roll_due(&self) -> bool {

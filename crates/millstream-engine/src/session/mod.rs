@@ -274,14 +274,10 @@ impl Session {
     }
 
     async fn query(&self, statement: QueryStatement) -> Result<StatementResult> {
-        let request =
-            LiveRequest { query: statement.query, on_close: false, snapshot: true, progress: false, limit: None, as_of: None, up_to: None };
-        let request = match statement.emit {
-            Emit::None => return self.select(&request.query, &[]).await,
-            Emit::Changes { limit } => LiveRequest { limit, ..request },
-            Emit::OnWindowClose => LiveRequest { on_close: true, ..request },
-            Emit::Periodic(_) => return Err(EngineError::invalid("EMIT PERIODIC is not in this build", "Write EMIT CHANGES.")),
-        };
+        if statement.emit == Emit::None {
+            return self.select(&statement.query, &[]).await;
+        }
+        let request = LiveRequest::new(statement.query, statement.emit);
         let subscription = self.engine.request(|answer| Command::Subscribe { request, answer }).await?;
         Ok(StatementResult { tag: "SELECT".into(), notices: Vec::new(), epoch: None, output: Output::Changes(subscription) })
     }
@@ -292,13 +288,11 @@ impl Session {
             SubscribeSource::Query(query) => query.clone(),
         };
         let request = LiveRequest {
-            query,
-            on_close: false,
             snapshot: subscribe.snapshot,
             progress: subscribe.progress,
-            limit: None,
             as_of: subscribe.as_of.map(Epoch),
             up_to: subscribe.up_to.map(Epoch),
+            ..LiveRequest::new(query, Emit::None)
         };
         let subscription = self.engine.request(|answer| Command::Subscribe { request, answer }).await?;
         Ok(StatementResult { tag: "SUBSCRIBE".into(), notices: Vec::new(), epoch: None, output: Output::Changes(subscription) })

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::ExprSchemable;
 use millstream_connectors::registry;
+use millstream_sql::SqlError;
 use millstream_sql::statement::{ColumnKind, CreateStream};
 use millstream_types::Options;
 use millstream_types::suggest::nearest;
@@ -39,7 +40,17 @@ pub async fn define(
     let (engine_options, shape, connector_options) = stream_options::take(&owner, &connector, key, statement.append_only, options)?;
     let mut columns = Vec::with_capacity(statement.columns.len());
     for column in &statement.columns {
-        columns.push(column_of(column, &connector, &owner, state)?);
+        let defined = column_of(column, &connector, &owner, state)?;
+        if defined.origin == ColumnOrigin::Proctime && matches!(shape, StreamShape::Bag { verify: false, .. }) {
+            return Err(SqlError::new(format!(
+                "column \"{}\" of {owner} says when a row came, which nobody knows when it leaves",
+                column.name.value
+            ))
+            .with_hint("With verify = 'false' the rows are not kept. Leave that out, or the column.")
+            .at(column.name.span)
+            .into());
+        }
+        columns.push(defined);
     }
     if let Some((_, schema)) = &derived {
         let given: BTreeSet<&str> = columns.iter().map(|column| column.field.name().as_str()).collect();
@@ -170,6 +181,12 @@ fn check(def: &StreamDef) -> Result<()> {
                 "Make it one in the stream's definition, for example ts TIMESTAMP AS to_timestamp_micros(raw_ts).",
             ));
         }
+    }
+    if matches!(def.shape, StreamShape::Bag { .. }) && def.columns.iter().all(|column| column.origin == ColumnOrigin::Proctime) {
+        return Err(EngineError::invalid(
+            format!("stream \"{}\" has no column by which a row that leaves is found", def.name),
+            "Declare the columns of its rows.",
+        ));
     }
     if let StreamShape::Upsert { key, .. } = &def.shape
         && let Some(missing) = key.iter().find(|key| !names().any(|name| name == key.as_str()))

@@ -12,6 +12,7 @@ use crate::error::{PlanError, Result};
 use crate::functions::{additive_aggregate, distinct_aggregate, extreme_aggregate, is_float_sum};
 use crate::graph::{Bucket, Emit, NodeId, Op, Properties, Strategy};
 use crate::nodes::keyed::Partition;
+use crate::state_ttl;
 use crate::translate::{FloatSum, NewNode, Part, Translator, preferred_column};
 use crate::watermark::{expression_bound, monotone_column};
 use datafusion::common::DFSchemaRef;
@@ -203,7 +204,7 @@ impl Translator<'_> {
             bounds.iter_mut().enumerate().filter(|(index, _)| Some(*index) != kept).for_each(|(_, bound)| *bound = None);
         }
         let nondeterminism = match state_ttl_micros {
-            Some(_) => Some("state_ttl removes groups by the epoch clock, so that the result is not that of the query alone".to_string()),
+            Some(_) => Some(state_ttl::note("groups")),
             None => nondeterminism,
         };
         let distinct = aggregates.is_empty() && !retracting && !group.is_empty() && state_ttl_micros.is_none();

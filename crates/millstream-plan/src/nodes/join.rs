@@ -24,6 +24,7 @@ use crate::error::{PlanError, Result};
 use crate::graph::{Keep, NodeId, Op, Properties, Strategy};
 use crate::nodes::temporal_filter::clock_above;
 use crate::nodes::versions::Holds;
+use crate::state_ttl;
 use crate::translate::{NewNode, Part, Translator};
 use crate::watermark::expression_bound;
 use arrow::datatypes::FieldRef;
@@ -135,7 +136,11 @@ impl Translator<'_> {
         let mut sides = Sides { left, right, left_plan: &join.left, right_plan: &join.right };
         let on = join.on.iter().map(|(left, right)| (left, right)).collect();
         let mut conditions = self.conditions(join, on, &sides)?;
+        let constant = [constant[0] || self.is_leaf_at_rest(&join.left), constant[1] || self.is_leaf_at_rest(&join.right)];
+        let state_ttl_micros = self.join_ttl(&sides, &conditions, constant);
         match join.join_type {
+            // The keys of a DISTINCT would go by themselves.
+            _ if state_ttl_micros.iter().any(Option::is_some) => {}
             JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark if !constant[1] => {
                 let keys = conditions.on.iter().map(|(_, key)| key.clone()).collect();
                 if let Some(distinct) = self.distinct_keys(sides.right, keys, &conditions)? {
@@ -154,8 +159,15 @@ impl Translator<'_> {
             }
             _ => {}
         }
-        let constant = [constant[0] || self.is_leaf_at_rest(&join.left), constant[1] || self.is_leaf_at_rest(&join.right)];
-        Ok(Part::Node(self.join_node(join, sides, conditions, constant)?))
+        Ok(Part::Node(self.join_node(join, sides, conditions, constant, state_ttl_micros)?))
+    }
+
+    /// By side: how long the rows of a key stay that nothing touches, under `state_ttl`. Rows that only come stay so long, unless they
+    /// come from groups that go by themselves; those of tables and keyed streams stay as long as they are there.
+    fn join_ttl(&self, sides: &Sides, conditions: &Conditions, constant: [bool; 2]) -> [Option<i64>; 2] {
+        let has_keys = !conditions.on.is_empty() && !conditions.null_aware && constant == [false, false];
+        let ttl = self.state_ttl_micros.filter(|_| has_keys);
+        [sides.left, sides.right].map(|side| ttl.filter(|_| self.grows(side)))
     }
 
     /// The distinct values of `keys`, where the join asks for nothing else and rows may share them.
@@ -171,14 +183,23 @@ impl Translator<'_> {
         self.aggregate_node(input, keys, vec![], &schema, None, None).map(Some)
     }
 
-    fn join_node(&mut self, join: &Join, sides: Sides, conditions: Conditions, constant: [bool; 2]) -> Result<NodeId> {
+    fn join_node(
+        &mut self,
+        join: &Join,
+        sides: Sides,
+        conditions: Conditions,
+        constant: [bool; 2],
+        state_ttl_micros: [Option<i64>; 2],
+    ) -> Result<NodeId> {
         let join_type = join.join_type;
         let (left, right) = (self.get(sides.left), self.get(sides.right));
-        let mut lower = match conditions.null_aware {
+        // Rows that leave are joined once more, so that none of either side may be dropped before; they may lie below all bounds.
+        let expires = state_ttl_micros.iter().any(Option::is_some);
+        let mut lower = match conditions.null_aware || expires {
             true => [vec![], vec![]],
             false => self.lower_bounds(&sides, &conditions)?,
         };
-        let is_asof = matches!(join_type, JoinType::Inner | JoinType::Left) && !conditions.null_aware;
+        let is_asof = matches!(join_type, JoinType::Inner | JoinType::Left) && !conditions.null_aware && !expires;
         if let Some(Holds { left_time, bound, until }) = self.holds(sides.left, sides.right, &conditions).filter(|_| is_asof) {
             if let (Some(value), Some(bound)) = (until, expression_bound(&left_time, left, self.state)) {
                 lower[1].push(Lower { value, bound });
@@ -186,6 +207,7 @@ impl Translator<'_> {
             lower[0].push(Lower { value: left_time, bound });
         }
         let asks_for_existence = match join_type {
+            _ if expires => [false, false],
             JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => [right.properties.append_only, false],
             JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => [false, left.properties.append_only],
             JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => [false, false],
@@ -234,9 +256,10 @@ impl Translator<'_> {
         };
         let monotone = matches!(join_type, JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi);
         let at_once = || !conditions.null_aware && come_at_once(self, sides.left, sides.right, &conditions.on);
-        let append_only = left.properties.append_only && right.properties.append_only && (monotone || at_once());
-        let properties = Properties { append_only, bounds, keys, clock_dependent: false, nondeterminism: None };
-        let mut shared = join_type == JoinType::Inner && sides.left == sides.right && conditions.same_keys(&left.df_schema)?;
+        let append_only = !expires && left.properties.append_only && right.properties.append_only && (monotone || at_once());
+        let nondeterminism = expires.then(|| state_ttl::note("rows"));
+        let properties = Properties { append_only, bounds, keys, clock_dependent: expires, nondeterminism };
+        let mut shared = !expires && join_type == JoinType::Inner && sides.left == sides.right && conditions.same_keys(&left.df_schema)?;
         shared &= match &keep {
             [Keep::Forever, Keep::Forever] => true,
             [Keep::Until { value: l, bound: l_bound }, Keep::Until { value: r, bound: r_bound }] => {
@@ -244,7 +267,8 @@ impl Translator<'_> {
             }
             _ => false,
         };
-        let text = format!("{join_type} {}", conditions.text(self, &sides)?);
+        let ttl = if expires { format!(" ttl {state_ttl_micros:?}") } else { String::new() };
+        let text = format!("{join_type} {}{ttl}", conditions.text(self, &sides)?);
         let Conditions { on, filter, filter_schema, null_equals_null, null_aware } = conditions;
         Ok(self.push(NewNode {
             op: Op::Join {
@@ -257,6 +281,7 @@ impl Translator<'_> {
                 keep: Box::new(keep),
                 shared,
                 lookup: false,
+                state_ttl_micros,
             },
             inputs: vec![sides.left, sides.right],
             df_schema: Arc::clone(&join.schema),

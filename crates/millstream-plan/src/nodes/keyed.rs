@@ -68,6 +68,17 @@ impl Part {
         }
     }
 
+    /// A local fragment, some columns of which have bounds that follow from what it computes.
+    pub(crate) fn with_bounds(self, bounds: Vec<(usize, Arc<Bound>)>) -> Part {
+        let Part::Fragment(mut fragment) = self else { return self };
+        if let Some(local) = &mut fragment.local {
+            for (column, bound) in bounds {
+                local.bounds[column] = Some(bound);
+            }
+        }
+        Part::Fragment(fragment)
+    }
+
     /// Whether a fragment is run by touched values of its column `column`.
     pub(crate) fn is_by(&self, column: usize) -> bool {
         self.local().is_some_and(|local| local.keys.iter().any(|key| key.column == column))
@@ -156,6 +167,17 @@ impl Translator<'_> {
             Part::Fragment(fragment) if fragment.local.is_none() => Ok(None),
             part => self.node(part).map(Some),
         }
+    }
+
+    /// The bound of an expression over the columns of a part, which are those of `schema`.
+    pub(crate) fn bound_of(&self, expr: &Expr, schema: &DFSchemaRef, part: &Part) -> Result<Option<Arc<Bound>>> {
+        Ok(match part {
+            Part::Node(node) => {
+                let node = self.get(*node);
+                expression_bound(&rebase(expr, schema, &node.df_schema)?, node, self.state)
+            }
+            Part::Fragment(fragment) => fragment.local.as_ref().and_then(|local| bound_over(expr, schema, &local.bounds, self.state)),
+        })
     }
 
     /// Sets of columns that identify a part's rows.

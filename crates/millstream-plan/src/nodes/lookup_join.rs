@@ -121,7 +121,18 @@ impl Translator<'_> {
         let Conditions { on, filter, filter_schema, null_equals_null, null_aware } = conditions;
         let keep = Box::new([Keep::Never, Keep::Forever]);
         Ok(self.push(NewNode {
-            op: Op::Join { join_type, on, filter, filter_schema, null_equals_null, null_aware, keep, shared: false, lookup: true },
+            op: Op::Join {
+                join_type,
+                on,
+                filter,
+                filter_schema,
+                null_equals_null,
+                null_aware,
+                keep,
+                shared: false,
+                lookup: true,
+                state_ttl_micros: [None; 2],
+            },
             inputs: vec![sides.left, sides.right],
             df_schema,
             properties,

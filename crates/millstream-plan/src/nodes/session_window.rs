@@ -11,9 +11,10 @@
 //! columns as they are, for they make a group a session. Aggregates may read anything but the session's edges, which move.
 //! Everything else that is done with a session stays a Window over the functions' own definition.
 //!
-//! **Bounds.** A row at `t` or later changes a session only if that ends at `t` or later. So the bound of the time is a bound of
-//! `window_end`. `window_start` has none: a session may be any length.
+//! **Bounds.** A row that comes or goes at `t` or later changes a session only if that ends at `t` or later, before as well as after it. So
+//! the bound of the time is a bound of `window_end`, also of a Window. `window_start` has none: a session may be any length.
 
+use crate::bound::Bound;
 use crate::canonical::{canonical_text, canonical_texts, column_at, has_subquery, is_volatile, reads_clock, rebase, rebase_with};
 use crate::error::{PlanError, Result};
 use crate::functions::session_window::{Edge, gap_micros, is_session_function};
@@ -163,6 +164,19 @@ impl Translator<'_> {
         let node = self.session_node(input, session, aggregates, &out, closing, nondeterminism)?;
         exprs.extend((end + 1..out.fields().len()).map(|index| column_at(&out, index)));
         self.map(node, predicates, Some(exprs), &aggregate.schema).map(Some)
+    }
+
+    /// The columns of a Window, over its translated input, that are the end of a session, with their bounds.
+    pub(crate) fn session_ends(&self, window: &Window, child: &Part) -> Result<Vec<(usize, Arc<Bound>)>> {
+        let mut ends = vec![];
+        let width = window.input.schema().fields().len();
+        for (index, expr) in window.window_expr.iter().enumerate() {
+            if let Some((Edge::End, session)) = session_call(expr, &window.input) {
+                let bound = self.bound_of(&session.time, window.input.schema(), child)?;
+                ends.extend(bound.map(|bound| (width + index, bound)));
+            }
+        }
+        Ok(ends)
     }
 
     fn session_node(

@@ -44,6 +44,7 @@ impl Translator<'_> {
         let partition = common_columns(window);
         let demand = demand.filter(|column| partition.contains(column));
         let child = self.translate(&window.input, demand)?;
+        let ends = self.session_ends(window, &child)?;
         let (breakers, total) = tie_breakers(window, &self.unique_of(&child));
         let ties: Vec<Ties> = window.window_expr.iter().map(ties).collect();
         let is_free = ties.iter().any(|ties| *ties == Ties::Free || (*ties == Ties::Any && !total));
@@ -52,7 +53,8 @@ impl Translator<'_> {
         } else {
             self.settled(window, child, &ties, &breakers, &partition, demand)?
         };
-        Ok(if is_free { Self::note(part, TIES) } else { part })
+        let part = if is_free { Self::note(part, TIES) } else { part };
+        Ok(part.with_bounds(ends))
     }
 
     fn partitioned(&mut self, plan: &LogicalPlan, child: Part, partition: &[usize], demand: Option<usize>) -> Result<Part> {

@@ -1,6 +1,10 @@
 //! Planned queries as text.
 
+mod aggregates;
 mod functions;
+mod graphs;
+mod joins;
+mod on_window_close;
 mod plans;
 mod recursion;
 mod session_window;
@@ -20,6 +24,17 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use millstream_types::EventTime;
 use std::sync::Arc;
+
+const TUMBLE: &str = "(SELECT *, window_end(window_start, INTERVAL '10 seconds') AS window_end
+    FROM (SELECT *, tumble_start(ts, INTERVAL '10 seconds') AS window_start FROM bids))";
+const HOP: &str = "(SELECT *, window_end(window_start, INTERVAL '10 seconds') AS window_end
+    FROM (SELECT *, unnest(hop_starts(ts, INTERVAL '5 seconds', INTERVAL '10 seconds')) AS window_start FROM bids))";
+const ROW_NUMBER: &str = "SELECT * FROM (SELECT auction, price, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rn
+    FROM bids) WHERE rn <= 3";
+const CLOSURE: &str = "WITH RECURSIVE r AS (SELECT a, b FROM edges UNION SELECT r.a, e.b FROM r JOIN edges e ON r.b = e.a)
+    SELECT a, b FROM r";
+const SESSION: &str = "(SELECT *, session_start(ts, INTERVAL '10 seconds') OVER (PARTITION BY bidder ORDER BY ts) AS window_start,
+    session_end(ts, INTERVAL '10 seconds') OVER (PARTITION BY bidder ORDER BY ts) AS window_end FROM bids)";
 
 /// `bids(auction, bidder, price, ts, _epoch, _epoch_time)` with a watermark on `ts`; `clicks(page, at)` without; table
 /// `stock(item, amount)`; at-rest table `items(id, name)`; `edges(a, b)`.

@@ -1,6 +1,5 @@
 //! What becomes of SESSION: one operator with its GROUP BY, or a Window.
 
-use super::plans::SESSION;
 use super::*;
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! What becomes of LIMIT and of rankings that are cut off.
 
-use super::plans::TUMBLE;
 use super::*;
 use crate::graph::{Node, Op};
 

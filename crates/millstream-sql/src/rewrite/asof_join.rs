@@ -234,10 +234,11 @@ impl<'a> Written<'a> {
         };
         if let Some(missing) = key.iter().find(|column| !compares(column)) {
             let column = name_of(missing).map_or_else(|| missing.to_string(), |column| column.value.clone());
+            let of = right.map_or_else(String::new, |right| format!("{right}."));
             let span = conditions.first().map_or(self.span, |condition| condition.span());
             return Err(SqlError::new(format!("the join with a version has no equality for \"{column}\" of the PRIMARY KEY"))
                 .with_hint(format!(
-                    "A version is one of a key. Write ON with an equality for every column of it: `l.{column} = {missing}`."
+                    "Each key has versions of its own. Write ON with an equality for every column of it: `l.{column} = {of}{column}`."
                 ))
                 .at(span));
         }

@@ -38,6 +38,7 @@ mod window_tvf;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
@@ -170,6 +171,14 @@ fn last_word(name: &ObjectName) -> Option<String> {
 
 fn last_ident(name: &ObjectName) -> Option<&Ident> {
     name.0.last().and_then(ObjectNamePart::as_ident)
+}
+
+/// A name as names compare: in lower case unless it is quoted, as DataFusion folds it.
+fn folded(ident: &Ident) -> Cow<'_, str> {
+    match ident.quote_style {
+        Some(_) => Cow::Borrowed(&ident.value),
+        None => Cow::Owned(ident.value.to_ascii_lowercase()),
+    }
 }
 
 /// The name in lower case if it is one unquoted word, as the functions we rewrite are.

@@ -7,13 +7,16 @@
 //! ```
 //! DataFusion leaves the name in such a window out, without a word. The rules are the standard's: the one that goes on has no PARTITION BY,
 //! it has an ORDER BY only where the named one has none, and the named one has no frame.
+//!
+//! `OVER w` alone is written out, too: DataFusion knows it in the SELECT list and not in ORDER BY. Names compare as others do: `W` is `w`,
+//! `"W"` is not.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{Expr, Ident, NamedWindowExpr, Query, Select, SetExpr, VisitMut, VisitorMut, WindowSpec, WindowType};
 
-use super::{visit_result, visit_step};
+use super::{folded, visit_result, visit_step};
 use crate::error::{Result, SqlError};
 
 /// Writes out every such window of `query`.
@@ -39,7 +42,7 @@ pub(super) fn expand(query: &mut Query) -> Result<()> {
 fn expand_select(select: &mut Select) -> Result<()> {
     let known = definitions(select)?;
     for definition in &mut select.named_window {
-        if let Some(spec) = known.get(&definition.0.value) {
+        if let Some(spec) = known.get(folded(&definition.0).as_ref()) {
             definition.1 = NamedWindowExpr::WindowSpec(spec.clone());
         }
     }
@@ -54,7 +57,11 @@ fn definitions(select: &Select) -> Result<HashMap<String, WindowSpec>> {
             NamedWindowExpr::NamedWindow(name) => named(name, &known)?.clone(),
             NamedWindowExpr::WindowSpec(spec) => full(spec, &known)?,
         };
-        known.insert(definition.0.value.clone(), spec);
+        if known.insert(folded(&definition.0).into_owned(), spec).is_some() {
+            return Err(SqlError::new(format!("there are two windows {}", definition.0))
+                .with_hint("Names without quotes are the same in upper and lower case. Give one of them another name.")
+                .at(definition.0.span));
+        }
     }
     Ok(known)
 }
@@ -66,8 +73,12 @@ fn expand_calls<T: VisitMut>(part: &mut T, known: &HashMap<String, WindowSpec>) 
 
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
             let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
-            let Some(WindowType::WindowSpec(spec)) = &mut function.over else { return ControlFlow::Continue(()) };
-            visit_step(full(spec, self.0).map(|full| *spec = full))
+            let over = match &function.over {
+                Some(WindowType::WindowSpec(spec)) => full(spec, self.0),
+                Some(WindowType::NamedWindow(name)) => named(name, self.0).cloned(),
+                None => return ControlFlow::Continue(()),
+            };
+            visit_step(over.map(|over| function.over = Some(WindowType::WindowSpec(over))))
         }
     }
     visit_result(VisitMut::visit(part, &mut Calls(known)))
@@ -98,7 +109,7 @@ fn full(spec: &WindowSpec, known: &HashMap<String, WindowSpec>) -> Result<Window
 }
 
 fn named<'a>(name: &Ident, known: &'a HashMap<String, WindowSpec>) -> Result<&'a WindowSpec> {
-    known.get(&name.value).ok_or_else(|| {
+    known.get(folded(name).as_ref()).ok_or_else(|| {
         let hint = match known.keys().min() {
             None => "Add WINDOW with its definition after the WHERE, GROUP BY and HAVING of the query.".to_string(),
             Some(_) => {
@@ -107,6 +118,6 @@ fn named<'a>(name: &Ident, known: &'a HashMap<String, WindowSpec>) -> Result<&'a
                 format!("Defined before it: {}.", names.join(", "))
             }
         };
-        SqlError::new(format!("there is no window \"{}\"", name.value)).with_hint(hint).at(name.span)
+        SqlError::new(format!("there is no window \"{}\"", folded(name))).with_hint(hint).at(name.span)
     })
 }

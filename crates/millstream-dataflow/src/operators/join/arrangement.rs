@@ -13,10 +13,11 @@ use crate::chains::{Chains, Link, NONE};
 use crate::columns::{describe_row, evaluate, make_batch, take_rows};
 use crate::error::{DataflowError, Result};
 use crate::key_index::{EncodedKeys, KeyIndex};
+use crate::operators::join::expiry::Expiry;
 use crate::operators::join::keys::{JoinKeys, KeyColumns};
 use crate::row_log::{DEAD, RowLog};
 use crate::zset::{with_weights, without_weights};
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use datafusion::physical_plan::PhysicalExpr;
 use millstream_plan::bound::BoundContext;
@@ -28,6 +29,8 @@ use std::sync::Arc;
 const CHUNK_ROWS: usize = 256 * 1024;
 /// Name of the column that carries sums of matches in a checkpoint.
 const MATCHES: &str = "__matches";
+/// Name of the column that says in a checkpoint when the key of a row was last touched: microseconds since 1970.
+const TOUCHED: &str = "__touched";
 
 /// How long rows are kept.
 pub(super) enum Kept {
@@ -82,6 +85,8 @@ pub(super) struct Arrangement {
     /// Slots without a row, if `rows` does not keep them.
     free: Vec<u32>,
     kept: Kept,
+    /// When keys go that nothing touches.
+    expiry: Option<Expiry>,
     touched: Vec<Before>,
     is_touched: Vec<bool>,
     leaving: Vec<u32>,
@@ -127,8 +132,15 @@ impl Kept {
 }
 
 impl Arrangement {
-    /// No rows yet. With `retracting` rows may be taken back; with `counted` the matches of each row are summed up.
-    pub(super) fn new(schema: &SchemaRef, keys: &JoinKeys, retracting: bool, counted: bool, kept: Kept) -> Result<Self> {
+    /// No rows yet. With `retracting` rows may be taken back; with `counted` the matches of each row are summed up; with `expiry` keys go
+    /// that nothing touches.
+    pub(super) fn new(
+        schema: &SchemaRef,
+        keys: &JoinKeys,
+        (retracting, counted): (bool, bool),
+        kept: Kept,
+        expiry: Option<Expiry>,
+    ) -> Result<Self> {
         let index = KeyIndex::new(keys.types())?;
         let nulls: Vec<ArrayRef> = keys.types().iter().map(|data_type| new_null_array(data_type, 1)).collect();
         Ok(Self {
@@ -140,9 +152,10 @@ impl Arrangement {
             weights: vec![],
             matches: vec![],
             counted,
-            rows: if retracting { Some(KeyIndex::new(&types_of(schema.fields()))?) } else { None },
+            rows: if retracting || expiry.is_some() { Some(KeyIndex::new(&types_of(schema.fields()))?) } else { None },
             free: vec![],
             kept,
+            expiry,
             touched: vec![],
             is_touched: vec![],
             leaving: vec![],
@@ -156,6 +169,60 @@ impl Arrangement {
         let buckets = self.kept.buckets(&delta.batch)?;
         let matches = if self.counted { vec![0; delta.num_rows()] } else { vec![] };
         Ok(Part { delta, keys, encoded, buckets, matches })
+    }
+
+    /// A change of the side without what it takes back of rows that have expired.
+    pub(super) fn without_expired(&self, delta: Vec<DeltaBatch>) -> Result<Vec<DeltaBatch>> {
+        let Some(rows) = self.rows.as_ref().filter(|_| self.expiry.is_some()) else { return Ok(delta) };
+        let of_part = |part: DeltaBatch| {
+            let count = part.num_rows();
+            if (0..count).all(|row| part.weights.value(row) > 0) {
+                return Ok(part);
+            }
+            let identity = rows.encode(part.batch.columns())?;
+            let there = |row: usize| rows.find(&identity, row).map_or(0, |slot| self.weights[slot as usize]);
+            let weights = Int64Array::from_iter_values((0..count).map(|row| part.weights.value(row).max(-there(row))));
+            let kept = BooleanArray::from_iter(weights.values().iter().map(|weight| Some(*weight != 0)));
+            Ok(DeltaBatch::weighted(part.batch, weights).filter(&kept)?)
+        };
+        delta.into_iter().map(of_part).collect()
+    }
+
+    /// The key of a row of either side was touched, if it is here.
+    pub(super) fn touch_key(&mut self, keys: &EncodedKeys, row: usize, clock: i64) {
+        if let Some(expiry) = &mut self.expiry
+            && let Some(key) = self.index.find(keys, row)
+        {
+            expiry.touch(key, clock);
+        }
+    }
+
+    /// Whether keys go that nothing touches.
+    pub(super) fn expires(&self) -> bool {
+        self.expiry.is_some()
+    }
+
+    /// Whether some key may have expired.
+    pub(super) fn any_expired(&self, clock: i64) -> bool {
+        self.expiry.as_ref().is_some_and(|expiry| expiry.any_passed(clock))
+    }
+
+    /// The change that takes back all rows of keys that have expired, in the order of the keys.
+    pub(super) fn expired(&mut self, clock: i64) -> Result<Option<DeltaBatch>> {
+        let Some(expiry) = &mut self.expiry else { return Ok(None) };
+        let mut keys = expiry.pop_passed(clock);
+        if keys.is_empty() {
+            return Ok(None);
+        }
+        keys.sort_unstable();
+        let order = self.index.in_order(&keys)?;
+        let mut slots = vec![];
+        for place in order {
+            slots.extend(self.chains.slots(&keys[place..=place]));
+        }
+        let batch = make_batch(&self.schema, self.log.gather(&slots, 0..self.schema.fields().len())?, slots.len())?;
+        let weights = Int64Array::from_iter_values(slots.iter().map(|slot| -self.weights[*slot as usize]));
+        Ok(Some(DeltaBatch::weighted(batch, weights)))
     }
 
     /// First row with the key of a row of the other side, or [`NONE`].
@@ -299,6 +366,9 @@ impl Arrangement {
     fn unlink(&mut self, slot: u32) {
         if let Some(key) = self.chains.unlink(slot) {
             self.index.remove(key);
+            if let Some(expiry) = &mut self.expiry {
+                expiry.forget(key);
+            }
         }
     }
 
@@ -353,13 +423,17 @@ impl Arrangement {
         }
     }
 
-    /// The rows, oldest first: columns, `__matches` if counted, `__weight`.
+    /// The rows, oldest first: columns, `__matches` if counted, `__touched` if keys expire, `__weight`.
     pub(super) fn checkpoint(&self) -> Result<Vec<RecordBatch>> {
         let batches = self.log.live()?.into_iter().map(|(batch, slots)| {
             let weights = slots.iter().map(|slot| self.weights[*slot as usize]).collect();
             let mut columns = batch.columns().to_vec();
             if self.counted {
                 columns.push(Arc::new(slots.iter().map(|slot| self.matches[*slot as usize]).collect::<Int64Array>()));
+            }
+            if let Some(expiry) = &self.expiry {
+                let key = |slot: &u32| self.chains.links()[*slot as usize].key;
+                columns.push(Arc::new(slots.iter().map(|slot| expiry.touched(key(slot))).collect::<Int64Array>()));
             }
             with_weights(&make_batch(&self.saved_schema(), columns, slots.len())?, weights)
         });
@@ -371,6 +445,9 @@ impl Arrangement {
         if self.counted {
             fields.push(Arc::new(Field::new(MATCHES, DataType::Int64, false)));
         }
+        if self.expiry.is_some() {
+            fields.push(Arc::new(Field::new(TOUCHED, DataType::Int64, false)));
+        }
         Arc::new(Schema::new(fields))
     }
 
@@ -379,11 +456,10 @@ impl Arrangement {
         let saved = self.saved_schema();
         for batch in batches {
             let DeltaBatch { batch, weights } = without_weights(&saved, batch)?;
-            let (columns, matches) = batch.columns().split_at(self.schema.fields().len());
-            let matches: Vec<i64> = match matches {
-                [matches] => matches.as_primitive::<Int64Type>().values().to_vec(),
-                _ => vec![],
-            };
+            let (columns, own) = batch.columns().split_at(self.schema.fields().len());
+            let mut own = own.iter().map(|column| column.as_primitive::<Int64Type>().values().to_vec());
+            let matches: Vec<i64> = if self.counted { own.next().unwrap_or_default() } else { vec![] };
+            let touched: Vec<i64> = own.next().unwrap_or_default();
             let rows = make_batch(&self.schema, columns.to_vec(), batch.num_rows())?;
             let part = self.part(DeltaBatch { batch: rows, weights }, keys)?;
             let identity = self.rows.as_ref().map(|rows| rows.encode(part.delta.batch.columns())).transpose()?;
@@ -396,6 +472,9 @@ impl Arrangement {
                 }
                 let slot = self.insert(&part, row, identity.as_ref(), matches.get(row).copied().unwrap_or(0));
                 self.weights[slot as usize] = part.delta.weights.value(row);
+                if let (Some(expiry), Some(touched)) = (&mut self.expiry, touched.get(row)) {
+                    expiry.touch(self.chains.links()[slot as usize].key, *touched);
+                }
                 slots.push(slot);
             }
             self.log.append_chunk(&part.delta.batch, &slots)?;
@@ -418,7 +497,9 @@ impl Arrangement {
             Kept::Forever | Kept::Never | Kept::Unmatched => 0,
         };
         let by_slot = 8 * (self.weights.capacity() + self.matches.capacity()) + self.is_touched.capacity() + 4 * self.free.capacity();
-        self.index.bytes() + self.rows.as_ref().map_or(0, KeyIndex::bytes) + self.chains.bytes() + self.log.bytes() + by_slot + buckets
+        let expiry = self.expiry.as_ref().map_or(0, Expiry::bytes);
+        let rows = self.rows.as_ref().map_or(0, KeyIndex::bytes);
+        self.index.bytes() + rows + self.chains.bytes() + self.log.bytes() + by_slot + buckets + expiry
     }
 }
 

@@ -22,13 +22,16 @@
 //! **Null-aware anti join** (`NOT IN`): rows with a NULL key match all rows of the other side, and the NULL rows of the other side match
 //! every row.
 //!
-//! **State**: per side its rows with weights and sums of matches (`left`, `right`: columns, `__matches`, `__weight`). **Dropped**: a row
-//! whose value is below the bound of the other side ([`Keep::Until`]), as no later row can match it. If such a row is taken back later,
-//! its matches are looked up again. Nothing is kept of a side whose other side does not change, and a semi, anti or mark join whose
-//! other side is append-only keeps rows until they have a match. **Memory** beyond that: pairs come in
-//! batches of at most 65536 rows. **Errors**: a row that is taken back without being there; what the conditions report.
+//! **State**: per side its rows with weights and sums of matches (`left`, `right`: columns, `__matches`, `__touched`, `__weight`).
+//! **Dropped**: a row whose value is below the bound of the other side ([`Keep::Until`]), as no later row can match it. If such a row is
+//! taken back later, its matches are looked up again. Nothing is kept of a side whose other side does not change, and a semi, anti or mark
+//! join whose other side is append-only keeps rows until they have a match. **Expired** (`state_ttl`): the rows of a side with a key that
+//! no change of either side has touched for so long by the epoch clock. They leave after the changes of the epoch, in the order of keys, as
+//! if their input took them back; what it takes back of them later has no effect. **Memory** beyond that: pairs come in batches of at most
+//! 65536 rows. **Errors**: a row that is taken back without being there; what the conditions report.
 
 mod arrangement;
+mod expiry;
 pub(super) mod keys;
 pub(super) mod residual;
 #[cfg(test)]
@@ -46,6 +49,7 @@ use arrow::array::{ArrayRef, BooleanArray, Int64Array, UInt32Array, new_null_arr
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::common::JoinType;
+use expiry::Expiry;
 use keys::JoinKeys;
 use millstream_plan::compile::compile;
 use millstream_plan::graph::{Keep, Node, Op};
@@ -73,6 +77,8 @@ pub(crate) struct Join {
     presence: [Option<Presence>; 2],
     /// One for each side, or one for both.
     arrangements: Vec<Arrangement>,
+    /// Keys go that nothing touches.
+    expires: bool,
     touched_keys: u64,
 }
 
@@ -110,7 +116,9 @@ impl Presence {
 
 impl Join {
     pub(crate) fn new(node: &Node, context: &BuildContext<'_>) -> Result<Self> {
-        let Op::Join { join_type, on, filter, filter_schema, null_equals_null, null_aware, keep, shared, lookup } = &node.op else {
+        let Op::Join { join_type, on, filter, filter_schema, null_equals_null, null_aware, keep, shared, lookup, state_ttl_micros } =
+            &node.op
+        else {
             return Err(DataflowError::internal("expected a join"));
         };
         let presence = match join_type {
@@ -134,6 +142,11 @@ impl Join {
         if *lookup && (!matches!(keep.as_ref(), [Keep::Never, Keep::Forever]) || presence[1].is_some() || *shared) {
             return Err(DataflowError::internal("a lookup keeps the right rows and hands out none by themselves"));
         }
+        let keeps_all = matches!(keep.as_ref(), [Keep::Forever, Keep::Forever]) && !*shared && !*null_aware;
+        let expires = state_ttl_micros.iter().any(Option::is_some);
+        if expires && (!keeps_all || on.is_empty()) {
+            return Err(DataflowError::internal("only keys whose rows are all kept expire"));
+        }
         let inputs = [context.input(node, 0), context.input(node, 1)];
         let keys = JoinKeys::of_both(on, inputs[0], inputs[1], *null_equals_null, context.state)?;
         let residual = filter.as_ref().map(|filter| Residual::new(filter, filter_schema, inputs[0], inputs[1], context.state));
@@ -151,7 +164,8 @@ impl Join {
                     Kept::until(value, column, &data_type, !null_equals_null)
                 }
             };
-            Arrangement::new(&input.schema, &keys[side], !input.properties.append_only, presence[side].is_some(), kept)
+            let (retracting, counted) = (!input.properties.append_only, presence[side].is_some());
+            Arrangement::new(&input.schema, &keys[side], (retracting, counted), kept, state_ttl_micros[side].map(Expiry::new))
         };
         let arrangements = (0..sides).map(arrangement).collect::<Result<Vec<_>>>()?;
         Ok(Self {
@@ -164,6 +178,7 @@ impl Join {
             hands_out_pairs: matches!(join_type, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full),
             presence,
             arrangements,
+            expires,
             touched_keys: 0,
         })
     }
@@ -173,7 +188,7 @@ impl Join {
     }
 
     fn parts(&self, side: usize, delta: &[DeltaBatch]) -> Result<Vec<Part>> {
-        let delta = consolidate(&self.schemas[side], delta)?;
+        let delta = self.arrangement(side).without_expired(consolidate(&self.schemas[side], delta)?)?;
         let parts = delta.into_iter().filter(|part| part.num_rows() > 0);
         parts.map(|part| self.arrangement(side).part(part, &self.keys[side])).collect()
     }
@@ -280,9 +295,52 @@ impl Join {
         Ok(DeltaBatch { batch, weights })
     }
 
+    /// Brings the result up to date with changes of both sides, except for rows whose matches have changed.
+    fn exchange(&mut self, mut left: Vec<Part>, mut right: Vec<Part>, output: &mut Delta) -> Result<[Vec<Part>; 2]> {
+        for part in &mut left {
+            self.probe(0, part, output)?;
+        }
+        for part in &left {
+            self.arrange(0, part, output)?;
+        }
+        if !self.lookup {
+            for part in &mut right {
+                self.probe(1, part, output)?;
+            }
+        }
+        if self.arrangements.len() == 2 {
+            for part in &right {
+                self.arrange(1, part, output)?;
+            }
+        }
+        Ok([left, right])
+    }
+
+    /// Takes back the rows of keys that nothing has touched for so long, as `changes` touch them.
+    fn expire(&mut self, changes: &[Vec<Part>; 2], clock: i64, output: &mut Delta) -> Result<()> {
+        for (side, part) in changes.iter().enumerate().flat_map(|(side, parts)| parts.iter().map(move |part| (side, part))) {
+            for row in 0..part.delta.num_rows() {
+                self.arrangements[side].touch_key(&part.encoded, row, clock);
+                if !part.keys.is_null(row) {
+                    self.arrangements[1 - side].touch_key(&part.encoded, row, clock);
+                }
+            }
+        }
+        let mut gone = [vec![], vec![]];
+        for (side, gone) in gone.iter_mut().enumerate() {
+            if let Some(rows) = self.arrangements[side].expired(clock)? {
+                gone.push(self.arrangements[side].part(rows, &self.keys[side])?);
+            }
+        }
+        let [left, right] = gone;
+        self.exchange(left, right, output).map(drop)
+    }
+
     /// Adds a part of a side's change to its rows. What stays out of the state gives its result at once.
     fn arrange(&mut self, side: usize, part: &Part, output: &mut Delta) -> Result<()> {
-        let out = self.arrangements[side].apply(part, self.null_aware)?;
+        // A row without a match is part of the result: where keys expire it has to be found again, even if its key is NULL.
+        let nulls_stay = self.null_aware || self.arrangements[side].expires() && self.presence[side].is_some();
+        let out = self.arrangements[side].apply(part, nulls_stay)?;
         let Some(presence) = self.presence[side] else { return Ok(()) };
         let mut entries = vec![];
         for row in out {
@@ -353,7 +411,7 @@ const SIDES: [&str; 2] = ["left", "right"];
 impl Operator for Join {
     fn needs_step(&self, context: &StepContext<'_>) -> Result<bool> {
         for arrangement in &self.arrangements {
-            if arrangement.any_passed(context.bounds)? {
+            if arrangement.any_passed(context.bounds)? || arrangement.any_expired(context.bounds.clock.0) {
                 return Ok(true);
             }
         }
@@ -362,22 +420,10 @@ impl Operator for Join {
 
     async fn step(&mut self, inputs: &[&[DeltaBatch]], context: &StepContext<'_>) -> Result<Delta> {
         let mut output = vec![];
-        let [mut left, mut right] = [self.parts(0, inputs[0])?, self.parts(1, inputs[1])?];
-        for part in &mut left {
-            self.probe(0, part, &mut output)?;
-        }
-        for part in &left {
-            self.arrange(0, part, &mut output)?;
-        }
-        if !self.lookup {
-            for part in &mut right {
-                self.probe(1, part, &mut output)?;
-            }
-        }
-        if self.arrangements.len() == 2 {
-            for part in &right {
-                self.arrange(1, part, &mut output)?;
-            }
+        let (left, right) = (self.parts(0, inputs[0])?, self.parts(1, inputs[1])?);
+        let changes = self.exchange(left, right, &mut output)?;
+        if self.expires {
+            self.expire(&changes, context.bounds.clock.0, &mut output)?;
         }
         for side in 0..2 {
             self.present(side, &mut output)?;

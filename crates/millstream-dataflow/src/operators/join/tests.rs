@@ -8,6 +8,7 @@ use millstream_plan::graph::{Graph, Keep, Op};
 use millstream_types::delta::{DeltaBatch, num_rows};
 use rand::Rng;
 use rand::rngs::SmallRng;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 const KINDS: [JoinType; 10] = [
@@ -110,6 +111,7 @@ fn join(case: &Case, keep: [Keep; 2], shared: bool) -> Op {
         keep: Box::new(keep),
         shared,
         lookup: false,
+        state_ttl_micros: [None; 2],
     }
 }
 
@@ -266,6 +268,69 @@ async fn lookups_read_the_epoch_before() {
     }
 }
 
+/// The clock of an epoch is its number, so this is a number of epochs.
+const TTL: i64 = 3;
+
+/// Rows with keys that no change of either side touches go, from the sides that say so, and what the input takes back of them later has no
+/// effect.
+#[tokio::test]
+async fn keys_expire() {
+    let mut gone = 0;
+    for (number, case) in cases().iter().filter(|case| case.keys && !case.null_aware).enumerate() {
+        for expires in [[true, false], [false, true], [true, true]] {
+            let mut builder = GraphBuilder::default();
+            let l = builder.input("l", &left_schema(), case.append_only[0]);
+            let r = builder.input("r", &right_schema(), case.append_only[1]);
+            let mut op = join(case, [Keep::Forever, Keep::Forever], false);
+            if let Op::Join { state_ttl_micros, .. } = &mut op {
+                *state_ttl_micros = expires.map(|expires| expires.then_some(TTL));
+            }
+            let top = builder.add(op, &[l, r], &output_schema(case.join_type), false);
+            let mut runner = Runner::new(builder.finish(top));
+            let mut rng = rng(number as u64);
+            let schemas = [left_schema(), right_schema()];
+            let (mut inputs, mut sides) = ([Bag::new(), Bag::new()], [Bag::new(), Bag::new()]);
+            let mut result = Bag::new();
+            let mut touched: HashMap<(Option<usize>, Option<i64>), i64> = HashMap::new();
+            // NULL keys match nothing, so that only their own side touches them.
+            let key_of = |side: usize, row: &Row| (Some(side).filter(|_| row[0].is_none() && !case.null_equals_null), row[0]);
+            for epoch in 1..=20 {
+                let mut deltas = vec![];
+                for side in 0..2 {
+                    let delta = match rng.random_bool(0.4) {
+                        true => random_delta(&mut rng, &schemas[side], &inputs[side], !case.append_only[side], random_pair),
+                        false => vec![],
+                    };
+                    add(&mut inputs[side], &delta);
+                    let mut change = Bag::new();
+                    add(&mut change, &delta);
+                    for (row, weight) in change {
+                        let there = sides[side].get(&row).copied().unwrap_or(0);
+                        let weight = if expires[side] { weight.max(-there) } else { weight };
+                        if weight != 0 {
+                            touched.insert(key_of(side, &row), epoch);
+                            *sides[side].entry(row).or_default() += weight;
+                        }
+                    }
+                    sides[side].retain(|_, weight| *weight != 0);
+                    deltas.push(delta);
+                }
+                for side in (0..2).filter(|side| expires[*side]) {
+                    let before = sides[side].len();
+                    sides[side].retain(|row, _| touched[&key_of(side, row)] + TTL > epoch);
+                    gone += before - sides[side].len();
+                }
+                let right = deltas.pop().unwrap();
+                let left = deltas.pop().unwrap();
+                let change = runner.step(&[("l", left), ("r", right)], 0).await.unwrap();
+                add(&mut result, &change);
+                assert_eq!(result, naive(&sides[0], &sides[1], case), "epoch {epoch}, {expires:?}, {case:?}");
+            }
+        }
+    }
+    assert!(gone > 1000, "{gone}");
+}
+
 const SECOND: i64 = 1_000_000;
 
 fn timed(key: &str, time: &str) -> SchemaRef {
@@ -299,6 +364,7 @@ async fn rows_below_the_bound_are_dropped() {
                 keep: Box::new(keep),
                 shared: false,
                 lookup: false,
+                state_ttl_micros: [None; 2],
             };
             let graph = |keep| {
                 let mut builder = GraphBuilder::default();

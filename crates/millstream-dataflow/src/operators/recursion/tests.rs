@@ -35,6 +35,7 @@ fn step(append_only: bool) -> Graph {
         keep: Box::new([Keep::Forever, Keep::Forever]),
         shared: false,
         lookup: false,
+        state_ttl_micros: [None; 2],
     };
     let join = builder.add(join, &[result, other], &both, append_only);
     let top = builder.add(Op::Map { predicates: vec![], exprs: Some(vec![col("l0"), col("r1")]) }, &[join], &edges(), append_only);
