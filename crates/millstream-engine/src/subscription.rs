@@ -1,13 +1,13 @@
 //! Changes of a query, epoch by epoch, as an embedding program or a client sees them.
 
 use crate::change_queue::{EpochChanges, Tap};
-use crate::error::Result;
-use crate::session::LastingRight;
+use crate::error::{EngineError, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_types::{Epoch, Weights};
 use std::collections::VecDeque;
-use tokio::sync::mpsc;
+use std::future::pending;
+use tokio::sync::{mpsc, watch};
 
 /// Part of a query's change in one epoch.
 #[derive(Debug, Clone)]
@@ -33,7 +33,48 @@ pub struct Subscription {
     origin: Origin,
     remaining: Option<u64>,
     /// What it ends without.
-    right: Option<LastingRight>,
+    right: Option<Watched>,
+}
+
+/// What a subscription ends without. Subscriptions know no sessions: those know the engine, whose commands carry subscriptions.
+pub(crate) trait LastingRight: std::fmt::Debug + Send + Sync {
+    /// Tells when it may have been lost.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Looks at it.
+    ///
+    /// # Errors
+    /// When it is lost.
+    fn check(&self) -> Result<()>;
+}
+
+/// A right that is looked at again when something has changed.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    right: Box<dyn LastingRight>,
+    changes: watch::Receiver<u64>,
+}
+
+impl Watched {
+    pub(crate) fn new(right: Box<dyn LastingRight>) -> Self {
+        Self { changes: right.changes(), right }
+    }
+
+    /// Returns when it is lost. Whoever stops waiting misses nothing.
+    async fn lost(&mut self) -> EngineError {
+        loop {
+            if self.changes.has_changed().unwrap_or(false) {
+                self.changes.mark_unchanged();
+                if let Err(error) = self.right.check() {
+                    return error;
+                }
+            }
+            if self.changes.clone().changed().await.is_err() {
+                // The engine is gone, and with it whatever is followed.
+                return pending().await;
+            }
+        }
+    }
 }
 
 /// Where changes come from.
@@ -82,7 +123,7 @@ impl Subscription {
     }
 
     /// The same subscription, which ends with an error when this right is lost.
-    pub(crate) fn last_as_long_as(&mut self, right: Option<LastingRight>) {
+    pub(crate) fn last_as_long_as(&mut self, right: Option<Watched>) {
         self.right = right;
     }
 

@@ -5,62 +5,43 @@
 
 use super::{Session, SessionUser};
 use crate::error::{EngineError, Result};
+use crate::subscription::LastingRight;
 use millstream_sql::Statement;
+use millstream_sql::statement::Emit;
 use std::future::pending;
 use tokio::sync::watch;
 
-/// The right to go on with a subscription.
+/// The right to follow what a statement names.
 #[derive(Debug)]
-pub(crate) struct LastingRight {
+struct RightToFollow {
     session: Session,
     statement: Statement,
-    changes: watch::Receiver<u64>,
 }
 
-impl LastingRight {
-    /// The right that a statement takes from now on; `None` where it cannot be lost. To be made before it is looked at the first time, so
-    /// that no change is missed in between.
-    pub(super) fn of(session: &Session, statement: &Statement) -> Option<Self> {
-        let follows = match statement {
-            Statement::Query(query) => query.emit != millstream_sql::statement::Emit::None,
-            Statement::Subscribe(_) => true,
-            _ => false,
-        };
-        (follows && session.user != SessionUser::Owner).then(|| Self {
-            session: session.clone(),
-            statement: statement.clone(),
-            changes: session.engine.shared().access_watch.subscribe(),
-        })
+impl LastingRight for RightToFollow {
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.session.engine.shared().access_watch.subscribe()
     }
 
-    /// Looks at it again if something has changed.
-    ///
-    /// # Errors
-    /// When it is lost.
-    pub(crate) fn check(&mut self) -> Result<()> {
-        if !self.changes.has_changed().unwrap_or(false) {
-            return Ok(());
-        }
-        self.changes.mark_unchanged();
+    fn check(&self) -> Result<()> {
         self.session.authorize(&self.statement)
-    }
-
-    /// Returns when it is lost. Whoever stops waiting misses nothing.
-    pub(crate) async fn lost(&mut self) -> EngineError {
-        loop {
-            if let Err(error) = self.check() {
-                return error;
-            }
-            let mut changes = self.changes.clone();
-            if changes.changed().await.is_err() {
-                // The engine is gone, and with it whatever is followed.
-                return pending().await;
-            }
-        }
     }
 }
 
 impl Session {
+    /// The right that a subscription takes; `None` where it cannot be lost, and for other statements.
+    pub(super) fn right_to_follow(&self, statement: &Statement) -> Option<Box<dyn LastingRight>> {
+        let follows = match statement {
+            Statement::Query(query) => query.emit != Emit::None,
+            Statement::Subscribe(_) => true,
+            _ => false,
+        };
+        if !follows || self.user == SessionUser::Owner {
+            return None;
+        }
+        Some(Box::new(RightToFollow { session: self.clone(), statement: statement.clone() }))
+    }
+
     /// Whether the session's user may do anything at all.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ use crate::pipeline::live::LiveRequest;
 use crate::pipeline::snapshot::SnapshotRequest;
 use crate::result::{Output, Rows, StatementResult};
 use crate::settings::SettingInfo;
+use crate::subscription::Watched;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 pub use authorize::SessionUser;
 use contents::{BatchContents, NamesOnly};
@@ -29,7 +30,6 @@ use datafusion::execution::SessionState;
 use datafusion::prelude::DataFrame;
 use futures::Stream;
 pub use insert::Inserted;
-pub(crate) use lasting::LastingRight;
 use millstream_plan::process::ProcessNode;
 use millstream_sql::statement::{
     AlterAction, CopySource, CopyTarget, Emit, ExplainMode, PipelineAction, QueryStatement, Subscribe, SubscribeSource,
@@ -188,7 +188,8 @@ impl Session {
     }
 
     async fn carry_out(&self, statement: Statement) -> Result<StatementResult> {
-        let right = LastingRight::of(self, &statement);
+        // Before rights are looked at, so that no change is missed in between.
+        let right = self.right_to_follow(&statement).map(Watched::new);
         self.authorize(&statement)?;
         let mut result = guarded("the statement", Box::pin(self.dispatch(statement))).await?;
         if let Output::Changes(subscription) = &mut result.output {
