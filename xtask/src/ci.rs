@@ -16,6 +16,11 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     clients::install(root)?;
     step("test");
     process::cargo(root, &["test", "--locked", "--workspace"])?;
+    step("opentelemetry");
+    // The crate of the exporter has its tests alone, since nothing of it needs the engine; the program is only checked.
+    process::cargo(root, &["test", "--locked", "--package", "millstream-telemetry", "--features", "otel"])?;
+    let features = ["--workspace", "--features", "millstream-cli/otel,millstream-telemetry/otel"];
+    process::cargo(root, &[&["clippy", "--locked"][..], &features, &["--all-targets", "--", "-D", "warnings"]].concat())?;
     step("docs");
     process::cargo_with(root, &["doc", "--locked", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     step("nothing changed");

@@ -5,10 +5,11 @@
 //! | `args.rs`, `settings.rs` | the command line; configuration file and environment |
 //! | `script.rs`, `shell/` | statements from `-c`, files and standard input; the interactive shell |
 //! | `connect.rs`, `connection/` | `--connect`: the same against a server |
-//! | `serve.rs`, `user.rs`, `reach.rs`, `notify.rs` | the query service: its users, what statements reach, what the service manager is told |
+//! | `serve.rs`, `user.rs`, `users_file.rs`, `reach.rs`, `notify.rs` | the query service: its users, what statements reach, what the service manager is told |
 //! | `run.rs`, `replay/`, `check.rs`, `verify/`, `pipeline_file.rs`, `repoint.rs` | pipeline files |
 //! | `present.rs`, `output/`, `live/` | results: formats, and views that follow changes |
 //! | `progress.rs`, `message.rs`, `logging.rs`, `failure.rs` | standard error and exit codes |
+//! | `telemetry.rs` | spans and metrics for a collector |
 //! | `state.rs`, `bench/`, `canonical.rs`, `config_command.rs` | tools; rows made comparable |
 //!
 //! Nothing here knows how a query is executed: that is `millstream-engine`.
@@ -42,8 +43,10 @@ mod serve;
 mod settings;
 mod shell;
 mod state;
+mod telemetry;
 mod terminal;
 mod user;
+mod users_file;
 mod verify;
 mod version;
 
@@ -102,26 +105,38 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     let is_service = matches!(cli.command, Some(Command::Run(_) | Command::Replay(_) | Command::Serve(_)));
     let default = if is_service { "warn" } else { "off" };
     let filter = cli.global.log.clone().or_else(|| settings.log_filter.clone()).unwrap_or_else(|| default.into());
-    logging::start(&filter, cli.global.log_format.or(settings.log_format).unwrap_or(LogFormat::Text))?;
+    // Commands that end by themselves at once have nothing to tell a collector.
+    let spans = if is_service { telemetry::start(&settings)? } else { None };
+    logging::start(&filter, cli.global.log_format.or(settings.log_format).unwrap_or(LogFormat::Text), spans)?;
+    let done = command(cli, &settings).await;
+    // Who has asked twice for the end does not wait for a collector.
+    if !matches!(&done, Err(error) if error.downcast_ref::<Failure>().is_some_and(|failure| failure.message.is_empty())) {
+        telemetry::stop().await;
+    }
+    done
+}
+
+/// Carries out the command.
+async fn command(cli: Cli, settings: &Settings) -> anyhow::Result<u8> {
     let global = cli.global;
-    let Some(command) = cli.command else { return statements(cli.script, &global, &settings).await };
+    let Some(command) = cli.command else { return statements(cli.script, &global, settings).await };
     if !cli.script.sql.is_empty() || cli.script.file.is_some() {
         return Err(Failure::usage("-c and -f go without a command\nhint: millstream run FILE.sql runs a pipeline file.").into());
     }
     match command {
-        Command::Run(args) => run::run(args, &global, &settings).await,
-        Command::Serve(args) => serve::serve(args, &global, &settings).await,
+        Command::Run(args) => run::run(args, &global, settings).await,
+        Command::Serve(args) => serve::serve(args, &global, settings).await,
         Command::User(args) => user::user(&args),
-        Command::Replay(args) => replay::replay(args, &global, &settings).await,
-        Command::Check(args) => check::check(args, &global, &settings).await,
-        Command::Verify(args) => verify::verify(args, &global, &settings).await,
+        Command::Replay(args) => replay::replay(args, &global, settings).await,
+        Command::Check(args) => check::check(args, &global, settings).await,
+        Command::Verify(args) => verify::verify(args, &global, settings).await,
         Command::State(args) => state::state(&args.action),
         Command::Bench(args) => match args.benchmark {
-            Benchmark::Nexmark(args) => bench::nexmark::nexmark(args, &settings).await,
-            Benchmark::Epoch(args) => bench::epoch(args, &settings).await,
-            Benchmark::State(args) => bench::state(args, &settings).await,
+            Benchmark::Nexmark(args) => bench::nexmark::nexmark(args, settings).await,
+            Benchmark::Epoch(args) => bench::epoch(args, settings).await,
+            Benchmark::State(args) => bench::state(args, settings).await,
         },
-        Command::Config(args) => config_command::run(args.action, &settings).await,
+        Command::Config(args) => config_command::run(args.action, settings).await,
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut text);

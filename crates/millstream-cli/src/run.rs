@@ -16,6 +16,7 @@ use crate::present::Presenter;
 use crate::progress;
 use crate::script;
 use crate::settings::Settings;
+use crate::telemetry;
 use millstream_engine::{Engine, EngineError, PipelineFile, Stop, Trigger};
 use millstream_sql::Statement;
 use std::future::Future;
@@ -36,6 +37,7 @@ pub(crate) async fn run(args: RunArgs, global: &GlobalArgs, settings: &Settings)
     let mut interrupts = Interrupts::watch()?;
     let engine = engine_setup::build(builder).await?;
     let file = pipeline_file::apply(&engine, &script, &presenter).await?;
+    telemetry::observe(&engine, None).await;
     let trigger = script::trigger(&engine).unwrap_or_default();
     let drains = matches!(trigger, Trigger::Available | Trigger::Once);
     if !drains {

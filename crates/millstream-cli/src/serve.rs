@@ -16,10 +16,13 @@ use crate::reach;
 use crate::readers::Readers;
 use crate::script;
 use crate::settings::Settings;
+use crate::telemetry;
+use crate::users_file::UsersFile;
 use millstream_engine::{Engine, EngineError, Stop, Trigger};
 use millstream_server::{Config, Limits, Server, ServerError, TlsFiles, UserEntry};
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Serves.
@@ -27,7 +30,12 @@ use std::time::Duration;
 /// # Errors
 /// A usage error for a configuration that is not safe or not right, a script failure for the file, or the error that stopped the pipeline.
 pub(crate) async fn serve(args: ServeArgs, global: &GlobalArgs, settings: &Settings) -> anyhow::Result<u8> {
-    let config = config(&args, settings)?;
+    let users_file = args.users.as_ref().or(settings.serve.users.as_ref());
+    let (mut followed, users) = match users_file {
+        Some(path) => UsersFile::read(path).map(|(file, users)| (Some(file), users))?,
+        None => (None, Vec::new()),
+    };
+    let config = config(&args, settings, users)?;
     let pipeline = PipelineArgs {
         file: args.file.clone().unwrap_or_default(),
         state_dir: args.state_dir,
@@ -48,7 +56,6 @@ pub(crate) async fn serve(args: ServeArgs, global: &GlobalArgs, settings: &Setti
     if !settings.pipeline.contains_key("on_query_failure") {
         builder = builder.option("on_query_failure", "isolate");
     }
-    let users_file = args.users.as_ref().or(settings.serve.users.as_ref());
     let key = args.tls_key.as_ref().or(settings.serve.tls_key.as_ref());
     let flags = (!args.allow_path.is_empty()).then(|| args.allow_path.clone());
     let given = reach::Given {
@@ -84,6 +91,7 @@ pub(crate) async fn serve(args: ServeArgs, global: &GlobalArgs, settings: &Setti
     let work = tokio::spawn(start(engine.clone()));
     let tls = config.tls.is_some();
     let server = Server::start(engine.clone(), config).await.map_err(|error| usage(&error))?;
+    telemetry::observe(&engine, Some(server.metrics())).await;
     if !global.quiet {
         announce(&server, tls);
     }
@@ -91,6 +99,7 @@ pub(crate) async fn serve(args: ServeArgs, global: &GlobalArgs, settings: &Setti
     let outcome = tokio::select! {
         stopped = watch(&engine) => Err(stopped),
         _ = interrupts.next() => Ok(()),
+        never = follow(&mut followed, &server) => match never {},
     };
     work.abort();
     notify.stopping();
@@ -134,6 +143,14 @@ async fn watch(engine: &Engine) -> EngineError {
     }
 }
 
+/// Keeps the users of a server as the users file has them.
+async fn follow(file: &mut Option<UsersFile>, server: &Server) -> Infallible {
+    match file {
+        Some(file) => file.follow(server).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What is served where, for the service manager.
 fn status(server: &Server) -> String {
     let pg = server.pg_address().map(|address| format!("PostgreSQL at {address}"));
@@ -156,16 +173,12 @@ fn announce(server: &Server, tls: bool) {
 }
 
 /// The configuration: flags, then settings, then defaults.
-fn config(args: &ServeArgs, settings: &Settings) -> Result<Config, Failure> {
+fn config(args: &ServeArgs, settings: &Settings, users: Vec<UserEntry>) -> Result<Config, Failure> {
     let serve = &settings.serve;
     let at = |flag: Option<ListenAt>, setting: Option<ListenAt>, port: u16| match flag.or(setting) {
         Some(ListenAt::Nowhere) => None,
         Some(ListenAt::Address(address)) => Some(address),
         None => Some(SocketAddr::from(([127, 0, 0, 1], port))),
-    };
-    let users = match args.users.as_ref().or(serve.users.as_ref()) {
-        Some(file) => users(file)?,
-        None => Vec::new(),
     };
     let certificate = args.tls_cert.clone().or_else(|| serve.tls_cert.clone());
     let key = args.tls_key.clone().or_else(|| serve.tls_key.clone());
@@ -195,29 +208,6 @@ fn config(args: &ServeArgs, settings: &Settings) -> Result<Config, Failure> {
         insecure: args.insecure || serve.insecure.unwrap_or(false),
         limits,
     })
-}
-
-/// The users of a file: `[[user]]` with name, role, password and tokens.
-fn users(file: &Path) -> Result<Vec<UserEntry>, Failure> {
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct UsersFile {
-        #[serde(default)]
-        user: Vec<UserEntry>,
-    }
-    if !file.is_file() {
-        return Err(Failure::usage(format!("users file \"{}\" does not exist", file.display())));
-    }
-    let source = config::File::from(file).format(config::FileFormat::Toml);
-    let read = config::Config::builder().add_source(source).build().and_then(config::Config::try_deserialize::<UsersFile>);
-    let users = read.map_err(|error| Failure::usage(format!("users file \"{}\": {error}", file.display())))?.user;
-    if users.is_empty() {
-        return Err(Failure::usage(format!(
-            "users file \"{}\" has no users\nhint: `millstream user NAME --role reader` prints one.",
-            file.display()
-        )));
-    }
-    Ok(users)
 }
 
 fn usage(error: &ServerError) -> Failure {

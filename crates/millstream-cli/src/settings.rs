@@ -28,16 +28,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The names outside `pipeline`, each with what it is for.
-pub(crate) const KNOWN: [(&str, &str); 25] = [
+pub(crate) const KNOWN: [(&str, &str); 28] = [
     ("log.filter", "what is logged, as --log"),
     ("log.format", "text or json, as --log-format"),
+    (
+        "otel.endpoint",
+        "the collector that services export to over gRPC, such as http://127.0.0.1:4317, where OTEL_EXPORTER_OTLP_ENDPOINT is not set",
+    ),
+    ("otel.filter", "the spans that are exported, such as millstream=info"),
+    ("otel.service_name", "what the service is called there, where OTEL_SERVICE_NAME is not set"),
     ("output.expanded", "on, off or auto: rows one column per line"),
     ("output.format", "box, table, expanded, csv, tsv, json, ndjson or markdown, as --format"),
     ("output.null", "what stands for NULL in tables"),
     ("output.pager", "on or off: show what is longer than the window in $PAGER"),
     ("serve.allow_host", "hosts that statements may name, separated by commas or as a list, as --allow-host"),
     ("serve.allow_path", "directories that statements may name, separated by commas or as a list, as --allow-path"),
-    ("serve.connections", "connections of each protocol at a time"),
+    ("serve.connections", "connections of all protocols at a time"),
     ("serve.flight", "where `serve` speaks Arrow Flight SQL, or none, as --flight"),
     ("serve.http", "where `serve` speaks HTTP, or none, as --http"),
     ("serve.insecure", "on or off: serve whoever comes, as --insecure"),
@@ -111,10 +117,23 @@ pub(crate) struct Settings {
     pub(crate) log_format: Option<LogFormat>,
     /// `serve.*`.
     pub(crate) serve: ServeSettings,
+    /// `otel.*`.
+    pub(crate) otel: OtelSettings,
     /// Options of the pipeline.
     pub(crate) pipeline: BTreeMap<String, String>,
     /// All of them as they were given.
     pub(crate) entries: Vec<Entry>,
+}
+
+/// The collector that services export to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OtelSettings {
+    /// `otel.endpoint`.
+    pub(crate) endpoint: Option<String>,
+    /// `otel.filter`.
+    pub(crate) filter: Option<String>,
+    /// `otel.service_name`.
+    pub(crate) service_name: Option<String>,
 }
 
 /// The settings of `millstream serve`.
@@ -220,6 +239,9 @@ fn interpret(entries: Vec<Entry>) -> Result<Settings, Failure> {
         match entry.name.as_str() {
             "log.filter" => settings.log_filter = Some(entry.value.clone()),
             "log.format" => settings.log_format = Some(choice(entry, &[("text", LogFormat::Text), ("json", LogFormat::Json)])?),
+            "otel.endpoint" => settings.otel.endpoint = Some(entry.value.clone()),
+            "otel.filter" => settings.otel.filter = Some(entry.value.clone()),
+            "otel.service_name" => settings.otel.service_name = Some(entry.value.clone()),
             "output.expanded" => settings.expanded = Some(choice(entry, &EXPANDED)?),
             "output.format" => settings.format = Some(choice(entry, &Format::ALL)?),
             "output.null" => settings.null = Some(entry.value.clone()),

@@ -18,6 +18,7 @@ pub mod error;
 mod file_relation;
 mod guard;
 pub mod memory;
+pub mod metrics;
 pub mod notice;
 pub mod pipeline;
 pub mod progress;

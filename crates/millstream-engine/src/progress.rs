@@ -135,6 +135,9 @@ pub struct EpochProgress {
     pub checkpoint: Option<CheckpointProgress>,
 }
 
+/// What the distribution of durations of epochs is.
+pub const EPOCH_DURATION: &str = "Time of epochs, in all and by phase.";
+
 /// Upper bounds of the classes of [`DurationHistogram`], in seconds.
 pub const DURATION_BUCKETS: [f64; 14] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 

@@ -1,5 +1,6 @@
 //! Connections as they come, for every protocol; and to their end, for those that speak TLS from the first byte.
 
+use crate::admission::Place;
 use crate::service::Service;
 use crate::tls::Tls;
 use std::fmt::Display;
@@ -7,7 +8,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -42,25 +42,22 @@ pub(crate) async fn next(service: &Service, listener: &TcpListener, connections:
 }
 
 /// Accepts connections until the server stops, talks to each, and returns when the last one has ended. A TLS handshake may take as
-/// long as `patience`.
+/// long as `patience`. Who has no place is talked to all the same, to be told.
 pub(crate) async fn serve<T: Future<Output = ()> + Send + 'static>(
     service: &Arc<Service>,
     listener: TcpListener,
     tls: Option<Tls>,
     patience: Duration,
-    talk: impl Fn(Connection) -> T + Clone + Send + 'static,
+    talk: impl Fn(Connection, Arc<Place>) -> T + Clone + Send + 'static,
 ) {
-    let places = Arc::new(Semaphore::new(service.limits.connections));
     let mut connections = JoinSet::new();
     while let Some(stream) = next(service, &listener, &mut connections).await {
-        // Beyond that a connection is closed before anything is read from it.
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let Some(place) = service.admission.enter() else { continue };
         let (talk, acceptor) = (talk.clone(), tls.as_ref().map(Tls::acceptor));
         connections.spawn(async move {
             if let Some(connection) = opened(stream, acceptor, patience).await {
-                talk(connection).await;
+                talk(connection, place).await;
             }
-            drop(place);
         });
     }
     drop(listener);

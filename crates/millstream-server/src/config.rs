@@ -37,7 +37,7 @@ pub struct TlsFiles {
 /// What clients may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at a time, of each protocol.
+    /// Connections at a time, of all protocols together.
     pub connections: usize,
     /// Bytes of a statement or another message of the PostgreSQL protocol or of Arrow Flight SQL.
     pub message_bytes: usize,

@@ -15,11 +15,16 @@
 //! | `http/` | SQL, subscriptions as server-sent events, ingestion, metrics |
 //! | `flight/` | Arrow Flight SQL: results, parameters and ingested rows as Arrow batches |
 //! | `rows.rs`, `aside.rs` | what all take from the engine, and how they wait for it |
-//! | `users.rs`, `scram.rs`, `tls.rs` | who may connect and do what |
+//! | `users.rs`, `scram.rs`, `tls.rs`, `admission.rs` | who may connect and do what, and how many at a time |
 
 mod accept;
+mod admission;
 mod aside;
 mod config;
+#[cfg(test)]
+mod connection_tests;
+#[cfg(test)]
+mod ending_tests;
 mod error;
 mod flight;
 #[doc(hidden)]
@@ -39,7 +44,8 @@ pub use error::ServerError;
 pub use millstream_types::Role;
 pub use users::{UserEntry, new_token};
 
-use millstream_engine::Engine;
+use millstream_engine::metrics::Metric;
+use millstream_engine::{Engine, EngineError};
 use service::Service;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -106,6 +112,19 @@ impl Server {
         self.flight
     }
 
+    /// What `/metrics` tells, again and again, also when the server has stopped.
+    pub fn metrics(&self) -> ServerMetrics {
+        ServerMetrics(Arc::clone(&self.service))
+    }
+
+    /// Takes other users of the users file in place of those before, from the next statement on. What is open of users who are gone ends.
+    ///
+    /// # Errors
+    /// When an entry is wrong; the users stay then.
+    pub fn bring_users(&self, entries: &[UserEntry]) -> Result<(), ServerError> {
+        self.service.bring_users(entries)
+    }
+
     /// Stops: takes no new work, gives what runs the configured time, and ends the rest.
     pub async fn stop(mut self) {
         self.service.stopping.cancel();
@@ -116,6 +135,26 @@ impl Server {
             let ended = async { while self.listeners.join_next().await.is_some() {} };
             let _ = tokio::time::timeout(std::time::Duration::from_secs(1), ended).await;
         }
+    }
+}
+
+/// The metrics of a pipeline and its server.
+#[derive(Clone)]
+pub struct ServerMetrics(Arc<Service>);
+
+impl std::fmt::Debug for ServerMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerMetrics").finish_non_exhaustive()
+    }
+}
+
+impl ServerMetrics {
+    /// The metrics as they are now.
+    ///
+    /// # Errors
+    /// When the pipeline has stopped.
+    pub async fn read(&self) -> Result<Vec<Metric>, EngineError> {
+        http::metrics::all(&self.0).await
     }
 }
 

@@ -1,15 +1,15 @@
 //! What all protocols share: the engine, who may do what, and the end of the server.
 
 use crate::Config;
+use crate::admission::{Admission, UserConnection};
 use crate::config::Limits;
 use crate::error::{RequestError, ServerError, codes};
 use crate::pg::catalog::PgCatalog;
-use crate::users::{User, Users};
+use crate::users::{User, UserEntry, Users};
 use millstream_engine::access::{UserLimits, Verifier, random};
 use millstream_engine::{Engine, EngineError, Session};
 use millstream_types::EventTime;
-use parking_lot::Mutex;
-use std::collections::HashMap;
+use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 /// What all connections share.
 pub(crate) struct Service {
     pub(crate) engine: Engine,
-    pub(crate) users: Users,
+    users: RwLock<Users>,
     pub(crate) limits: Limits,
     pub(crate) catalog: PgCatalog,
     /// All addresses are loopback ones, and nobody has said that strangers are welcome.
@@ -30,8 +30,7 @@ pub(crate) struct Service {
     pub(crate) figures: Figures,
     /// When the server was made.
     pub(crate) started: EventTime,
-    /// Connections over the PostgreSQL protocol, by user.
-    connections: Mutex<HashMap<String, u64>>,
+    pub(crate) admission: Arc<Admission>,
     /// What salts for names that do not exist are made from.
     pub(crate) decoy_secret: [u8; 32],
 }
@@ -40,6 +39,8 @@ pub(crate) struct Service {
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     pub(crate) pg_connections: AtomicUsize,
+    pub(crate) http_connections: AtomicUsize,
+    pub(crate) flight_connections: AtomicUsize,
     pub(crate) http_requests: AtomicU64,
     pub(crate) flight_requests: AtomicU64,
     pub(crate) flight_statements: AtomicU64,
@@ -51,10 +52,10 @@ impl Service {
     pub(crate) fn new(engine: Engine, config: &Config) -> Result<Arc<Self>, ServerError> {
         let users = Users::new(&config.users)?;
         engine.bring_users(users.defs());
-        let catalog = PgCatalog::new(&engine, users.names())
+        let catalog = PgCatalog::new(&engine)
             .map_err(|error: EngineError| ServerError::configuration(format!("cannot set up pg_catalog: {error}"), ""))?;
         Ok(Arc::new(Self {
-            users,
+            users: RwLock::new(users),
             limits: config.limits,
             catalog,
             is_local: !config.insecure,
@@ -63,9 +64,21 @@ impl Service {
             figures: Figures::default(),
             started: engine.clock().now(),
             engine,
-            connections: Mutex::default(),
+            admission: Admission::new(config.limits.connections),
             decoy_secret: random(),
         }))
+    }
+
+    /// Takes other users of the users file in place of those before. Sessions of users who are gone may do nothing from now on.
+    ///
+    /// # Errors
+    /// When an entry is wrong; the users stay then.
+    pub(crate) fn bring_users(&self, entries: &[UserEntry]) -> Result<(), ServerError> {
+        let users = Users::new(entries)?;
+        let mut current = self.users.write();
+        self.engine.bring_users(users.defs());
+        *current = users;
+        Ok(())
     }
 
     /// The user of a bearer token; without users everybody.
@@ -76,7 +89,7 @@ impl Service {
         if !self.engine.has_users() {
             return Ok(User::anybody("anonymous"));
         }
-        match token.and_then(|token| self.users.with_token(token)) {
+        match token.and_then(|token| self.users.read().with_token(token)) {
             Some(user) => Ok(user),
             None => Err(RequestError::new(
                 codes::BAD_AUTHORIZATION,
@@ -131,40 +144,13 @@ impl Service {
         }
     }
 
-    /// Counts a connection of a user until it is dropped.
+    /// Counts a connection, a request or a session of a user until it is dropped.
     ///
     /// # Errors
     /// When the user has as many as they may.
-    pub(crate) fn count_connection(self: &Arc<Self>, user: &User) -> Result<UserConnection, RequestError> {
+    pub(crate) fn count(&self, user: &User) -> Result<UserConnection, RequestError> {
         let most = self.engine.user(&user.name).and_then(|(user, _)| user.limits.connections);
-        let mut connections = self.connections.lock();
-        let count = connections.entry(user.name.clone()).or_default();
-        if let Some(most) = most
-            && *count >= most
-        {
-            let message = format!("user \"{}\" has {most} connections already", user.name);
-            return Err(RequestError::new(codes::TOO_MANY_CONNECTIONS, message, "Close some, or try again."));
-        }
-        *count += 1;
-        Ok(UserConnection { service: Arc::clone(self), name: user.name.clone() })
-    }
-}
-
-/// A connection of a user.
-pub(crate) struct UserConnection {
-    service: Arc<Service>,
-    name: String,
-}
-
-impl Drop for UserConnection {
-    fn drop(&mut self) {
-        let mut connections = self.service.connections.lock();
-        if let Some(count) = connections.get_mut(&self.name) {
-            *count -= 1;
-            if *count == 0 {
-                connections.remove(&self.name);
-            }
-        }
+        self.admission.count(&user.name, most)
     }
 }
 

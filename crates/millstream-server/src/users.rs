@@ -122,11 +122,6 @@ impl Users {
         Ok(users)
     }
 
-    /// All names, and who may do everything.
-    pub(crate) fn names(&self) -> Vec<(String, bool)> {
-        self.by_name.values().map(|user| (user.name.clone(), user.role == Role::Admin)).collect()
-    }
-
     /// As the engine knows them.
     pub(crate) fn defs(&self) -> impl Iterator<Item = UserDef> {
         self.by_name.values().cloned()

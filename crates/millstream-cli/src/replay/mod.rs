@@ -24,6 +24,7 @@ use crate::progress;
 use crate::run::{finish, with_progress};
 use crate::script::Script;
 use crate::settings::Settings;
+use crate::telemetry;
 use clock::{Pace, ReplayClock};
 use millstream_connectors::sources::history::HistoryOptions;
 use millstream_engine::{Engine, EngineError, EventTimeReplay, LoggedEpochs};
@@ -72,6 +73,7 @@ pub(crate) async fn replay(mut args: ReplayArgs, global: &GlobalArgs, settings: 
     }
     let mut interrupts = Interrupts::watch()?;
     let engine = engine_setup::build(builder.manual().clock(Arc::clone(&clock) as Arc<dyn millstream_types::Clock>)).await?;
+    telemetry::observe(&engine, None).await;
     let file = pipeline_file::apply(&engine, &script, &presenter).await?;
     let shows_progress = !args.pipeline.no_progress && !global.quiet;
     // Sorted rows are not as many bytes as the files they come from.
@@ -100,6 +102,7 @@ async fn replay_log(mut args: ReplayArgs, global: &GlobalArgs, settings: &Settin
     let builder = pipeline_file::builder(&args.pipeline, settings, None, global.quiet).log_replay(logged.clone());
     let mut interrupts = Interrupts::watch()?;
     let engine = engine_setup::build(builder.manual().clock(Arc::clone(&clock) as Arc<dyn millstream_types::Clock>)).await?;
+    telemetry::observe(&engine, None).await;
     let file = pipeline_file::apply(&engine, &script, &presenter).await?;
     let work = async {
         for epoch in logged.iter()? {

@@ -218,6 +218,16 @@ fn users_come_from_a_file_that_the_program_makes() {
     assert_eq!((connect("ada@", "wrong"), connect("", "")), (String::new(), String::new()));
     let stranger = super::run(directory.path(), &["--connect", &format!("flight://127.0.0.1:{}", server.flight), "-c", "SELECT 1"]);
     assert!(super::stderr(&stranger).contains("hint: Say who you are"), "{}", super::stderr(&stranger));
+
+    // The file is read again when it changes. One that cannot be used changes nothing.
+    let (carol, _) = user("carol", "reader");
+    std::fs::write(directory.path().join("users.toml"), format!("{carol}\n{bob}\n{bob}")).unwrap();
+    assert!((0..60).all(|_| server.psql_as("ada", "a long password", "SELECT 7;") == "7\n"), "whoever was there stays");
+    std::fs::write(directory.path().join("users.toml"), format!("{carol}\n{bob}")).unwrap();
+    let carol_is_in = (0..200).any(|_| server.psql_as("carol", "a long password", "SELECT 7;") == "7\n");
+    assert!(carol_is_in);
+    let refused = server.psql_as("ada", "a long password", "SELECT 7;");
+    assert!(refused.contains("password authentication failed"), "{refused}");
     assert_eq!(server.stop(), Some(0));
     let open = super::run(directory.path(), &["serve", "--in-memory", "--pg", "0.0.0.0:0"]);
     assert_eq!(open.status.code(), Some(2));

@@ -16,9 +16,11 @@
 
 mod limits;
 mod verifier;
+mod watch;
 
 pub use limits::{LIMITS, UserLimits};
 pub use verifier::{Verifier, keyed, random, same};
+pub use watch::AccessWatch;
 
 use crate::catalog::resolve::SYSTEM_SCHEMA;
 use millstream_types::{Privilege, Role};

@@ -1,6 +1,7 @@
 //! How an engine is built: options first, then recovery, then the pipeline's task.
 
 use super::{Engine, Inner};
+use crate::access::AccessWatch;
 use crate::context::{adopted_tables, base_state, executing};
 use crate::dead_letters::DeadLetters;
 use crate::error::Result;
@@ -236,6 +237,7 @@ impl EngineBuilder {
             pushers: RwLock::default(),
             committed: watch::channel(Committed::default()).0,
             brought_users: RwLock::default(),
+            access_watch: AccessWatch::default(),
             paused: false.into(),
         });
         let mut pipeline = Pipeline::new(PipelineOptions {

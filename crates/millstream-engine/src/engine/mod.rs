@@ -29,6 +29,7 @@ use millstream_connectors::sinks::callback::Callback;
 use millstream_sql::Statement;
 use millstream_sql::statement::QueryStatement;
 use millstream_types::{Clock, Epoch};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -148,9 +149,16 @@ impl Engine {
     }
 
     /// Makes users known who are not part of the catalog, in place of those brought before. They have every privilege that their role
-    /// can use.
+    /// can use. Sessions of users who are not among them any more may do nothing from now on.
     pub fn bring_users(&self, users: impl IntoIterator<Item = UserDef>) {
-        *self.inner.shared.brought_users.write() = users.into_iter().map(|user| (user.name.clone(), user)).collect();
+        let users: BTreeMap<String, UserDef> = users.into_iter().map(|user| (user.name.clone(), user)).collect();
+        let shared = &self.inner.shared;
+        let before = std::mem::replace(&mut *shared.brought_users.write(), users.clone());
+        if before != users {
+            // Who comes hides the user of that name in the catalog, who is somebody else.
+            let others = |name: &&String| before.contains_key(*name) != users.contains_key(*name);
+            shared.access_watch.changed(before.keys().chain(users.keys()).filter(others).cloned());
+        }
     }
 
     /// The user with this name, as they are now.
@@ -159,6 +167,17 @@ impl Engine {
             return Some((user.clone(), UserOrigin::Brought));
         }
         self.inner.shared.catalog.read().access.user(name).map(|user| (user.clone(), UserOrigin::Catalog))
+    }
+
+    /// All users, by name.
+    pub fn users(&self) -> Vec<(UserDef, UserOrigin)> {
+        let brought = self.inner.shared.brought_users.read().clone();
+        let catalog = self.inner.shared.catalog.read().clone();
+        let own = catalog.access.users().filter(|user| !brought.contains_key(&user.name));
+        let mut users: Vec<(UserDef, UserOrigin)> = own.map(|user| (user.clone(), UserOrigin::Catalog)).collect();
+        users.extend(brought.into_values().map(|user| (user, UserOrigin::Brought)));
+        users.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        users
     }
 
     /// Whether there are users: who is none of them may do nothing then.

@@ -60,6 +60,7 @@ impl Pipeline {
     }
 
     /// As [`Pipeline::checkpoint`], with the state of sources taken when the epoch was assembled.
+    #[tracing::instrument(name = "checkpoint", skip_all, fields(epoch = self.epoch.0, bytes = tracing::field::Empty))]
     pub(super) async fn checkpoint_with(&mut self, states: Option<BTreeMap<String, EdgeState>>) -> Result<()> {
         let watch = Stopwatch::start();
         let states = match (states, &self.sources) {
@@ -124,6 +125,7 @@ impl Pipeline {
             self.named_blobs.checkpointed(&self.pinned_blobs, older, &durability.dir.blobs())?;
         }
         durability.pause = Pause::after(watch.elapsed());
+        tracing::Span::current().record("bytes", bytes);
         self.shared.progress.checkpoint(self.epoch, bytes, watch.elapsed());
         Ok(())
     }

@@ -20,6 +20,8 @@ use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, Weights, delta};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 /// What an epoch has to do.
 #[derive(Debug, Default)]
@@ -55,7 +57,20 @@ impl Pipeline {
     ///
     /// # Errors
     /// When anything before the commit fails: nothing of the epoch is visible then, and the pipeline must stop.
-    pub(super) async fn run_epoch_with(&mut self, mut work: EpochWork) -> Result<Epoch> {
+    pub(super) async fn run_epoch_with(&mut self, work: EpochWork) -> Result<Epoch> {
+        let span = tracing::info_span!("epoch", epoch = self.epoch.next().0, rows = Empty, otel.status_code = Empty);
+        if !span.is_disabled() {
+            let streams = work.assembled.iter().flat_map(|assembled| assembled.streams.values());
+            span.record("rows", streams.map(|stream| stream.commit.rows_in).sum::<u64>());
+        }
+        let ran = self.run_phases(work).instrument(span.clone()).await;
+        if ran.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
+        ran
+    }
+
+    async fn run_phases(&mut self, mut work: EpochWork) -> Result<Epoch> {
         let started = Stopwatch::start();
         let mut phase = Stopwatch::start();
         let mut phases = PhaseTimes::default();
@@ -90,13 +105,14 @@ impl Pipeline {
         }
 
         // Dataflow.
-        let Stepped { outputs, failed } = self.step_queries((epoch, clock), &mut deltas, std::mem::take(&mut work.initial), None).await?;
+        let stepped = self.step_queries((epoch, clock), &mut deltas, std::mem::take(&mut work.initial), None);
+        let Stepped { outputs, failed } = stepped.instrument(tracing::info_span!("dataflow")).await?;
         phases.dataflow = phase.lap();
         failpoint::hit("epoch.after_dataflow")?;
 
         // Sinks.
         let sink_epoch = SinkEpoch { epoch, clock, roll: work.roll };
-        let sink_commits = self.stage_sinks(sink_epoch, &outputs).await?;
+        let sink_commits = self.stage_sinks(sink_epoch, &outputs).instrument(tracing::info_span!("sink_stage")).await?;
         phases.sink = phase.lap();
 
         // Commit.
@@ -127,26 +143,30 @@ impl Pipeline {
             catalog: std::mem::take(&mut self.pending_catalog),
             failed,
         };
-        self.commit(&record, attachments)?;
+        tracing::info_span!("commit").in_scope(|| self.commit(&record, attachments))?;
         phases.commit = phase.lap();
 
         // Everything from here on is repaired by recovery if it is interrupted.
         self.epoch = epoch;
         self.clock = clock;
-        failpoint::hit("publish.before")?;
-        self.publish_sinks(&sink_commits).await?;
-        for (name, changes) in &work.tables {
-            if let Some(table) = self.tables.get_mut(name) {
-                table.rows.apply(changes).map_err(|source| EngineError::Dataflow(Arc::new(source)))?;
-                table.changed = epoch;
+        let publish = async {
+            failpoint::hit("publish.before")?;
+            self.publish_sinks(&sink_commits).await?;
+            for (name, changes) in &work.tables {
+                if let Some(table) = self.tables.get_mut(name) {
+                    table.rows.apply(changes).map_err(|source| EngineError::Dataflow(Arc::new(source)))?;
+                    table.changed = epoch;
+                }
             }
-        }
-        self.remember(&record, &assembled.streams, &deltas);
-        self.shared.dead_letters.write().push(refused);
-        self.deliver(sink_epoch, &outputs).await?;
-        self.step_live(epoch, clock, &deltas).await;
-        self.acknowledge(&assembled.streams).await?;
-        failpoint::hit("publish.after")?;
+            self.remember(&record, &assembled.streams, &deltas);
+            self.shared.dead_letters.write().push(refused);
+            self.deliver(sink_epoch, &outputs).await?;
+            self.step_live(epoch, clock, &deltas).await;
+            self.acknowledge(&assembled.streams).await?;
+            failpoint::hit("publish.after")?;
+            Ok::<_, EngineError>(())
+        };
+        publish.instrument(tracing::info_span!("publish")).await?;
         phases.publish = phase.lap();
         let durations = (phases, started.elapsed() + assembled.plan_time + assembled.read_time);
         self.report(&record, &assembled, durations);
@@ -211,7 +231,9 @@ impl Pipeline {
                 }
                 None => {
                     let own = query.reads.iter().filter_map(|name| deltas.get(name).map(|delta| (name.clone(), delta.clone()))).collect();
-                    let changes = query.step(&epoch_input(epoch, clock, own, &watermarks)).await;
+                    let input = epoch_input(epoch, clock, own, &watermarks);
+                    let span = tracing::debug_span!("query", query_id = %name);
+                    let changes = query.step(&input).instrument(span).await;
                     changes.and_then(|changes| query.release(changes, clock, ended))
                 }
             };

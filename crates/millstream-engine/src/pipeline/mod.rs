@@ -34,7 +34,7 @@ pub mod sinks;
 pub mod snapshot;
 pub mod sources;
 
-use crate::access::UserDef;
+use crate::access::{AccessWatch, UserDef};
 use crate::catalog::Catalog;
 use crate::catalog::object::{StreamDef, TableDef};
 use crate::dead_letters::DeadLetters;
@@ -112,6 +112,8 @@ pub struct Shared {
     pub committed: tokio::sync::watch::Sender<Committed>,
     /// Users that the program brings, by name.
     pub brought_users: RwLock<BTreeMap<String, UserDef>>,
+    /// Tells when users or privileges have changed.
+    pub access_watch: AccessWatch,
     /// `PAUSE PIPELINE`: no new input is taken.
     pub paused: AtomicBool,
 }
@@ -693,7 +695,12 @@ impl Pipeline {
 
     /// Publishes the catalog and settings to everybody.
     fn publish_catalog(&self) {
-        *self.shared.catalog.write() = Arc::new(self.catalog.clone());
+        let catalog = Arc::new(self.catalog.clone());
+        let before = std::mem::replace(&mut *self.shared.catalog.write(), Arc::clone(&catalog));
+        if !Arc::ptr_eq(&before.access, &catalog.access) {
+            let gone = before.access.users().filter(|user| catalog.access.user(&user.name).is_none());
+            self.shared.access_watch.changed(gone.map(|user| user.name.clone()));
+        }
         *self.shared.settings.write() = self.settings.clone();
         if let Ok(limit) = self.settings.memory_limit() {
             self.shared.memory.set_limit(limit);

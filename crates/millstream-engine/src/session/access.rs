@@ -76,13 +76,6 @@ impl Session {
             let SessionUser::Named(name) = self.user() else { return Ok(Vec::new()) };
             return Ok(self.engine.user(name).into_iter().collect());
         }
-        let shared = self.engine.shared();
-        let brought = shared.brought_users.read();
-        let catalog = shared.catalog.read().clone();
-        let own = catalog.access.users().filter(|user| !brought.contains_key(&user.name));
-        let mut users: Vec<(UserDef, UserOrigin)> = own.map(|user| (user.clone(), UserOrigin::Catalog)).collect();
-        users.extend(brought.values().map(|user| (user.clone(), UserOrigin::Brought)));
-        users.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-        Ok(users)
+        Ok(self.engine.users())
     }
 }

@@ -13,6 +13,8 @@
 //! | TRUNCATE | writer | TRUNCATE |
 //! | everything else; whatever names files | admin | none |
 //!
+//! A subscription is looked at again whenever users or privileges change (`lasting.rs`).
+//!
 //! An UPDATE needs SELECT because an expression that fails shows the value it failed on. **Errors**: [`EngineError::Denied`].
 
 use super::{Session, is_client_setting, is_harmless};
@@ -41,7 +43,7 @@ pub enum SessionUser {
 }
 
 /// What the user of a session may do now.
-struct Rights {
+pub(super) struct Rights {
     user: UserDef,
     /// The user has every privilege that the role can use.
     has_all: bool,
@@ -87,7 +89,7 @@ impl Session {
     }
 
     /// `None`: everything.
-    fn rights(&self) -> Result<Option<Rights>> {
+    pub(super) fn rights(&self) -> Result<Option<Rights>> {
         let name = match &self.user {
             SessionUser::Owner => return Ok(None),
             SessionUser::Anybody if self.engine.has_users() => {
@@ -99,8 +101,9 @@ impl Session {
             SessionUser::Anybody => return Ok(None),
             SessionUser::Named(name) => name,
         };
-        match self.engine.user(name) {
-            None => Err(EngineError::denied(format!("user \"{name}\" does not exist any more"), "")),
+        let user = self.engine.user(name).filter(|_| self.engine.shared().access_watch.gone(name) == self.gone_before);
+        match user {
+            None => Err(EngineError::denied(format!("user \"{name}\" does not exist any more"), "Connect again, as a user.")),
             Some((user, _)) if user.role == Role::Admin => Ok(None),
             Some((user, origin)) => {
                 let catalog = self.engine.shared().catalog.read().clone();

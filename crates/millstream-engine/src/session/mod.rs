@@ -6,6 +6,7 @@ mod bound;
 mod change;
 mod contents;
 mod insert;
+mod lasting;
 mod literal_rows;
 mod parameter_types;
 pub(crate) mod plan_cache;
@@ -25,6 +26,7 @@ use crate::pipeline::command::Command;
 use crate::pipeline::live::LiveRequest;
 use crate::result::{Output, Rows, StatementResult};
 use crate::settings::SettingInfo;
+use crate::subscription::Watched;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 pub use authorize::SessionUser;
 pub use bound::BoundValue;
@@ -39,6 +41,8 @@ use millstream_types::Epoch;
 use parking_lot::Mutex;
 pub use prepare::Described;
 use std::sync::Arc;
+use tracing::Instrument;
+use tracing::field::Empty;
 use transaction::Transaction;
 pub use transaction::accepted_harmlessly as is_harmless;
 use variables::Variables;
@@ -49,6 +53,8 @@ pub use variables::{client_setting_default, is_client_setting};
 pub struct Session {
     engine: Engine,
     user: SessionUser,
+    /// How many users of this name were gone when it began: who has the name later is somebody else.
+    gone_before: u64,
     /// Limits of all sessions of its kind.
     limits: UserLimits,
     transaction: Arc<Mutex<Option<Transaction>>>,
@@ -85,7 +91,11 @@ impl ScriptFailure {
 
 impl Session {
     pub(crate) fn new(engine: Engine, user: SessionUser) -> Self {
-        Self { engine, user, limits: UserLimits::default(), transaction: Arc::default(), variables: Arc::default() }
+        let gone_before = match &user {
+            SessionUser::Named(name) => engine.shared().access_watch.gone(name),
+            SessionUser::Owner | SessionUser::Anybody => 0,
+        };
+        Self { engine, user, gone_before, limits: UserLimits::default(), transaction: Arc::default(), variables: Arc::default() }
     }
 
     /// The same session, held to these limits too, whoever it belongs to.
@@ -153,8 +163,30 @@ impl Session {
     /// # Errors
     /// As [`Session::execute`].
     pub async fn execute_parsed(&self, statement: Statement) -> Result<StatementResult> {
+        // Its text is not told: it has what clients would rather keep to themselves.
+        let span = tracing::info_span!("statement", otel.name = Empty, user = Empty, otel.status_code = Empty);
+        if !span.is_disabled() {
+            span.record("otel.name", tag_of(&statement));
+            if let SessionUser::Named(name) = &self.user {
+                span.record("user", name.as_ref());
+            }
+        }
+        let carried_out = self.carry_out(statement).instrument(span.clone()).await;
+        if carried_out.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
+        carried_out
+    }
+
+    async fn carry_out(&self, statement: Statement) -> Result<StatementResult> {
+        // Before rights are looked at, so that no change is missed in between.
+        let right = self.right_to_follow(&statement).map(Watched::new);
         self.authorize(&statement)?;
-        guarded("the statement", Box::pin(self.dispatch(statement))).await
+        let mut result = guarded("the statement", Box::pin(self.dispatch(statement))).await?;
+        if let Output::Changes(subscription) = &mut result.output {
+            subscription.last_as_long_as(right);
+        }
+        Ok(result)
     }
 
     async fn dispatch(&self, statement: Statement) -> Result<StatementResult> {

@@ -41,6 +41,7 @@ pub(super) fn session(
 ) -> Result<Arc<FlightSession>, RequestError> {
     let token = after(headers, "bearer");
     if let Some(session) = token.and_then(|token| sessions.with_token(token)) {
+        session.session.check_user()?;
         return Ok(session);
     }
     let user = service.bearer(token).map_err(|error| {

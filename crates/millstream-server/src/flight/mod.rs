@@ -27,9 +27,10 @@ mod statement;
 mod tests;
 
 use crate::accept::{self, Connection};
+use crate::admission::Place;
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
-use crate::service::Service;
+use crate::service::{Counted, Service};
 use crate::tls::Tls;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
@@ -78,12 +79,13 @@ pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Opt
     };
     let sessions = Arc::new(Sessions::default());
     let of_flight = Arc::clone(&service);
-    let talk = move |connection| {
+    let talk = move |connection, place| {
         let flight = Flight {
             service: Arc::clone(&of_flight),
             sessions: Arc::clone(&sessions),
             facts: Arc::clone(&facts),
             connection: Arc::new(ConnectionSessions::default()),
+            place,
         };
         requests(flight, connection)
     };
@@ -92,6 +94,7 @@ pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Opt
 
 async fn requests(flight: Flight, stream: Connection) {
     let service = Arc::clone(&flight.service);
+    let _counted = Counted::new(&service.figures.flight_connections);
     let mut builder = Builder::new(TokioExecutor::new()).http2_only();
     let mut http2 = builder.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(ANSWER_TIMEOUT).keep_alive_timeout(ANSWER_TIMEOUT);
@@ -116,13 +119,29 @@ struct Flight {
     sessions: Arc<Sessions>,
     facts: Arc<Facts>,
     connection: Arc<ConnectionSessions>,
+    place: Arc<Place>,
 }
 
 impl Flight {
     /// The session of a request.
     fn session(&self, headers: &MetadataMap) -> Result<Arc<FlightSession>, RequestError> {
         self.service.figures.flight_requests.fetch_add(1, Ordering::Relaxed);
-        auth::session(&self.service, &self.sessions, &self.connection, headers)
+        self.place.take()?;
+        let session = auth::session(&self.service, &self.sessions, &self.connection, headers)?;
+        self.connection.hold(&self.service, &session)?;
+        Ok(session)
+    }
+
+    /// Opens the session of a handshake, and gives its token.
+    fn open(&self, headers: &MetadataMap, payload: &[u8]) -> Result<String, RequestError> {
+        self.place.take()?;
+        let user = auth::handshake(&self.service, headers, payload)?;
+        let (token, session) = self.sessions.open(self.service.session(&user), user, self.service.limits)?;
+        if let Err(error) = self.connection.hold(&self.service, &session) {
+            self.sessions.close(&self.connection, &session);
+            return Err(error);
+        }
+        Ok(token)
     }
 
     /// The status of a request that failed.
@@ -293,9 +312,7 @@ impl FlightService for Flight {
             Ok(message) => message?.map(|message| message.payload).unwrap_or_default(),
             Err(_) => return Err(Status::deadline_exceeded("the handshake took too long")),
         };
-        let user = auth::handshake(&self.service, &headers, &payload).map_err(|error| self.failed(error))?;
-        let opened = self.sessions.open(self.service.session(&user), user, self.service.limits);
-        let token = opened.map_err(|error| self.failed(error))?;
+        let token = self.open(&headers, &payload).map_err(|error| self.failed(error))?;
         let mut response = Response::new(one(Some(HandshakeResponse { protocol_version: 0, payload: token.clone().into() })));
         let header = format!("Bearer {token}").parse().map_err(|_| Status::internal("a token that is no header"))?;
         response.metadata_mut().insert("authorization", header);

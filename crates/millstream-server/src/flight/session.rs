@@ -10,8 +10,10 @@
 
 use super::prepared::Prepared;
 use super::statement::Work;
+use crate::admission::UserConnection;
 use crate::config::Limits;
 use crate::error::{RequestError, codes};
+use crate::service::Service;
 use crate::users::User;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -54,6 +56,8 @@ pub(super) struct FlightSession {
     limits: Limits,
     sessions: Weak<Sessions>,
     state: Mutex<State>,
+    /// Its place among the connections of its user, while a connection that has asked in it is open.
+    counted: Mutex<Weak<UserConnection>>,
 }
 
 struct State {
@@ -73,16 +77,41 @@ enum Fetch {
     Running(CancellationToken),
 }
 
-/// The sessions of one connection, by the user's name.
+/// What one connection has of sessions.
 #[derive(Default)]
-pub(super) struct ConnectionSessions(Mutex<HashMap<String, Arc<FlightSession>>>);
+pub(super) struct ConnectionSessions {
+    /// Its own, by the user's name.
+    by_user: Mutex<HashMap<String, Arc<FlightSession>>>,
+    /// What it has asked in, which count among their users' connections as long as one that has asked in them is open.
+    held: Mutex<Vec<(Weak<FlightSession>, Arc<UserConnection>)>>,
+}
+
+impl ConnectionSessions {
+    /// Something is asked in a session over this connection.
+    ///
+    /// # Errors
+    /// When its user has as many connections as they may.
+    pub(super) fn hold(&self, service: &Service, session: &Arc<FlightSession>) -> Result<(), RequestError> {
+        let mut held = self.held.lock();
+        held.retain(|(_, counted)| counted.is_counted());
+        if !held.iter().any(|(of, _)| of.as_ptr() == Arc::as_ptr(session)) {
+            held.push((Arc::downgrade(session), session.counted(service)?));
+        }
+        Ok(())
+    }
+}
 
 impl Sessions {
     /// A session that others than its token's owner cannot name, and its token.
     ///
     /// # Errors
     /// When there are as many already as there may be, and all of them are at work.
-    pub(super) fn open(self: &Arc<Self>, session: Session, user: User, limits: Limits) -> Result<String, RequestError> {
+    pub(super) fn open(
+        self: &Arc<Self>,
+        session: Session,
+        user: User,
+        limits: Limits,
+    ) -> Result<(String, Arc<FlightSession>), RequestError> {
         let token = format!("{TOKEN_PREFIX}{}", name());
         let opened = Arc::new(FlightSession::new(session, user, limits, Arc::downgrade(self)));
         let mut ended = Vec::new();
@@ -105,11 +134,11 @@ impl Sessions {
             };
             ended.extend(registry.by_token.remove(&token));
         }
-        registry.by_token.insert(token.clone(), opened);
+        registry.by_token.insert(token.clone(), Arc::clone(&opened));
         // A session that ends takes its handles out of the registry: not while that is locked.
         drop(registry);
         drop(ended);
-        Ok(token)
+        Ok((token, opened))
     }
 
     /// The session of a token that a handshake gave out.
@@ -132,9 +161,10 @@ impl Sessions {
         limits: Limits,
         open: impl FnOnce() -> Session,
     ) -> Arc<FlightSession> {
-        let mut sessions = connection.0.lock();
+        let mut sessions = connection.by_user.lock();
         match sessions.get(&user.name) {
-            Some(session) if session.user == user => Arc::clone(session),
+            // One whose user is gone is not that of another user of the same name.
+            Some(session) if session.user == user && session.session.check_user().is_ok() => Arc::clone(session),
             _ => {
                 let session = Arc::new(FlightSession::new(open(), user.clone(), limits, Arc::downgrade(self)));
                 sessions.insert(user.name, Arc::clone(&session));
@@ -165,7 +195,7 @@ impl Sessions {
             }
             stays
         });
-        connection.0.lock().retain(|_, other| !Arc::ptr_eq(other, session));
+        connection.by_user.lock().retain(|_, other| !Arc::ptr_eq(other, session));
         session.clear();
     }
 }
@@ -180,7 +210,18 @@ impl FlightSession {
             prepared_bytes: 0,
             waiting_bytes: 0,
         };
-        Self { session, user, limits, sessions, state: Mutex::new(state) }
+        Self { session, user, limits, sessions, state: Mutex::new(state), counted: Mutex::default() }
+    }
+
+    /// Its place among the connections of its user.
+    fn counted(&self, service: &Service) -> Result<Arc<UserConnection>, RequestError> {
+        let mut counted = self.counted.lock();
+        if let Some(counted) = counted.upgrade().filter(|counted| counted.is_counted()) {
+            return Ok(counted);
+        }
+        let new = Arc::new(service.count(&self.user)?);
+        *counted = Arc::downgrade(&new);
+        Ok(new)
     }
 
     fn is_idle(&self) -> bool {
@@ -333,6 +374,9 @@ impl FlightSession {
         state.waiting.clear();
         (state.prepared_bytes, state.waiting_bytes) = (0, 0);
         drop(state);
+        if let Some(counted) = self.counted.lock().upgrade() {
+            counted.release();
+        }
         self.forget(&handles);
     }
 }
@@ -390,8 +434,8 @@ mod tests {
         let sessions = Arc::new(Sessions::default());
         let (ada, bob) = (User::anybody("ada"), User::anybody("bob"));
         let limits = Limits { connections: 1, message_bytes: 100, ..Limits::default() };
-        let first = sessions.open(engine.session(), ada.clone(), limits).unwrap();
-        let token = sessions.open(engine.session(), ada.clone(), limits).unwrap();
+        let first = sessions.open(engine.session(), ada.clone(), limits).unwrap().0;
+        let token = sessions.open(engine.session(), ada.clone(), limits).unwrap().0;
         assert!(sessions.with_token(&first).is_none(), "the idle one gave way");
         let session = sessions.with_token(&token).unwrap();
         let handle = session.keep_work(work(1));

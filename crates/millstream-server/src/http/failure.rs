@@ -1,6 +1,6 @@
 //! Errors as HTTP answers: a status, and JSON with code, message, hint and place.
 
-use crate::error::RequestError;
+use crate::error::{RequestError, codes};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,11 +9,22 @@ use utoipa::ToSchema;
 
 /// A request that failed.
 #[derive(Debug)]
-pub(super) struct Failure(pub(super) RequestError);
+pub(super) struct Failure {
+    error: RequestError,
+    /// Where it is not the one that goes with the SQLSTATE.
+    status: Option<StatusCode>,
+}
 
 impl<E: Into<RequestError>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self(error.into())
+        Self { error: error.into(), status: None }
+    }
+}
+
+impl Failure {
+    /// A user has as many connections as they may: it is theirs to wait, not the server's to become better.
+    pub(super) fn too_many(error: RequestError) -> Self {
+        Self { error, status: Some(StatusCode::TOO_MANY_REQUESTS) }
     }
 }
 
@@ -51,8 +62,12 @@ impl From<RequestError> for ErrorBody {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = status(self.0.code);
-        let mut response = (status, Json(ErrorBody::from(self.0))).into_response();
+        let Self { error, status } = self;
+        let (status, code) = (status.unwrap_or_else(|| self::status(error.code)), error.code);
+        let mut response = (status, Json(ErrorBody::from(error))).into_response();
+        if code == codes::TOO_MANY_CONNECTIONS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer, Basic realm=\"millstream\""));
         }

@@ -51,5 +51,5 @@ pub(super) async fn version() -> Json<Version> {
 /// A path that is none.
 pub(super) async fn nowhere() -> Response {
     let error = RequestError::new("42P01", "there is nothing at this path", "GET /api/v1/openapi.json lists what there is.");
-    Failure(error).into_response()
+    Failure::from(error).into_response()
 }

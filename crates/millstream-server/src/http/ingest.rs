@@ -5,7 +5,7 @@
 
 use super::arrow_body;
 use super::failure::{ErrorBody, Failure};
-use super::{media_type, user};
+use super::{counted, media_type};
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
 use crate::service::Service;
@@ -54,6 +54,7 @@ pub(super) struct Inserted {
         (status = 401, description = "no user", body = ErrorBody),
         (status = 403, description = "the user may not insert rows there", body = ErrorBody),
         (status = 404, description = "there is no such stream", body = ErrorBody),
+        (status = 429, description = "the user has as many connections as they may", body = ErrorBody),
     ),
     security(("token" = []), ("password" = []))
 )]
@@ -63,7 +64,7 @@ pub(super) async fn rows(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Inserted>, Failure> {
-    let user = user(&service, &headers)?;
+    let (user, _counted) = counted(&service, &headers)?;
     let key = match headers.get("idempotency-key") {
         None => None,
         Some(key) if key.len() <= KEY_BYTES && !key.is_empty() => Some(String::from_utf8_lossy(key.as_bytes()).into_owned()),

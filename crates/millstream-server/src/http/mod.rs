@@ -17,20 +17,21 @@ mod body;
 mod failure;
 mod health;
 pub(crate) mod ingest;
-mod metrics;
+pub(crate) mod metrics;
 mod monitoring;
 mod openapi;
 mod sql;
 mod subscribe;
 
 use crate::accept::{self, Connection};
+use crate::admission::{Place, UserConnection};
 use crate::error::{RequestError, codes};
-use crate::service::Service;
+use crate::service::{Counted, Service};
 use crate::tls::Tls;
 use crate::users::User;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -46,8 +47,10 @@ use millstream_engine::catalog::resolve::SYSTEM_SCHEMA;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tonic::codegen::Service as Tower;
 
 /// How long a client may take for a TLS handshake, and for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,18 +60,46 @@ const HEAD_BYTES: usize = 64 * 1024;
 /// Accepts connections until the server stops, and returns when the last one has ended.
 pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Option<Tls>) {
     let (talking, shared) = (Arc::clone(&service), router(Arc::clone(&service)));
-    let talk = move |connection| {
+    let talk = move |connection, place| {
         let (service, router) = (Arc::clone(&talking), shared.clone());
-        async move { requests(&service, router, connection).await }
+        async move {
+            let _counted = Counted::new(&service.figures.http_connections);
+            requests(&service, Placed { router, place }, connection).await;
+        }
     };
     accept::serve(&service, listener, tls, HEAD_TIMEOUT, talk).await;
 }
 
-async fn requests(service: &Service, router: Router, stream: Connection) {
+/// The routes, as one connection has them.
+#[derive(Clone)]
+struct Placed {
+    router: Router,
+    place: Arc<Place>,
+}
+
+impl<B> Tower<axum::http::Request<B>> for Placed
+where
+    Router: Tower<axum::http::Request<B>>,
+{
+    type Response = <Router as Tower<axum::http::Request<B>>>::Response;
+    type Error = <Router as Tower<axum::http::Request<B>>>::Error;
+    type Future = <Router as Tower<axum::http::Request<B>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.router.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: axum::http::Request<B>) -> Self::Future {
+        request.extensions_mut().insert(Arc::clone(&self.place));
+        self.router.call(request)
+    }
+}
+
+async fn requests(service: &Service, routes: Placed, stream: Connection) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT).max_header_list_size(HEAD_BYTES as u32);
-    let connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
     accept::carry_on(service, connection, |connection| connection.graceful_shutdown()).await;
 }
 
@@ -100,13 +131,19 @@ fn router(service: Arc<Service>) -> Router {
 /// What holds for every request.
 async fn checked(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
     service.figures.http_requests.fetch_add(1, Ordering::Relaxed);
+    let place = request.extensions().get::<Arc<Place>>();
+    if let Some(Err(error)) = place.filter(|_| !request.uri().path().starts_with("/health/")).map(|place| place.take()) {
+        let mut response = Failure::from(error).into_response();
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return response;
+    }
     if !service.engine.has_users() && service.is_local && !names_loopback(&request) {
         let error = RequestError::new(
             codes::NO_PRIVILEGE,
             "without users this server answers to a loopback address or \"localhost\" only",
             "Use http://127.0.0.1 and the port, or give the server users.",
         );
-        return Failure(error).into_response();
+        return Failure::from(error).into_response();
     }
     next.run(request).await
 }
@@ -139,6 +176,16 @@ fn user(service: &Service, headers: &HeaderMap) -> Result<User, Failure> {
         }
         _ => Ok(service.bearer(None)?),
     }
+}
+
+/// Who asks for something that counts as one of a user's connections until the answer is sent.
+///
+/// # Errors
+/// As [`user`], and when the user has as many as they may.
+fn counted(service: &Service, headers: &HeaderMap) -> Result<(User, UserConnection), Failure> {
+    let user = user(service, headers)?;
+    let counted = service.count(&user).map_err(Failure::too_many)?;
+    Ok((user, counted))
 }
 
 /// The session of who asks, who must be allowed to read a system table.

@@ -16,7 +16,7 @@
 use super::body::Form;
 use super::failure::{ErrorBody, Failure};
 use super::sql::{answer, within};
-use super::{reader_of, user};
+use super::{counted, reader_of, user};
 use crate::aside::aside;
 use crate::error::RequestError;
 use crate::rows::RowSource;
@@ -180,7 +180,8 @@ pub(super) async fn table(
     Path((pipeline, table)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let session = service.session(&user(&service, &headers)?);
+    let (user, counted) = counted(&service, &headers)?;
+    let session = service.session(&user);
     named(&pipeline)?;
     if !TABLES.contains(&table.as_str()) {
         return Err(missing(format!("a pipeline has no \"{table}\""), &format!("It has {}.", TABLES.join(", "))).into());
@@ -190,7 +191,7 @@ pub(super) async fn table(
     let limit = service.time_limit(&session);
     let result = within(limit, aside(async move { session.execute(&format!("SELECT * FROM millstream.{table}")).await })).await?;
     match result.output {
-        Output::Rows(rows) => answer(limit, form, result.epoch.map(|epoch| epoch.0), RowSource::of_rows(rows)).await,
+        Output::Rows(rows) => answer(limit, form, result.epoch.map(|epoch| epoch.0), RowSource::of_rows(rows), counted).await,
         _ => Err(missing("the table has no rows to give".into(), "").into()),
     }
 }

@@ -6,7 +6,8 @@
 
 use super::body::{Form, stream};
 use super::failure::{ErrorBody, Failure};
-use super::{media_type, user};
+use super::{counted, media_type};
+use crate::admission::UserConnection;
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
 use crate::rows::RowSource;
@@ -16,6 +17,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use millstream_engine::{Output, StatementResult};
 use millstream_sql::{Statement, parse_expression, parse_statement};
 use serde::{Deserialize, Serialize};
@@ -67,11 +69,13 @@ pub(super) struct Told {
         (status = 400, description = "the statement is wrong", body = ErrorBody),
         (status = 401, description = "no user", body = ErrorBody),
         (status = 403, description = "the user may not do this", body = ErrorBody),
+        (status = 429, description = "the user has as many connections as they may", body = ErrorBody),
+        (status = 503, description = "the server has as many connections as it may, or stops", body = ErrorBody),
     ),
     security(("token" = []), ("password" = []))
 )]
 pub(super) async fn sql(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
-    let user = user(&service, &headers)?;
+    let (user, counted) = counted(&service, &headers)?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let Some(form) = Form::accepted(accept) else {
         let forms = "Choose application/json, application/x-ndjson, text/csv or application/vnd.apache.arrow.stream.";
@@ -86,7 +90,7 @@ pub(super) async fn sql(State(service): State<Arc<Service>>, headers: HeaderMap,
         let query = query.bound(&parameters)?;
         let of_catalog = Arc::clone(&service);
         let rows = within(limit, aside(async move { of_catalog.catalog.run(&query).await })).await?;
-        return answer(limit, form, None, RowSource::of_stream(rows)).await;
+        return answer(limit, form, None, RowSource::of_stream(rows), counted).await;
     }
     let mut statement = parse_statement(&text)?;
     let wanted = statement.parameter_count()?;
@@ -102,9 +106,10 @@ pub(super) async fn sql(State(service): State<Arc<Service>>, headers: HeaderMap,
     let result = within(limit, aside(async move { session.execute_parsed(statement).await })).await?;
     let StatementResult { tag, notices, epoch, output } = result;
     match output {
-        Output::Rows(rows) => answer(limit, form, epoch.map(|epoch| epoch.0), RowSource::of_rows(rows)).await,
+        Output::Rows(rows) => answer(limit, form, epoch.map(|epoch| epoch.0), RowSource::of_rows(rows), counted).await,
         Output::Changes(subscription) if form == Form::Ndjson => {
-            let body = Body::from_stream(stream(form, None, None, RowSource::of_changes(subscription))?);
+            let parts = stream(form, None, None, RowSource::of_changes(subscription))?;
+            let body = Body::from_stream(parts.map(move |part| counted.pass(part)));
             Ok(([(header::CONTENT_TYPE, form.media_type())], body).into_response())
         }
         Output::Changes(_) => {
@@ -165,9 +170,15 @@ pub(super) async fn within<T>(
 }
 
 /// Rows as an answer. The first are waited for: what fails at once has a status that says so.
-pub(super) async fn answer(limit: Option<Duration>, form: Form, epoch: Option<u64>, mut source: RowSource) -> Result<Response, Failure> {
+pub(super) async fn answer(
+    limit: Option<Duration>,
+    form: Form,
+    epoch: Option<u64>,
+    mut source: RowSource,
+    counted: UserConnection,
+) -> Result<Response, Failure> {
     let first = within(limit, source.next(usize::MAX)).await?;
-    let body = Body::from_stream(stream(form, epoch, first, source)?);
+    let body = Body::from_stream(stream(form, epoch, first, source)?.map(move |part| counted.pass(part)));
     let mut response = ([(header::CONTENT_TYPE, form.media_type())], body).into_response();
     if let Some(epoch) = epoch {
         response.headers_mut().insert("millstream-epoch", HeaderValue::from(epoch));

@@ -8,11 +8,12 @@
 //! A client that comes back names the last epoch it has in full (`Last-Event-ID`, which browsers send by themselves). If nothing has been
 //! committed since, or the query reads materialized views that still have their history since, it goes on from there; otherwise it gets
 //! `reset` and the rows the query has now. Ids are on `progress` alone, so that a connection that breaks within an epoch does not lose the
-//! rest of it. A client that reads too slowly is cut off with `error`.
+//! rest of it. A client that reads too slowly, or whose user may not read this any more, is cut off with `error`.
 
 use super::body::json_lines;
+use super::counted;
 use super::failure::{ErrorBody, Failure};
-use super::user;
+use crate::admission::UserConnection;
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
 use crate::service::Service;
@@ -59,6 +60,7 @@ fn yes() -> bool {
         (status = 200, description = "events `change`, `progress`, `reset`, `error`", content_type = "text/event-stream", body = String),
         (status = 400, description = "the query is wrong", body = ErrorBody),
         (status = 401, description = "no user", body = ErrorBody),
+        (status = 429, description = "the user has as many connections as they may", body = ErrorBody),
     ),
     security(("token" = []), ("password" = []))
 )]
@@ -67,7 +69,7 @@ pub(super) async fn subscribe(
     headers: HeaderMap,
     Query(parameters): Query<Parameters>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
-    let user = user(&service, &headers)?;
+    let (user, counted) = counted(&service, &headers)?;
     let statement = following(&parameters)?;
     let header = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.trim().parse().ok());
     let last: Option<u64> = header.or(parameters.last_event_id);
@@ -88,7 +90,7 @@ pub(super) async fn subscribe(
             (subscription, goes_on)
         }
     };
-    let state = Following { service, subscription: Some(subscription), waiting, skips_snapshot };
+    let state = Following { service, subscription: Some(subscription), waiting, skips_snapshot, _counted: counted };
     Ok(Sse::new(futures::stream::unfold(state, |mut state| async move {
         let event = state.next().await?;
         Some((Ok(event), state))
@@ -142,6 +144,7 @@ struct Following {
     /// Events that come next, the last one first.
     waiting: Vec<Event>,
     skips_snapshot: bool,
+    _counted: UserConnection,
 }
 
 impl Following {

@@ -10,9 +10,10 @@ use super::startup::report;
 use super::values::encode::BatchEncoder;
 use super::values::types::{Column, type_size};
 use super::wire::{ColumnDescription, Message};
+use crate::admission::UserConnection;
 use crate::error::{RequestError, codes};
 use crate::rows::RowSource;
-use crate::service::{Service, UserConnection};
+use crate::service::Service;
 use arrow::array::RecordBatch;
 use millstream_engine::notice::Severity;
 use millstream_engine::{Notice, Session};
@@ -112,15 +113,16 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes messages until the client says goodbye, or the server stops: then with a last word.
+    /// Takes messages until the client says goodbye, or the server stops or its user is gone: then with a last word.
     async fn serve(&mut self) -> Result<Option<RequestError>, Broken> {
         self.ready();
         self.writer.flush().await?;
-        let stopping = self.service.stopping.clone();
+        let (stopping, session) = (self.service.stopping.clone(), self.session.clone());
         loop {
             let message = tokio::select! {
                 message = self.reader.message(self.service.limits.message_bytes) => message?,
                 () = stopping.cancelled() => return Ok(Some(stopped())),
+                error = session.user_gone() => return Ok(Some(RequestError { code: codes::BAD_AUTHORIZATION, ..error.into() })),
             };
             let answered = match message {
                 Message::Terminate => return Ok(None),

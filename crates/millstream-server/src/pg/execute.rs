@@ -127,6 +127,7 @@ impl Connection {
         let statement = match parsed {
             Parsed::Empty => return Ok(Outcome::Empty),
             Parsed::Catalog(query) => {
+                self.session.check_user()?;
                 let service = Arc::clone(&self.service);
                 let rows = self.guarded(aside(async move { service.catalog.run(&query).await })).await?;
                 return Ok(Outcome::Rows(RowSource::of_stream(rows), "SELECT"));
@@ -266,7 +267,10 @@ impl Connection {
             return Ok(Outcome::Rows(source, "FETCH"));
         }
         let fetched = self.fetch_from(&mut source, most, fetch.timeout).await;
-        if let Some(portal) = self.portals.get_mut(&name) {
+        if matches!(&fetched, Err(Ended::Failed(error)) if error.code != codes::CANCELED) {
+            // There is no more to come, which must not look like its end.
+            self.portals.remove(&name);
+        } else if let Some(portal) = self.portals.get_mut(&name) {
             portal.put_source(source);
         }
         Ok(Outcome::Rows(RowSource::of_batches(schema, fetched?), "FETCH"))

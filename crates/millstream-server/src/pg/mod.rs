@@ -34,26 +34,19 @@ use crate::tls::Tls;
 use cancel::Cancels;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// Accepts connections until the server stops, and returns when the last one has ended.
 pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Option<Tls>) {
     let cancels = Arc::new(Cancels::default());
-    // Also connections that have not said yet who they are count; a few more are let in to be told so, or to cancel.
-    let places = Arc::new(Semaphore::new(service.limits.connections));
-    let waiting = Arc::new(Semaphore::new(service.limits.connections.saturating_mul(2).saturating_add(16)));
     let mut connections = JoinSet::new();
     while let Some(stream) = accept::next(&service, &listener, &mut connections).await {
-        // Beyond that a connection is closed before anything is read from it.
-        let Ok(admitted) = Arc::clone(&waiting).try_acquire_owned() else { continue };
-        let (service, cancels, places) = (Arc::clone(&service), Arc::clone(&cancels), Arc::clone(&places));
+        let Some(place) = service.admission.enter() else { continue };
+        let (service, cancels) = (Arc::clone(&service), Arc::clone(&cancels));
         let acceptor = tls.as_ref().map(Tls::acceptor);
         connections.spawn(async move {
-            let _admitted = admitted;
-            let place = places.try_acquire_owned().ok();
             let _counted = Counted::new(&service.figures.pg_connections);
-            if let Err(error) = startup::serve(&service, &cancels, Box::new(stream), acceptor, place.is_some()).await {
+            if let Err(error) = startup::serve(&service, &cancels, Box::new(stream), acceptor, &place).await {
                 tracing::debug!(%error, "a connection ended");
             }
         });

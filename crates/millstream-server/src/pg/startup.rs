@@ -8,6 +8,7 @@ use super::catalog::server_version;
 use super::connection::Connection;
 use super::socket::{Broken, Channel, Reader, Writer, opening, send};
 use super::wire::{Answers, Message, Opening, STARTUP_MAX};
+use crate::admission::Place;
 use crate::error::{RequestError, codes};
 use crate::scram::{Exchange, MECHANISM, Refused};
 use crate::service::Service;
@@ -39,11 +40,11 @@ pub(crate) async fn serve(
     cancels: &Arc<Cancels>,
     stream: Box<dyn Channel>,
     acceptor: Option<TlsAcceptor>,
-    has_place: bool,
+    place: &Place,
 ) -> Result<(), Broken> {
     let begin = async {
         let Some(greeted) = greet(service, cancels, stream, acceptor).await? else { return Ok(None) };
-        begin(service, cancels, greeted, has_place).await
+        begin(service, cancels, greeted, place).await
     };
     let connection = tokio::select! {
         begun = tokio::time::timeout(STARTUP_TIMEOUT, begin) => match begun {
@@ -114,20 +115,14 @@ async fn greet(
 }
 
 /// Authentication, and the settings a client should know.
-async fn begin(service: &Arc<Service>, cancels: &Arc<Cancels>, greeted: Greeted, has_place: bool) -> Result<Option<Connection>, Broken> {
+async fn begin(service: &Arc<Service>, cancels: &Arc<Cancels>, greeted: Greeted, place: &Place) -> Result<Option<Connection>, Broken> {
     let Greeted { mut stream, buffer, version, parameters } = greeted;
     if version.0 != 3 {
         let message = format!("unsupported frontend protocol {}.{}: server supports 3.0", version.0, version.1);
         refuse(&mut stream, &RequestError::new(codes::NOT_SUPPORTED, message, "")).await?;
         return Ok(None);
     }
-    if !has_place {
-        let limit = service.limits.connections;
-        let error = RequestError::new(
-            codes::TOO_MANY_CONNECTIONS,
-            format!("the server has {limit} connections already"),
-            "Close some, or try again.",
-        );
+    if let Err(error) = place.take() {
         refuse(&mut stream, &error).await?;
         return Ok(None);
     }
@@ -142,7 +137,7 @@ async fn begin(service: &Arc<Service>, cancels: &Arc<Cancels>, greeted: Greeted,
         writer.answers.negotiate_version(0, &unknown);
     }
     let authenticated = authenticate(service, name, &mut reader, &mut writer).await?;
-    let admitted = authenticated.and_then(|user| service.count_connection(&user).map(|counted| (user, counted)));
+    let admitted = authenticated.and_then(|user| service.count(&user).map(|counted| (user, counted)));
     let (user, counted) = match admitted {
         Ok(admitted) => admitted,
         Err(error) => {

@@ -182,7 +182,7 @@ impl Pipeline {
             false => Ok(()),
             true => Err(EngineError::invalid(
                 format!("user \"{name}\" is defined by the users file of the server"),
-                "Change that file, and start the server again.",
+                "Change that file: the server reads it again.",
             )),
         }
     }

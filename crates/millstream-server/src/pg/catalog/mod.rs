@@ -10,8 +10,6 @@ mod keys;
 mod relations;
 mod simplify;
 
-pub(crate) use relations::RoleRow;
-
 use super::names;
 use super::values::types::Column;
 use crate::error::{RequestError, codes};
@@ -65,7 +63,7 @@ impl PgCatalog {
     ///
     /// # Errors
     /// When a table of `pg_catalog` cannot be made.
-    pub(crate) fn new(engine: &Engine, roles: Vec<RoleRow>) -> Result<Self, EngineError> {
+    pub(crate) fn new(engine: &Engine) -> Result<Self, EngineError> {
         let config = SessionConfig::new().with_information_schema(true).with_default_catalog_and_schema(DATABASE, PUBLIC);
         let context = SessionContext::new_with_config(config.with_create_default_catalog_and_schema(false).with_target_partitions(1));
         let catalog = MemoryCatalogProvider::new();
@@ -79,7 +77,7 @@ impl PgCatalog {
         if let Some(catalog) = context.catalog(DATABASE)
             && let Some(inner) = catalog.schema(PG_CATALOG)
         {
-            let completed = Relations::new(inner, engine, Arc::clone(&known), roles);
+            let completed = Relations::new(inner, engine, Arc::clone(&known));
             catalog.register_schema(PG_CATALOG, Arc::new(completed)).map_err(EngineError::from)?;
         }
         functions::of_known(&known).into_iter().for_each(|function| context.register_udf(function));

@@ -28,6 +28,7 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::SessionContext;
 use millstream_engine::catalog::resolve::SYSTEM_SCHEMA;
 use millstream_engine::{CatalogEntry, Engine};
+use millstream_types::Role;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -43,9 +44,6 @@ pub(super) const INFORMATION: &str = "information_schema_";
 pub(super) const INFORMATION_TABLES: &[&str] =
     &["table_constraints", "key_column_usage", "constraint_column_usage", "referential_constraints"];
 
-/// A role: its name, and whether it may do everything.
-pub(crate) type RoleRow = (String, bool);
-
 /// `pg_catalog`, completed.
 pub(super) struct Relations {
     shared: Arc<Shared>,
@@ -55,7 +53,6 @@ struct Shared {
     inner: Arc<dyn SchemaProvider>,
     engine: Engine,
     known: Arc<Known>,
-    roles: Vec<RoleRow>,
 }
 
 impl std::fmt::Debug for Relations {
@@ -65,8 +62,8 @@ impl std::fmt::Debug for Relations {
 }
 
 impl Relations {
-    pub(super) fn new(inner: Arc<dyn SchemaProvider>, engine: &Engine, known: Arc<Known>, roles: Vec<RoleRow>) -> Self {
-        Self { shared: Arc::new(Shared { inner, engine: engine.clone(), known, roles }) }
+    pub(super) fn new(inner: Arc<dyn SchemaProvider>, engine: &Engine, known: Arc<Known>) -> Self {
+        Self { shared: Arc::new(Shared { inner, engine: engine.clone(), known }) }
     }
 }
 
@@ -197,7 +194,7 @@ impl Shared {
             Completed::MaterializedViews => {
                 Ok(vec![views(schema, &self.engine.catalog(), "materialized view", "matviewname", "matviewowner")?])
             }
-            Completed::Roles => Ok(vec![roles(schema, &self.roles)?]),
+            Completed::Roles => Ok(vec![roles(schema, &self.engine)?]),
             Completed::Settings => {
                 let mut batches = collected(inner).await?;
                 batches.push(rows(schema, 1, &[("name", texts(["max_index_keys"])), ("setting", texts([KEY_COLUMNS]))])?);
@@ -442,13 +439,17 @@ fn views(schema: &SchemaRef, catalog: &[CatalogEntry], kind: &str, name: &str, o
 }
 
 /// The role that owns everything, and the users.
-fn roles(schema: &SchemaRef, users: &[RoleRow]) -> Result<RecordBatch> {
-    let owner = [("postgres".to_string(), true)];
-    let all: Vec<&RoleRow> = owner.iter().chain(users.iter().filter(|(name, _)| name != "postgres")).collect();
+fn roles(schema: &SchemaRef, engine: &Engine) -> Result<RecordBatch> {
+    let users = engine.users().into_iter().map(|(user, _)| {
+        let connections = user.limits.connections.map_or(-1, |most| i32::try_from(most).unwrap_or(i32::MAX));
+        (user.name, user.role == Role::Admin, connections)
+    });
+    let owner = [("postgres".to_string(), true, -1)];
+    let all: Vec<(String, bool, i32)> = owner.into_iter().chain(users.filter(|(name, ..)| name != "postgres")).collect();
     let all_of = |value: bool| -> ArrayRef { Arc::new(BooleanArray::from(vec![value; all.len()])) };
-    let admin = || -> ArrayRef { Arc::new(BooleanArray::from(all.iter().map(|(_, admin)| *admin).collect::<Vec<bool>>())) };
+    let admin = || -> ArrayRef { Arc::new(BooleanArray::from(all.iter().map(|(_, admin, _)| *admin).collect::<Vec<bool>>())) };
     let given: [Given<'_>; 11] = [
-        ("rolname", texts(all.iter().map(|(name, _)| name))),
+        ("rolname", texts(all.iter().map(|(name, ..)| name))),
         ("rolsuper", admin()),
         ("rolinherit", all_of(true)),
         ("rolcreaterole", all_of(false)),
@@ -456,7 +457,7 @@ fn roles(schema: &SchemaRef, users: &[RoleRow]) -> Result<RecordBatch> {
         ("rolcanlogin", all_of(true)),
         ("rolreplication", all_of(false)),
         ("rolbypassrls", all_of(false)),
-        ("rolconnlimit", oids(all.iter().map(|_| -1))),
+        ("rolconnlimit", oids(all.iter().map(|(.., connections)| *connections))),
         ("rolpassword", texts(all.iter().map(|_| "********"))),
         ("oid", oids((OWNER..).take(all.len()))),
     ];
