@@ -1,6 +1,6 @@
 //! Values for the parameters of a statement.
 
-use super::Session;
+use super::{Session, noting_failure};
 use crate::error::Result;
 use crate::guard::guarded;
 use crate::result::StatementResult;
@@ -48,9 +48,12 @@ impl Session {
     /// As [`Session::execute`].
     pub async fn execute_bound(&self, mut statement: Statement, values: &[BoundValue]) -> Result<StatementResult> {
         if let Statement::Query(QueryStatement { query, emit: Emit::None }) = &statement {
-            self.authorize(&statement)?;
-            self.check_transaction(&statement)?;
-            return guarded("the statement", Box::pin(self.select(query, values))).await;
+            let work = async {
+                self.authorize(&statement)?;
+                self.check_transaction(&statement)?;
+                guarded("the statement", Box::pin(self.select(query, values))).await
+            };
+            return noting_failure(self.span_of(&statement), work).await;
         }
         statement.replace_parameters(&mut |index| values.get(index).map(|value| value.literal.clone()))?;
         self.execute_parsed(statement).await

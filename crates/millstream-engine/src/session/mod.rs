@@ -40,6 +40,7 @@ use millstream_sql::{ScriptError, Statement, parse_script, parse_statement};
 use millstream_types::Epoch;
 use parking_lot::Mutex;
 pub use prepare::Described;
+use std::future::Future;
 use std::sync::Arc;
 use tracing::Instrument;
 use tracing::field::Empty;
@@ -163,19 +164,20 @@ impl Session {
     /// # Errors
     /// As [`Session::execute`].
     pub async fn execute_parsed(&self, statement: Statement) -> Result<StatementResult> {
-        // Its text is not told: it has what clients would rather keep to themselves.
+        let span = self.span_of(&statement);
+        noting_failure(span, self.carry_out(statement)).await
+    }
+
+    /// The span of a statement. Its text is not told: it has what clients would rather keep to themselves.
+    fn span_of(&self, statement: &Statement) -> tracing::Span {
         let span = tracing::info_span!("statement", otel.name = Empty, user = Empty, otel.status_code = Empty);
         if !span.is_disabled() {
-            span.record("otel.name", tag_of(&statement));
+            span.record("otel.name", tag_of(statement));
             if let SessionUser::Named(name) = &self.user {
                 span.record("user", name.as_ref());
             }
         }
-        let carried_out = self.carry_out(statement).instrument(span.clone()).await;
-        if carried_out.is_err() {
-            span.record("otel.status_code", "ERROR");
-        }
-        carried_out
+        span
     }
 
     async fn carry_out(&self, statement: Statement) -> Result<StatementResult> {
@@ -340,6 +342,15 @@ fn text_result(tag: &str, column: &str, values: impl IntoIterator<Item = String>
 
 fn unsupported(tag: &str) -> EngineError {
     EngineError::invalid(format!("{tag} is not in this build"), "")
+}
+
+/// Carries work out in a span, which learns whether it fails.
+async fn noting_failure<T>(span: tracing::Span, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let carried_out = work.instrument(span.clone()).await;
+    if carried_out.is_err() {
+        span.record("otel.status_code", "ERROR");
+    }
+    carried_out
 }
 
 /// The words clients show for a statement.
