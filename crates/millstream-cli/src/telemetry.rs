@@ -1,8 +1,8 @@
 //! Spans and metrics for a collector of OpenTelemetry, in builds with the feature `otel`.
 //!
-//! A service exports where the environment or the configuration file names a collector. There is one export per process, as there is one log,
-//! and it ends with the process: what is left is sent then, if the collector takes it in time. Without the feature a configuration file that
-//! names a collector is refused, rather than left without effect.
+//! A service exports where the environment or the configuration file names a collector. There is one export per process, as there is one
+//! log, and it ends with the process: what is left is sent then, if the collector takes it in time. Without the feature a configuration
+//! file that names a collector is refused, rather than left without effect.
 
 use crate::failure::Failure;
 use crate::settings::Settings;

@@ -1,7 +1,7 @@
 //! What the progress registry knows of a pipeline, as metrics: for `/metrics` and for OpenTelemetry, so that both say the same.
 //!
-//! Names are Prometheus' without the prefix `millstream_`: `_total` at the end of what only rises, base units. Distributions of durations are
-//! in the registry itself ([`Progress::durations`](crate::progress::Progress::durations)).
+//! Names are Prometheus' without the prefix `millstream_`: `_total` at the end of what only rises, base units. Distributions of durations
+//! are in the registry itself ([`Progress::durations`](crate::progress::Progress::durations)).
 
 use crate::engine::Engine;
 use crate::error::Result;
