@@ -1,8 +1,8 @@
 //! Spans and metrics for a collector of OpenTelemetry, in builds with the feature `otel`.
 //!
-//! A service exports where the environment or the configuration file names a collector. There is one export per process, as there is one log,
-//! and it ends with the process: what is left is sent then, if the collector takes it in time. Without the feature a configuration file that
-//! names a collector is refused, rather than left without effect.
+//! A service exports where the environment or the configuration file names a collector. There is one export per process, as there is one
+//! log, and it ends with the process: what is left is sent then, if the collector takes it in time. Without the feature a configuration
+//! file that names a collector is refused, rather than left without effect.
 
 use crate::failure::Failure;
 use crate::settings::Settings;
@@ -51,8 +51,8 @@ mod export {
     use std::time::Duration;
     use tokio::runtime::Handle;
     use tokio::sync::broadcast::error::RecvError;
-    use tracing_subscriber::Layer;
     use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::{Layer, Registry};
 
     /// How long the end of the process waits for a collector.
     const STOP: Duration = Duration::from_secs(3);
@@ -73,16 +73,20 @@ mod export {
             return Ok(None);
         };
         let filter = otel.filter.as_deref().unwrap_or(FILTER);
-        let filter: Targets = filter
-            .parse()
-            .map_err(|error| Failure::usage(format!("setting \"otel.filter\" is '{filter}', which is no filter: {error}")))?;
+        let filter = filter.parse::<Targets>().map_err(|error| {
+            Failure::usage(format!("setting \"otel.filter\" is '{filter}', which is no filter: {error}\nhint: millstream=info is one."))
+        })?;
         let telemetry = Telemetry::start(&options).map_err(usage)?;
-        let layer = telemetry.layer().map(|layer| layer.with_filter(filter).boxed());
+        let layer = telemetry.layer::<Registry>().map(|layer| layer.with_filter(filter).boxed());
         *EXPORT.lock().unwrap_or_else(PoisonError::into_inner) = Some(telemetry);
         Ok(layer)
     }
 
     pub(crate) async fn observe(engine: &Engine, server: Option<ServerMetrics>) {
+        let wants_metrics = EXPORT.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(Telemetry::has_metrics);
+        if !wants_metrics {
+            return;
+        }
         let source = Source { engine: engine.clone(), server, runtime: Handle::current() };
         let known = match source.metrics().await {
             Ok(metrics) => metrics.into_iter().map(figure).collect::<Vec<_>>(),

@@ -1,12 +1,13 @@
 //! What the progress registry knows of a pipeline, as metrics: for `/metrics` and for OpenTelemetry, so that both say the same.
 //!
-//! Names are Prometheus' without the prefix `millstream_`: `_total` at the end of what only rises, base units. Distributions of durations are
-//! in the registry itself ([`Progress::durations`](crate::progress::Progress::durations)).
+//! Names are Prometheus' without the prefix `millstream_`: `_total` at the end of what only rises, base units. Distributions of durations
+//! are in the registry itself ([`Progress::durations`](crate::progress::Progress::durations)).
 
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::pipeline::snapshot::StreamFigures;
 use millstream_types::EventTime;
+use std::collections::BTreeMap;
 
 /// Whether a metric can fall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,11 @@ pub async fn metrics(engine: &Engine) -> Result<Vec<Metric>> {
         let micros = now.0.checked_sub(stream.watermark.0)?;
         Some((stream.name.clone(), micros as f64 / 1e6))
     });
+    let limits = streams.iter().filter_map(|stream| Some((stream.name.clone(), stream.rate_limit?)));
+    let mut state: BTreeMap<&str, u64> = BTreeMap::new();
+    figures.operators.iter().for_each(|operator| *state.entry(&operator.query).or_default() += operator.state_bytes);
+    let state = state.into_iter().map(|(query, bytes)| (query.to_string(), bytes as f64));
+    let memory = engine.shared().base.runtime_env().memory_pool.reserved();
     let buffered = figures.sinks.iter().map(|(name, _, rows)| (name.clone(), *rows as f64));
     let failed = figures.queries.iter().map(|(name, failure)| (name.clone(), f64::from(u8::from(failure.is_some()))));
     let checkpoint = engine.progress().checkpoints().pop();
@@ -97,11 +103,13 @@ pub async fn metrics(engine: &Engine) -> Result<Vec<Metric>> {
             of_streams(|stream| stream.totals.bytes as f64),
         ),
         Metric::each("source_watermark_lag_seconds", Gauge, "How far a stream's watermark is behind the clock.", "stream", lag),
+        Metric::each("source_rate_limit_rows", Gauge, "Rows per second that a stream may take, where that is limited.", "stream", limits),
         Metric::single("sink_rows_total", Counter, "Rows added to sinks.", report.rows_out as f64),
         Metric::single("sink_files_total", Counter, "Files of sinks that became visible.", report.files_out as f64),
         Metric::each("sink_buffered_rows", Gauge, "Committed rows of a sink that wait for a file.", "sink", buffered),
         Metric::single("state_rows", Gauge, "Rows of operator state and views.", figures.state.0 as f64),
         Metric::single("operator_state_bytes", Gauge, "Bytes of operator state and views.", figures.state.1 as f64),
+        Metric::each("query_state_bytes", Gauge, "Bytes of the state of a query's operators.", "query", state),
         Metric::each("query_failed", Gauge, "1 for a query that has failed.", "query", failed),
         of_checkpoint("checkpoint_bytes", "Bytes of the newest checkpoint.", checkpoint.as_ref().map(|checkpoint| checkpoint.bytes as f64)),
         of_checkpoint(
@@ -110,6 +118,7 @@ pub async fn metrics(engine: &Engine) -> Result<Vec<Metric>> {
             checkpoint.as_ref().map(|checkpoint| checkpoint.elapsed.as_secs_f64()),
         ),
         Metric::single("pipeline_running", Gauge, "1 while the pipeline takes statements.", f64::from(u8::from(!engine.has_stopped()))),
+        Metric::single("memory_used_bytes", Gauge, "Memory of `memory_limit` that is taken.", memory as f64),
         Metric::single("memory_peak_bytes", Gauge, "Largest resident set of the process.", report.peak_memory_bytes as f64),
         Metric::single("cpu_seconds_total", Counter, "CPU time of the process.", report.cpu_seconds),
     ])

@@ -79,7 +79,7 @@ async fn all_end(engine: &Engine, server: &Server, user: &str, password: &str, b
     let (followed, copied) = (pg(server, user, password).await.unwrap(), pg(server, user, password).await.unwrap());
     let cursors = pg(server, user, password).await.unwrap();
     cursors.batch_execute("DECLARE c CURSOR FOR SUBSCRIBE TO v").await.unwrap();
-    assert_eq!(cursors.simple_query("FETCH 1 FROM c").await.unwrap().iter().count(), 3);
+    assert_eq!(cursors.simple_query("FETCH 1 FROM c").await.unwrap().len(), 3);
     let mut copy = Box::pin(copied.copy_out("COPY (SUBSCRIBE TO v) TO STDOUT").await.unwrap());
     copy.next().await.unwrap().unwrap();
     let mut rows = Box::pin(followed.query_raw("SUBSCRIBE TO v", Vec::<i64>::new()).await.unwrap());

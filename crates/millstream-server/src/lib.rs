@@ -14,7 +14,7 @@
 //! | `pg/` | the PostgreSQL protocol: simple and extended queries, cursors, COPY, `pg_catalog` |
 //! | `http/` | SQL, subscriptions as server-sent events, ingestion, metrics |
 //! | `flight/` | Arrow Flight SQL: results, parameters and ingested rows as Arrow batches |
-//! | `rows.rs`, `aside.rs` | what all take from the engine, and how they wait for it |
+//! | `rows.rs`, `aside.rs`, `ingestion.rs` | what all take from the engine and give to it, and how they wait for it |
 //! | `users.rs`, `scram.rs`, `tls.rs`, `admission.rs` | who may connect and do what, and how many at a time |
 
 mod accept;
@@ -30,6 +30,7 @@ mod flight;
 #[doc(hidden)]
 pub mod fuzzing;
 mod http;
+mod ingestion;
 mod pg;
 mod rows;
 mod scram;

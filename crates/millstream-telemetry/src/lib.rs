@@ -62,13 +62,13 @@ impl Telemetry {
             let exporter = SpanExporter::builder().with_tonic();
             let exporter = to.endpoint.iter().fold(exporter, |exporter, endpoint| exporter.with_endpoint(endpoint));
             let exporter = exporter.build().map_err(wrong)?;
-            Ok(SdkTracerProvider::builder().with_resource(resource.clone()).with_batch_exporter(exporter).build())
+            Ok::<_, TelemetryError>(SdkTracerProvider::builder().with_resource(resource.clone()).with_batch_exporter(exporter).build())
         });
         let metrics = options.metrics.as_ref().map(|to| {
             let exporter = MetricExporter::builder().with_tonic();
             let exporter = to.endpoint.iter().fold(exporter, |exporter, endpoint| exporter.with_endpoint(endpoint));
             let exporter = exporter.build().map_err(wrong)?;
-            Ok(SdkMeterProvider::builder().with_resource(resource.clone()).with_periodic_exporter(exporter).build())
+            Ok::<_, TelemetryError>(SdkMeterProvider::builder().with_resource(resource.clone()).with_periodic_exporter(exporter).build())
         });
         Ok(Self { spans: spans.transpose()?, metrics: metrics.transpose()? })
     }

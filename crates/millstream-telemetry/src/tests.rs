@@ -72,7 +72,7 @@ impl Figures for Rows {
 }
 
 fn spans(telemetry: &Telemetry) {
-    let subscriber = tracing_subscriber::registry().with(telemetry.layer());
+    let subscriber = tracing_subscriber::registry().with(telemetry.layer::<tracing_subscriber::Registry>());
     tracing::subscriber::with_default(subscriber, || {
         let epoch = tracing::info_span!("epoch", epoch = 7);
         epoch.in_scope(|| tracing::info_span!("commit").in_scope(|| ()));

@@ -21,6 +21,7 @@ use super::session::FlightSession;
 use super::statement::within;
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
+use crate::ingestion;
 use crate::service::Service;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema};
@@ -31,8 +32,6 @@ use std::sync::Arc;
 
 /// The option, and the header, that makes a repeated request harmless.
 pub(super) const KEY: &str = "idempotency-key";
-/// Bytes of a key at most.
-const KEY_BYTES: usize = 200;
 
 /// Where rows go.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,8 +108,8 @@ impl Target {
         if self.name.is_empty() {
             return Err(RequestError::new(codes::SYNTAX, "the ingestion names no table", ""));
         }
-        if self.key.as_ref().is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES) {
-            return Err(RequestError::new(codes::BAD_VALUE, format!("an idempotency key has 1 to {KEY_BYTES} bytes"), ""));
+        if let Some(key) = &self.key {
+            ingestion::key(key.as_bytes())?;
         }
         Ok(self)
     }

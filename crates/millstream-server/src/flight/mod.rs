@@ -30,6 +30,7 @@ use crate::accept::{self, Connection};
 use crate::admission::Place;
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
+use crate::ingestion;
 use crate::service::{Counted, Service};
 use crate::tls::Tls;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -349,8 +350,11 @@ impl FlightService for Flight {
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
         let (headers, _, messages) = request.into_parts();
-        let key = headers.get(ingest::KEY).map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
-        let done = async { self.put(&self.session(&headers)?, key, messages).await }.await;
+        let done = async {
+            let key = headers.get(ingest::KEY).map(|key| ingestion::key(key.as_bytes())).transpose()?;
+            self.put(&self.session(&headers)?, key, messages).await
+        };
+        let done = done.await;
         let app_metadata = done.map_err(|error| self.failed(error))?;
         Ok(Response::new(one(Some(PutResult { app_metadata }))))
     }

@@ -8,6 +8,7 @@ use super::failure::{ErrorBody, Failure};
 use super::{counted, media_type};
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
+use crate::ingestion;
 use crate::service::Service;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -23,8 +24,6 @@ use utoipa::ToSchema;
 
 /// Rows that are turned into one batch.
 const BATCH_ROWS: usize = 8_192;
-/// Bytes of a key at most.
-const KEY_BYTES: usize = 200;
 
 /// The answer to rows that are committed.
 #[derive(Debug, Serialize, ToSchema)]
@@ -65,11 +64,7 @@ pub(super) async fn rows(
     body: Bytes,
 ) -> Result<Json<Inserted>, Failure> {
     let (user, _counted) = counted(&service, &headers)?;
-    let key = match headers.get("idempotency-key") {
-        None => None,
-        Some(key) if key.len() <= KEY_BYTES && !key.is_empty() => Some(String::from_utf8_lossy(key.as_bytes()).into_owned()),
-        Some(_) => return Err(RequestError::new(codes::BAD_VALUE, format!("an idempotency key has 1 to {KEY_BYTES} bytes"), "").into()),
-    };
+    let key = headers.get("idempotency-key").map(|key| ingestion::key(key.as_bytes())).transpose()?;
     let session = service.session(&user);
     let schema = session.insert_schema(&name)?;
     let kind = media_type(&headers, header::CONTENT_TYPE);
