@@ -12,13 +12,54 @@ struct Rows {
     batch: String,
 }
 
+/// Windows that are 10 seconds long.
+#[derive(Clone, Copy)]
+enum Windows {
+    /// Side by side.
+    Tumble,
+    /// Every 5 seconds.
+    Hop,
+    /// Growing by 5 seconds.
+    Cumulate,
+}
+
+impl Windows {
+    /// The rows of a table in these windows of its time.
+    fn of(self, table: &Table) -> Rows {
+        let (name, time) = (&table.name, &table.columns.last().expect("a time").name);
+        let end = |seconds: u32| {
+            format!(
+                "date_bin(INTERVAL '{seconds} seconds', {time}, CAST('1970-01-01T00:00:00' AS TIMESTAMP)) + INTERVAL '{seconds} seconds'"
+            )
+        };
+        let (short, long) = (end(5), end(10));
+        let both = |first: &str, second: &str| {
+            format!("(SELECT *, {first} AS window_end FROM {name} UNION ALL SELECT *, {second} AS window_end FROM {name}) AS w")
+        };
+        match self {
+            Windows::Tumble => Rows {
+                own: format!("TUMBLE({name}, {time}, INTERVAL '10 seconds')"),
+                batch: format!("(SELECT *, {long} AS window_end FROM {name}) AS w"),
+            },
+            Windows::Hop => Rows {
+                own: format!("HOP({name}, {time}, INTERVAL '5 seconds', INTERVAL '10 seconds')"),
+                batch: both(&short, &format!("{short} + INTERVAL '5 seconds'")),
+            },
+            Windows::Cumulate => Rows {
+                own: format!("CUMULATE({name}, {time}, INTERVAL '5 seconds', INTERVAL '10 seconds')"),
+                batch: format!("{} WHERE window_end IS NOT NULL", both(&short, &format!("CASE WHEN {short} < {long} THEN {long} END"))),
+            },
+        }
+    }
+}
+
 impl Grammar<'_> {
     /// The rows with the highest time of each window: rows joined with an aggregate of the same rows.
     pub(super) fn closed_highest(&mut self) -> Option<Query> {
         let at = self.timed()?;
         let table = self.tables[at].clone();
         let (time, key) = (&table.columns.last()?.name, &table.columns[0].name);
-        let rows = self.windows_of(&table);
+        let rows = self.windows().of(&table);
         let call = self.pick(&["max", "min"]);
         let text = |rows: &str| {
             format!(
@@ -44,7 +85,8 @@ impl Grammar<'_> {
     pub(super) fn closed_set(&mut self) -> Option<Query> {
         let [left, right] = [self.timed()?, self.timed()?];
         let (l, r) = (self.tables[left].clone(), self.tables[right].clone());
-        let (left_rows, right_rows) = (self.windows_of(&l), self.windows_of(&r));
+        let windows = self.windows();
+        let (left_rows, right_rows) = (windows.of(&l), windows.of(&r));
         let form = self.rng.random_range(0..4);
         let text = |batch: bool| {
             let side = |table: &Table, rows: &Rows| {
@@ -101,7 +143,8 @@ impl Grammar<'_> {
     pub(super) fn closed_join(&mut self) -> Option<Query> {
         let [left, right] = [self.timed()?, self.timed()?];
         let (l, r) = (self.tables[left].clone(), self.tables[right].clone());
-        let (left_rows, right_rows) = (self.windows_of(&l), self.windows_of(&r));
+        let windows = self.windows();
+        let (left_rows, right_rows) = (windows.of(&l), windows.of(&r));
         let side = |table: &Table, rows: &Rows, aggregate: Option<&str>, batch: bool| {
             let (time, key) = (&table.columns.last().expect("a time").name, &table.columns[0].name);
             let rows = if batch { &rows.batch } else { &rows.own };
@@ -175,7 +218,7 @@ impl Grammar<'_> {
             Column { name: "n".into(), kind: Type::Int },
             Column { name: "m".into(), kind: Type::Int },
         ];
-        let rows = self.windows_of(&table);
+        let rows = self.windows().of(&table);
         let second = format!("CAST(date_part('second', {time}) AS BIGINT)");
         let of = self.pick(&[
             format!("min({second})"),
@@ -221,7 +264,7 @@ impl Grammar<'_> {
             Column { name: "n".into(), kind: Type::Int },
             Column { name: "m".into(), kind: Type::Int },
         ];
-        let rows = self.windows_of(&table);
+        let rows = self.windows().of(&table);
         query.sql = format!("{} EMIT ON WINDOW CLOSE", text(&rows.own));
         query.batch_sql = text(&rows.batch);
         query.closes = Some(Closing { watermarks: vec![(at, 0)], column: "e".into(), inclusive: true });
@@ -261,32 +304,9 @@ impl Grammar<'_> {
         if of.is_empty() { None } else { Some(self.pick(&of)) }
     }
 
-    /// The rows of a table with a time in windows that are 10 seconds long: side by side, every 5 seconds, or growing by 5 seconds.
-    fn windows_of(&mut self, table: &Table) -> Rows {
-        let (name, time) = (&table.name, &table.columns.last().expect("a time").name);
-        let end = |seconds: u32| {
-            format!(
-                "date_bin(INTERVAL '{seconds} seconds', {time}, CAST('1970-01-01T00:00:00' AS TIMESTAMP)) + INTERVAL '{seconds} seconds'"
-            )
-        };
-        let (short, long) = (end(5), end(10));
-        let both = |first: &str, second: &str| {
-            format!("(SELECT *, {first} AS window_end FROM {name} UNION ALL SELECT *, {second} AS window_end FROM {name}) AS w")
-        };
-        match self.rng.random_range(0..4) {
-            0 => Rows {
-                own: format!("HOP({name}, {time}, INTERVAL '5 seconds', INTERVAL '10 seconds')"),
-                batch: both(&short, &format!("{short} + INTERVAL '5 seconds'")),
-            },
-            1 => Rows {
-                own: format!("CUMULATE({name}, {time}, INTERVAL '5 seconds', INTERVAL '10 seconds')"),
-                batch: format!("{} WHERE window_end IS NOT NULL", both(&short, &format!("CASE WHEN {short} < {long} THEN {long} END"))),
-            },
-            _ => Rows {
-                own: format!("TUMBLE({name}, {time}, INTERVAL '10 seconds')"),
-                batch: format!("(SELECT *, {long} AS window_end FROM {name}) AS w"),
-            },
-        }
+    /// Windows of one kind: where both sides of a join have others, rows may be final before both watermarks have passed them.
+    fn windows(&mut self) -> Windows {
+        self.pick(&[Windows::Hop, Windows::Cumulate, Windows::Tumble, Windows::Tumble])
     }
 
     /// The number of a table with a watermark whose rows only come.
