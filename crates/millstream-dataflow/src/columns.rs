@@ -44,7 +44,10 @@ pub(crate) fn take_rows(batch: &RecordBatch, indices: &UInt32Array) -> Result<Re
 }
 
 /// Copies what a batch shares with others (slices of larger arrays, string buffers), so that storing it keeps nothing else alive.
-pub(crate) fn owned(batch: &RecordBatch) -> Result<RecordBatch> {
+///
+/// # Errors
+/// When columns cannot be copied, for want of memory or offsets of strings.
+pub fn owned(batch: &RecordBatch) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(owned_array).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)

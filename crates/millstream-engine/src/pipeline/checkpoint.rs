@@ -1,8 +1,8 @@
 //! Checkpoints: all state after an epoch, so that recovery replays only what came later.
 
-use super::epoch::weighted_batches;
 use super::history;
 use super::record::{CheckpointHeader, StreamCheckpoint};
+use super::retained;
 use super::sources::EdgeState;
 use super::{Pipeline, query::Target};
 use crate::catalog::object::ObjectKind;
@@ -176,11 +176,8 @@ impl Pipeline {
             if let Some(state) = state.changelog {
                 segments.push((format!("stream/{name}/changelog"), vec![state.rows]));
             }
-            for (index, retained) in stream.retained.iter().enumerate() {
-                let place = format!("{index}/{}/{}", retained.epoch.0, retained.clock.0);
-                segments.push((format!("stream/{name}/retained/{place}"), weighted_batches(&retained.rows)?));
-                segments.push((format!("stream/{name}/versions/{place}"), weighted_batches(&retained.versions)?));
-            }
+            segments.push((format!("stream/{name}/retained"), retained::pack(&stream.retained, |kept| &kept.rows)?));
+            segments.push((format!("stream/{name}/versions"), retained::pack(&stream.retained, |kept| &kept.versions)?));
             header.totals.insert(name.clone(), stream.totals);
             header.streams.insert(
                 name.clone(),

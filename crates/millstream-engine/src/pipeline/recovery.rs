@@ -12,7 +12,7 @@ use super::epoch::{Stepped, unweighted};
 use super::history;
 use super::query::{QueryState, Segments, Target};
 use super::record::{COMMIT_FRAME, CatalogChange, CheckpointHeader, CommitRecord};
-use super::retained::Retained;
+use super::retained::{self, Retained};
 use crate::catalog::object::versions_of;
 use crate::dead_letters;
 use crate::edge::ChangelogState;
@@ -193,16 +193,15 @@ impl Pipeline {
             // An epoch may have rows without versions, and changes that come to nothing.
             let mut retained: BTreeMap<Epoch, Retained> = BTreeMap::new();
             for group in ["retained", "versions"] {
-                for segment in self.recovered_segment_names(&format!("stream/{name}/{group}/")) {
-                    let mut parts = segment.rsplit('/');
-                    let clock = parts.next().and_then(|text| text.parse().ok()).map(EventTime);
-                    let epoch = parts.next().and_then(|text| text.parse().ok()).map(Epoch);
-                    let (Some(clock), Some(epoch)) = (clock, epoch) else { continue };
-                    let rows = unweighted(self.recovered_segment(&segment)?)?;
+                for (epoch, (clock, rows)) in retained::unpack(self.recovered_segment(&format!("stream/{name}/{group}"))?)? {
                     let new = || Retained { epoch, clock, rows: Delta::new(), versions: Delta::new() };
                     let kept = retained.entry(epoch).or_insert_with(new);
                     *(if group == "versions" { &mut kept.versions } else { &mut kept.rows }) = rows;
                 }
+            }
+            if retained.len() != checkpoint.retained {
+                let problem = format!("the rows of {} of {} kept epochs of \"{name}\" are there", retained.len(), checkpoint.retained);
+                return Err(EngineError::Corrupt(format!("checkpoint of epoch {at}: {problem}")));
             }
             let mut entries = Vec::with_capacity(checkpoint.history);
             for index in 0..checkpoint.history.div_ceil(history::SEGMENT_ENTRIES) {
@@ -245,13 +244,6 @@ impl Pipeline {
 
     fn recovered_segment(&self, name: &str) -> Result<Vec<RecordBatch>> {
         self.recovery.as_ref().map_or_else(|| Ok(Vec::new()), |recovery| recovery.segment(name))
-    }
-
-    fn recovered_segment_names(&self, prefix: &str) -> Vec<String> {
-        let reader = self.recovery.as_ref().and_then(|recovery| recovery.checkpoint.as_ref());
-        reader.map_or_else(Vec::new, |reader| {
-            reader.manifest().segments.iter().map(|segment| segment.name.clone()).filter(|name| name.starts_with(prefix)).collect()
-        })
     }
 
     /// One committed epoch again.
