@@ -66,7 +66,8 @@ async fn a_query_that_is_asked_again_sees_what_is_there_now() {
     client.batch_execute(define).await.unwrap();
     let by_id = client.prepare("SELECT word FROM t WHERE id = $1").await.unwrap();
     let by_word = client.prepare("SELECT total + $2 FROM bigger WHERE word = $1 ORDER BY total LIMIT $3").await.unwrap();
-    let by_day = client.prepare("SELECT count(*) FROM t WHERE day < $1::VARCHAR::DATE AND price > $2::VARCHAR::DECIMAL(9, 2)").await.unwrap();
+    let by_day =
+        client.prepare("SELECT count(*) FROM t WHERE day < $1::VARCHAR::DATE AND price > $2::VARCHAR::DECIMAL(9, 2)").await.unwrap();
     for (id, word) in [(1_i64, "a"), (2, "b"), (3, "a")] {
         let insert = format!("INSERT INTO t VALUES ({id}, '{word}', {id}.25, DATE '2026-01-0{id}')");
         client.batch_execute(&insert).await.unwrap();

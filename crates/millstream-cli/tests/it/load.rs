@@ -354,10 +354,7 @@ fn many_clients_see_one_total() {
         println!("commit to subscriber       {}: p50 {half:.2?}, p99 {most:.2?}", deliveries.len());
         let (beside, busy_reads) = beside_readers;
         println!("inserts by one client      {alone:.0} rows/s alone, {busy:.0} rows/s among the others");
-        println!(
-            "beside {} busy readers    {beside:.0} rows/s, {busy_reads:.0} reads/s",
-            amount.busy_readers
-        );
+        println!("beside {} busy readers    {beside:.0} rows/s, {busy_reads:.0} reads/s", amount.busy_readers);
         println!("memory                     {before} kB before, {after} kB after");
     });
     assert_eq!(server.stop(), Some(0));

@@ -68,7 +68,11 @@ mod tests {
 
     fn view(name: &str) -> Object {
         let query = millstream_sql::parse_query("SELECT 1").unwrap();
-        Object { name: name.into(), sql: String::new(), kind: ObjectKind::View(Arc::new(ViewDef { name: name.into(), columns: vec![], query })) }
+        Object {
+            name: name.into(),
+            sql: String::new(),
+            kind: ObjectKind::View(Arc::new(ViewDef { name: name.into(), columns: vec![], query })),
+        }
     }
 
     #[test]

@@ -156,11 +156,7 @@ impl Pipeline {
         Ok(unchanged)
     }
 
-    fn checkpoint_header(
-        &mut self,
-        mut states: BTreeMap<String, EdgeState>,
-        segments: &mut Vec<Segment>,
-    ) -> Result<CheckpointHeader> {
+    fn checkpoint_header(&mut self, mut states: BTreeMap<String, EdgeState>, segments: &mut Vec<Segment>) -> Result<CheckpointHeader> {
         let mut header = CheckpointHeader {
             clock: Some(self.clock),
             catalog: self.catalog_statements(),

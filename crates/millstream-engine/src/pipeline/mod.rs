@@ -183,7 +183,9 @@ impl TableState {
 
     /// Refuses a change after which two rows would have the same key.
     fn refuse_duplicates(&self, changes: &Delta) -> Result<()> {
-        let Some((part, row)) = self.rows.duplicate(changes).map_err(|error| EngineError::Dataflow(Arc::new(error)))? else { return Ok(()) };
+        let Some((part, row)) = self.rows.duplicate(changes).map_err(|error| EngineError::Dataflow(Arc::new(error)))? else {
+            return Ok(());
+        };
         let values = self.def.key.iter().map(|column| {
             let index = self.def.schema.index_of(column)?;
             arrow::util::display::array_value_to_string(changes[part].batch.column(index), row)

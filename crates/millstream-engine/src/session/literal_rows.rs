@@ -1,7 +1,7 @@
 //! `VALUES` with nothing but literals: rows as they are written, without a plan.
 //!
-//! Single rows that drivers insert are such lists. **In**: numbers, texts, truth values, NULL, and casts of texts to the very type of the column
-//! (what parameters become). **Out**: columns as planning would give them. Whatever else is written, or does not fit, is left to
+//! Single rows that drivers insert are such lists. **In**: numbers, texts, truth values, NULL, and casts of texts to the very type of the
+//! column (what parameters become). **Out**: columns as planning would give them. Whatever else is written, or does not fit, is left to
 //! planning, which knows more and says what is wrong.
 
 use super::bound::scalar;
@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn literals_are_columns() {
-        let text = rows("VALUES (1, 'it''s', NULL), (-2, NULL, CAST('2026-11-27' AS DATE)), (CAST('3' AS BIGINT), 'x', CAST(NULL AS DATE))");
+        let text =
+            rows("VALUES (1, 'it''s', NULL), (-2, NULL, CAST('2026-11-27' AS DATE)), (CAST('3' AS BIGINT), 'x', CAST(NULL AS DATE))");
         assert_eq!(
             text.unwrap(),
             "\

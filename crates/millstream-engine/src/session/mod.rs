@@ -331,7 +331,6 @@ impl Session {
         let subscription = self.engine.request(|answer| Command::Subscribe { request, answer }).await?;
         Ok(StatementResult { tag: "SUBSCRIBE".into(), notices: Vec::new(), epoch: None, output: Output::Changes(subscription) })
     }
-
 }
 
 fn text_result(tag: &str, column: &str, values: impl IntoIterator<Item = String>) -> Result<StatementResult> {

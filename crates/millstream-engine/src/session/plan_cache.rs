@@ -15,8 +15,8 @@ use crate::catalog::object::{ObjectKind, Refresh};
 use crate::catalog::resolve::{Named, Resolver};
 use crate::error::Result;
 use arrow::datatypes::DataType;
-use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::datasource::DefaultTableSource;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use millstream_plan::process::ProcessNode;
@@ -107,7 +107,8 @@ impl Session {
     ) -> Result<Option<KeptPlan>> {
         let resolver = Resolver { catalog, base: &self.engine.shared().reading, contents: &SnapshotTables };
         let resolved = resolver.plan_with(query, parameters).await?;
-        if ProcessNode::find(&resolved.plan)?.is_some() || !is_over_snapshots(&resolved.plan)? || !is_timeless(&resolved.plan)? {
+        let plan = &resolved.plan;
+        if ProcessNode::find(plan)?.is_some() || !is_over_snapshots(plan)? || !is_timeless(plan)? || has_open_limit(plan)? {
             return Ok(None);
         }
         let types = resolved.plan.get_parameter_types()?;
@@ -147,6 +148,22 @@ fn is_timeless(plan: &LogicalPlan) -> Result<bool> {
         })
     })?;
     Ok(is_timeless)
+}
+
+/// Whether a parameter says how many rows are wanted. A plan that may give none has another form, which the optimizer chooses.
+fn has_open_limit(plan: &LogicalPlan) -> Result<bool> {
+    let mut is_open = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Limit(limit) = node {
+            is_open |= [&limit.skip, &limit.fetch].into_iter().flatten().any(|expr| expr.exists(is_parameter).unwrap_or(true));
+        }
+        Ok(if is_open { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(is_open)
+}
+
+fn is_parameter(expr: &Expr) -> datafusion::error::Result<bool> {
+    Ok(matches!(expr, Expr::Placeholder(_)))
 }
 
 /// Whether all rows of a plan come from the snapshot, or are written in the query.

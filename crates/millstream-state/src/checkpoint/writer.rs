@@ -10,9 +10,9 @@ use crate::{document, failpoint};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_types::Epoch;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::collections::HashSet;
 use std::path::PathBuf;
 
 /// Writes one checkpoint. Dropped without [`finish`](Self::finish) it leaves nothing.
@@ -42,7 +42,15 @@ impl CheckpointWriter {
         std::fs::create_dir_all(&segments).map_err(StateError::io("creating", &segments))?;
         let manifest =
             Manifest { format: MANIFEST_FORMAT, epoch, writer: state.writer(), segments: Vec::new(), detail: serde_json::Value::Null };
-        Ok(CheckpointWriter { parent, temporary, manifest, pack: None, names: HashSet::new(), compression: Compression::default(), finished: false })
+        Ok(CheckpointWriter {
+            parent,
+            temporary,
+            manifest,
+            pack: None,
+            names: HashSet::new(),
+            compression: Compression::default(),
+            finished: false,
+        })
     }
 
     /// Chooses the compression of the segments that follow; LZ4 unless told.
