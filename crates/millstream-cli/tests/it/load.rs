@@ -194,7 +194,7 @@ async fn notes_deliveries(shared: Arc<Shared>, over: Arc<tokio_util::sync::Cance
             let key = (number("client"), number("n"));
             let committed = shared.committed.lock().unwrap().remove(&key);
             // Who hears of it before the insert is answered has not waited at all.
-            shared.deliveries.lock().unwrap().push(committed.map_or(Duration::ZERO, |committed| seen - committed));
+            shared.deliveries.lock().unwrap().push(committed.map_or(Duration::ZERO, |committed| seen.saturating_sub(committed)));
         }
     }
     cancel.cancel_query(NoTls).await.unwrap();
