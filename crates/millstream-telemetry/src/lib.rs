@@ -8,8 +8,8 @@
 //! **Promise**: nobody waits for a collector. Spans that find their queue full are dropped, figures are read by the exporter's own thread,
 //! and the end waits for the last of both only as long as it is told to. A collector that cannot be reached is an error in the log.
 //!
-//! The crate knows neither engine nor server: it is given spans by `tracing` and figures by [`Figures`]. It reads the standard variables of
-//! the environment (`OTEL_..`), of which [`Options::from_env`] lists those that decide whether anything is exported.
+//! The crate knows neither engine nor server: it is given spans by `tracing` and figures by `Figures`. It reads the standard variables of
+//! the environment (`OTEL_..`), of which `Options::from_env` lists those that decide whether anything is exported.
 //!
 //! **Reference**: OpenTelemetry specification, "Environment variables" and "Protocol exporter".
 
