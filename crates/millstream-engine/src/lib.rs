@@ -27,6 +27,7 @@ mod readers;
 pub mod result;
 pub mod session;
 pub mod settings;
+mod spans;
 pub mod sql_types;
 pub mod statements;
 mod stopwatch;

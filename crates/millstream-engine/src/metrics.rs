@@ -56,8 +56,8 @@ impl Metric {
 /// When the pipeline has stopped.
 pub async fn metrics(engine: &Engine) -> Result<Vec<Metric>> {
     use MetricKind::{Counter, Gauge};
-    let report = engine.report().await?;
     let figures = engine.figures().await?;
+    let report = engine.report_with(&figures);
     let streams = &figures.streams;
     let of_streams = |get: fn(&StreamFigures) -> f64| streams.iter().map(move |stream| (stream.name.clone(), get(stream)));
     let now = engine.clock().now();

@@ -326,15 +326,19 @@ impl Engine {
     /// # Errors
     /// When the pipeline's task is gone.
     pub async fn report(&self) -> Result<RunReport> {
+        Ok(self.report_with(&self.figures().await?))
+    }
+
+    /// As [`Engine::report`], with figures that are there.
+    pub(crate) fn report_with(&self, figures: &Snapshot) -> RunReport {
         let mut report = self.progress().report();
-        let snapshot = self.figures().await?;
-        (report.state_rows, report.state_bytes) = snapshot.state;
+        (report.state_rows, report.state_bytes) = figures.state;
         if let Ok(usage) = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF) {
             let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
             report.cpu_seconds = seconds(usage.user_time()) + seconds(usage.system_time());
             report.peak_memory_bytes = u64::try_from(usage.max_rss()).unwrap_or(0) * 1024;
         }
-        Ok(report)
+        report
     }
 
     /// Figures of streams, sinks, queries and operators after the newest epoch, without the content of relations.

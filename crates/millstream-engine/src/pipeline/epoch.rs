@@ -11,6 +11,7 @@ use crate::dead_letters;
 use crate::error::{EngineError, Result};
 use crate::progress::{EpochProgress, PhaseTimes, SinkProgress, SourceProgress};
 use crate::settings::OnQueryFailure;
+use crate::spans::noting_failure;
 use crate::stopwatch::Stopwatch;
 use arrow::array::RecordBatch;
 use millstream_connectors::sink::{SinkCommit, SinkEpoch};
@@ -63,11 +64,7 @@ impl Pipeline {
             let streams = work.assembled.iter().flat_map(|assembled| assembled.streams.values());
             span.record("rows", streams.map(|stream| stream.commit.rows_in).sum::<u64>());
         }
-        let ran = self.run_phases(work).instrument(span.clone()).await;
-        if ran.is_err() {
-            span.record("otel.status_code", "ERROR");
-        }
-        ran
+        noting_failure(span, self.run_phases(work)).await
     }
 
     async fn run_phases(&mut self, mut work: EpochWork) -> Result<Epoch> {

@@ -711,15 +711,18 @@ impl Pipeline {
 
     /// An empty store of rows whose memory is taken from the engine's pool.
     fn store(&self, name: &str, schema: &SchemaRef, append_only: bool) -> Result<ViewStore> {
+        self.keyed_store(name, schema, append_only, None)
+    }
+
+    fn keyed_store(&self, name: &str, schema: &SchemaRef, append_only: bool, key: Option<Vec<usize>>) -> Result<ViewStore> {
         let pool = Arc::clone(&self.shared.base.runtime_env().memory_pool);
-        Ok(ViewStore::new(name, Arc::clone(schema), append_only, None)?.charged_to(&pool))
+        Ok(ViewStore::new(name, Arc::clone(schema), append_only, key)?.charged_to(&pool))
     }
 
     /// An empty store of the rows of a table, found by its key if it has one.
     fn table_store(&self, def: &TableDef) -> Result<ViewStore> {
         let key = def.key.iter().map(|column| def.schema.index_of(column)).collect::<Result<Vec<usize>, _>>()?;
-        let pool = Arc::clone(&self.shared.base.runtime_env().memory_pool);
-        Ok(ViewStore::new(def.name.as_str(), Arc::clone(&def.schema), false, Some(key))?.charged_to(&pool))
+        self.keyed_store(&def.name, &def.schema, false, Some(key))
     }
 
     /// Every pipeline row a table's name stands for, as a delta of insertions.

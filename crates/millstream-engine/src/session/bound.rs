@@ -1,9 +1,10 @@
 //! Values for the parameters of a statement.
 
-use super::{Session, noting_failure};
+use super::Session;
 use crate::error::Result;
 use crate::guard::guarded;
 use crate::result::StatementResult;
+use crate::spans::noting_failure;
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use millstream_sql::Statement;

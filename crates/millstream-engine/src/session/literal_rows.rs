@@ -10,6 +10,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::ScalarValue;
 use sqlparser::ast::{Expr, Query, SetExpr, UnaryOperator, Value};
+use std::cell::LazyCell;
 use std::sync::Arc;
 
 /// The rows of a list of literals for these columns, if it is one.
@@ -28,9 +29,9 @@ pub(super) fn literal_rows(query: &Query, columns: &[&Field]) -> Option<RecordBa
 
 /// The values of a column, if all of them but NULL have one type.
 fn column<'a>(values: impl Iterator<Item = &'a Expr>, field: &Field) -> Option<ArrayRef> {
-    let written = ast_type(field.data_type()).ok()?;
+    let written = LazyCell::new(|| ast_type(field.data_type()).ok());
     let value = |expr: &Expr| match expr {
-        Expr::Cast { data_type, .. } if *data_type != written => None,
+        Expr::Cast { data_type, .. } if written.as_ref() != Some(data_type) => None,
         Expr::Cast { .. } => scalar(expr, field.data_type()),
         expr => literal(expr),
     };

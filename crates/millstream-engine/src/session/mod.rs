@@ -26,6 +26,7 @@ use crate::pipeline::command::Command;
 use crate::pipeline::live::LiveRequest;
 use crate::result::{Output, Rows, StatementResult};
 use crate::settings::SettingInfo;
+use crate::spans::noting_failure;
 use crate::subscription::Watched;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 pub use authorize::SessionUser;
@@ -40,9 +41,7 @@ use millstream_sql::{ScriptError, Statement, parse_script, parse_statement};
 use millstream_types::Epoch;
 use parking_lot::Mutex;
 pub use prepare::Described;
-use std::future::Future;
 use std::sync::Arc;
-use tracing::Instrument;
 use tracing::field::Empty;
 use transaction::Transaction;
 pub use transaction::accepted_harmlessly as is_harmless;
@@ -341,15 +340,6 @@ fn text_result(tag: &str, column: &str, values: impl IntoIterator<Item = String>
 
 fn unsupported(tag: &str) -> EngineError {
     EngineError::invalid(format!("{tag} is not in this build"), "")
-}
-
-/// Carries work out in a span, which learns whether it fails.
-async fn noting_failure<T>(span: tracing::Span, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let carried_out = work.instrument(span.clone()).await;
-    if carried_out.is_err() {
-        span.record("otel.status_code", "ERROR");
-    }
-    carried_out
 }
 
 /// The words clients show for a statement.

@@ -87,14 +87,15 @@ impl Session {
         // What is wrong with a query is told by the planning that is done each time.
         let resolver = Resolver { catalog, base: &shared.base, contents: &SnapshotTables };
         let reads = resolver.reads(query).ok()?;
+        if !reads.is_settled {
+            return None;
+        }
+        let objects = reads.objects.iter().filter_map(|name| catalog.get(name).cloned()).collect();
         let kept = match is_of_rows(catalog, &reads) {
-            true => self.plan_to_keep(catalog, query, &key.1, reads.objects.clone()).await.ok()?.map(Arc::new),
+            true => self.plan_to_keep(catalog, query, &key.1, reads.objects).await.unwrap_or(None).map(Arc::new),
             false => None,
         };
-        if reads.is_settled {
-            let objects = reads.objects.iter().filter_map(|name| catalog.get(name).cloned()).collect();
-            shared.plans.plans.put(key, kept.clone(), objects);
-        }
+        shared.plans.plans.put(key, kept.clone(), objects);
         kept
     }
 

@@ -59,7 +59,11 @@ impl Session {
     }
 
     async fn describe_here(&self, statement: &Statement, given: &[Option<DataType>]) -> Result<Described> {
-        let Statement::Query(query) = statement else { return self.describe_anew(statement, given).await };
+        // A transaction sees the catalog of its beginning.
+        let query = match statement {
+            Statement::Query(query) if !self.in_transaction() => query,
+            _ => return self.describe_anew(statement, given).await,
+        };
         let shared = self.engine.shared();
         let catalog = shared.catalog.read().clone();
         let key = (statement.to_string(), given.to_vec());
@@ -69,7 +73,7 @@ impl Session {
         let described = self.describe_anew(statement, given).await?;
         let reads = Resolver { catalog: &catalog, base: &shared.base, contents: &NamesOnly { shared } }.reads(&query.query)?;
         // Files change without anybody's statement.
-        if reads.is_settled && reads.files.is_empty() && !self.in_transaction() {
+        if reads.is_settled && reads.files.is_empty() {
             let objects = reads.objects.iter().filter_map(|name| catalog.get(name).cloned()).collect();
             shared.descriptions.found.put(key, described.clone(), objects);
         }

@@ -73,17 +73,17 @@ impl Session {
         let catalog = shared.catalog.read().clone();
         let reads = Resolver { catalog: &catalog, base: &shared.base, contents: &NamesOnly { shared } }.reads(query)?;
         let snapshot = match reads.system.is_empty() {
-            true => self.snapshot_of(&catalog, reads.objects).await?,
+            true => self.snapshot_of(&catalog, &reads.objects).await?,
             false => self.taken(SnapshotRequest { names: reads.objects, figures: true }).await?,
         };
         Ok((catalog, snapshot))
     }
 
     /// The content of these objects after the newest epoch.
-    async fn snapshot_of(&self, catalog: &Catalog, names: BTreeSet<String>) -> Result<Arc<Snapshot>> {
-        match self.engine.shared().published.find(catalog, &names) {
+    async fn snapshot_of(&self, catalog: &Catalog, names: &BTreeSet<String>) -> Result<Arc<Snapshot>> {
+        match self.engine.shared().published.find(catalog, names) {
             Some(snapshot) => Ok(snapshot),
-            None => self.taken(SnapshotRequest { names, figures: false }).await,
+            None => self.taken(SnapshotRequest { names: names.clone(), figures: false }).await,
         }
     }
 
@@ -131,7 +131,7 @@ impl Session {
         let catalog = shared.catalog.read().clone();
         let types = values.iter().map(|value| value.data_type.clone()).collect();
         let Some(kept) = self.kept_plan(&catalog, query, types).await else { return Ok(None) };
-        let snapshot = self.snapshot_of(&catalog, kept.reads.clone()).await?;
+        let snapshot = self.snapshot_of(&catalog, &kept.reads).await?;
         let in_query = |error| EngineError::in_query(error, query);
         let plan = kept.with_values(scalars).map_err(in_query)?;
         let mut state = shared.executing.clone();

@@ -7,10 +7,9 @@ use super::types::{element_type, parameter_type};
 use super::{numeric, text};
 use arrow::datatypes::DataType;
 use bytes::{Buf, Bytes};
-use millstream_engine::sql_types::sql_type;
-use millstream_sql::parse_expression;
+use millstream_engine::sql_types::{ast_type, sql_type};
 use postgres_types::Type;
-use sqlparser::ast::{Array, Expr, Value};
+use sqlparser::ast::{Array, CastKind, Expr, Value};
 
 /// Days from 1970-01-01 to 2000-01-01.
 const EPOCH_DAYS: i64 = 10_957;
@@ -87,10 +86,9 @@ fn without_zone(text: &str) -> &str {
 /// # Errors
 /// When the dialect has no name for the type.
 pub(crate) fn cast(operand: Expr, target: &DataType) -> Result<Expr, BadParameter> {
-    let name = sql_type(target);
-    match parse_expression(&format!("CAST(NULL AS {name})")) {
-        Ok(Expr::Cast { kind, data_type, array, format, .. }) => Ok(Expr::Cast { kind, expr: Box::new(operand), data_type, array, format }),
-        _ => Err(BadParameter(format!("a parameter cannot be of type {name}"))),
+    match ast_type(target) {
+        Ok(data_type) => Ok(Expr::Cast { kind: CastKind::Cast, expr: Box::new(operand), data_type, array: false, format: None }),
+        Err(_) => Err(BadParameter(format!("a parameter cannot be of type {}", sql_type(target)))),
     }
 }
 
