@@ -2,10 +2,12 @@
 
 mod adopted;
 mod backpressure;
+mod checkpoints;
 mod crash;
 mod ending;
 mod examples;
 mod flat_state;
+mod insert_keys;
 mod oracle;
 mod pipeline_file;
 mod reach;

@@ -250,11 +250,11 @@ pub trait Source: Send + Sync + std::fmt::Debug {
 #[async_trait]
 pub trait Push: Send + Sync + std::fmt::Debug {
     /// Queues rows as one epoch's input; returns when they are queued, waiting while the buffer is full. The offset after the
-    /// rows: they are durable when a commit covers it.
+    /// rows: they are durable when a commit covers it. `detail` becomes that of their range, whoever plans it.
     ///
     /// # Errors
     /// When the columns differ from the stream's, or the stream has ended.
-    async fn push(&self, batch: RecordBatch) -> Result<Offset>;
+    async fn push(&self, batch: RecordBatch, detail: serde_json::Value) -> Result<Offset>;
 
     /// Ends the stream: it is closed after the queued rows.
     fn end(&self);

@@ -17,6 +17,7 @@ pub mod engine;
 pub mod error;
 mod file_relation;
 mod guard;
+pub mod inserts;
 pub mod memory;
 pub mod metrics;
 pub mod notice;

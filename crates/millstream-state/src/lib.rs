@@ -48,5 +48,5 @@ pub use blob::{BlobRef, BlobStore};
 pub use checkpoint::{CheckpointReader, CheckpointWriter, Manifest, Recovered};
 pub use error::{Result, StateError};
 pub use ipc::Compression;
-pub use log::{Frame, FramePayload, Log, LogOptions, LogReader};
+pub use log::{Frame, FramePayload, Log, LogOptions, LogReader, PendingSync, Synced};
 pub use state_dir::{InstanceInfo, OpenOptions, StateDir};

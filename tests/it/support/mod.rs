@@ -19,8 +19,16 @@ const STACK_BYTES: usize = 8 << 20;
 
 /// Runs a test on a runtime of its own.
 pub(crate) fn block_on<T: Send>(test: impl Future<Output = T> + Send) -> T {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(2).thread_stack_size(STACK_BYTES).enable_all().build().expect("a runtime starts");
+    block_on_runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_stack_size(STACK_BYTES), test)
+}
+
+/// As [`block_on`], with everything on one thread: nothing goes on but what the test waits for, so that it decides what comes first.
+pub(crate) fn block_on_one_thread<T: Send>(test: impl Future<Output = T> + Send) -> T {
+    block_on_runtime(&mut tokio::runtime::Builder::new_current_thread(), test)
+}
+
+fn block_on_runtime<T: Send>(builder: &mut tokio::runtime::Builder, test: impl Future<Output = T> + Send) -> T {
+    let runtime = builder.enable_all().build().expect("a runtime starts");
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || runtime.block_on(test));
         thread.expect("a thread starts").join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -11,19 +11,12 @@ use object::{Object, ObjectKind, StreamDef};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The first position that stands for no place in a file: an insert with a key is noted at this plus the epoch it came in.
-pub const KEYED: u64 = 1 << 63;
-/// Keys that are remembered.
-const KEYS_MAX: usize = 100_000;
-
 /// All objects of an engine, in the order they were made. Cloned on change, shared by readers.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     objects: Vec<Arc<Object>>,
     /// Users and privileges.
     pub access: Arc<Access>,
-    /// `INSERT ... VALUES` of pipeline files that have been carried out: position in the file and hash of the text.
-    pub applied_inserts: std::collections::BTreeSet<(u64, u64)>,
 }
 
 impl Catalog {
@@ -76,20 +69,6 @@ impl Catalog {
         match &self.require(name)?.kind {
             ObjectKind::Stream(def) => Ok(def),
             other => Err(EngineError::invalid(format!("\"{name}\" is a {}, not a stream", other.word()), "")),
-        }
-    }
-
-    /// Whether rows with this key have been inserted into a relation.
-    pub fn has_key(&self, hash: u64) -> bool {
-        self.applied_inserts.range((KEYED, 0)..).any(|(_, other)| *other == hash)
-    }
-
-    /// Remembers that an insert was carried out. Of keys, which go on coming, the oldest are forgotten.
-    pub fn note_insert(&mut self, position: u64, hash: u64) {
-        self.applied_inserts.insert((position, hash));
-        if position >= KEYED && self.applied_inserts.range((KEYED, 0)..).count() > KEYS_MAX {
-            let oldest = self.applied_inserts.range((KEYED, 0)..).next().copied();
-            oldest.map(|oldest| self.applied_inserts.remove(&oldest));
         }
     }
 

@@ -215,6 +215,7 @@ impl EngineBuilder {
                     checkpoints: VecDeque::new(),
                     last_checkpoint: EventTime::MIN,
                     bytes_since: 0,
+                    filling_back: Default::default(),
                     pause: Default::default(),
                 })
             }
@@ -234,6 +235,7 @@ impl EngineBuilder {
             memory,
             stateful_functions: functions,
             epoch_clock,
+            inserts: Default::default(),
             pushers: RwLock::default(),
             committed: watch::channel(Committed::default()).0,
             brought_users: RwLock::default(),

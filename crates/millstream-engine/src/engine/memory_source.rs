@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::error::{EngineError, Result};
+use crate::inserts::InsertNote;
 use crate::pipeline::command::Command;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -55,19 +56,14 @@ impl MemorySource {
     /// # Errors
     /// When the columns differ or the stream has ended.
     pub async fn push(&self, rows: RecordBatch) -> Result<Pushed> {
-        let end = self.pusher.push(rows).await.map_err(|error| EngineError::connector(format!("stream \"{}\"", self.stream), error))?;
-        Ok(Pushed { engine: self.engine.clone(), stream: self.stream.clone(), end })
+        self.push_noted(rows, None).await
     }
 
-    /// As [`MemorySource::push`], and has the rows committed at once, whether or not the clock runs. Where a rate limit holds them
-    /// back, waits as long as the clock runs.
-    pub(crate) async fn insert(&self, rows: RecordBatch, file_insert: Option<(u64, u64)>) -> Result<()> {
-        let pushed = self.push(rows).await?;
-        let (stream, end) = (self.stream.clone(), pushed.end);
-        match self.engine.request(|answer| Command::Take { stream, end, file_insert, answer }).await? {
-            true => pushed.committed().await.map(drop),
-            false => Ok(()),
-        }
+    /// As [`MemorySource::push`]; the commit record of the rows has the note.
+    pub(crate) async fn push_noted(&self, rows: RecordBatch, note: Option<InsertNote>) -> Result<Pushed> {
+        let pushed = self.pusher.push(rows, InsertNote::detail(note)).await;
+        let end = pushed.map_err(|error| EngineError::connector(format!("stream \"{}\"", self.stream), error))?;
+        Ok(Pushed { engine: self.engine.clone(), stream: self.stream.clone(), end })
     }
 
     /// Ends the stream after the queued rows.
@@ -86,6 +82,15 @@ pub struct Pushed {
 }
 
 impl Pushed {
+    /// Has the rows committed at once, whether or not the clock runs. Where a rate limit holds them back, waits as long as the clock runs.
+    pub(crate) async fn taken(self) -> Result<Epoch> {
+        let (stream, end) = (self.stream.clone(), self.end);
+        match self.engine.request(|answer| Command::Take { stream, end, answer }).await? {
+            true => self.committed().await,
+            false => Ok(self.engine.epoch()),
+        }
+    }
+
     /// Waits until the rows are committed; gives the newest committed epoch.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use super::Engine;
 use crate::catalog::object::ObjectKind;
 use crate::error::{EngineError, Result};
+use crate::inserts::InsertNote;
 use crate::notice::Notice;
 use crate::pipeline::command::Command;
 use crate::session::{ScriptFailure, ScriptPosition, script_failure};
@@ -80,11 +81,11 @@ impl Engine {
         }
         for (position, place, statement) in inserts {
             let hash = xxhash_rust::xxh3::xxh3_64(statement.canonical_text().as_bytes());
-            if self.inner.shared.catalog.read().applied_inserts.contains(&(position, hash)) {
+            if self.inner.shared.inserts.is_from_file(position, hash) {
                 continue;
             }
             let Statement::InsertInto(insert) = statement else { continue };
-            let result = self.session().insert(insert, Some((position, hash))).await;
+            let result = self.session().insert(insert, Some(InsertNote::FromFile { position, hash })).await;
             let result = result.map_err(|error| ScriptFailure { position: place, error })?;
             notices.extend(result.notices);
         }

@@ -5,7 +5,7 @@ use super::record::{CheckpointHeader, StreamCheckpoint};
 use super::retained;
 use super::sources::EdgeState;
 use super::{Pipeline, query::Target};
-use crate::catalog::object::ObjectKind;
+use crate::catalog::object::{ObjectKind, stream_of};
 use crate::error::{EngineError, Result};
 use crate::stopwatch::Stopwatch;
 use arrow::array::RecordBatch;
@@ -19,6 +19,9 @@ use std::time::Duration;
 const CHECKPOINT_BYTES: u64 = 256_000_000;
 /// How many checkpoints are kept: recovery falls back one if the newest is damaged.
 const GENERATIONS: usize = 2;
+
+/// The segment of the keys of inserts.
+pub(super) const INSERT_KEYS: &str = "inserts/keys";
 
 /// A part of the state: its name and rows.
 type Segment = (String, Vec<RecordBatch>);
@@ -51,6 +54,17 @@ impl Pipeline {
             || durability.last_checkpoint.plus(interval) <= clock
             || durability.bytes_since >= CHECKPOINT_BYTES;
         wanted && !durability.pause.is_on()
+    }
+
+    /// Counts queries that were filled back, which took so long. Recovery fills them back again unless a checkpoint comes first. Whether
+    /// one must: it would take long, or needs input that nobody else keeps, or the queries have `resumed`.
+    pub(super) fn filled_back(&mut self, queries: &[String], took: Duration, resumed: bool) -> bool {
+        let read_again = |stream: &str| self.streams.get(stream).is_some_and(|stream| stream.replayable && !stream.history.is_empty());
+        let mut filled = self.queries.iter().filter(|query| queries.contains(&query.def.name));
+        let needs_input = filled.any(|query| query.reads.iter().any(|name| read_again(stream_of(name))));
+        let Some(durability) = &mut self.durability else { return false };
+        durability.filling_back += took;
+        resumed || needs_input || durability.filling_back >= LONG
     }
 
     /// Makes a checkpoint of the state after the newest epoch, unless there is one.
@@ -111,6 +125,7 @@ impl Pipeline {
         }
         durability.last_checkpoint = self.clock;
         durability.bytes_since = 0;
+        durability.filling_back = Duration::ZERO;
         for stream in self.streams.values_mut() {
             stream.history_segments_kept = stream.history.len() / history::SEGMENT_ENTRIES;
         }
@@ -162,11 +177,12 @@ impl Pipeline {
             catalog: self.catalog_statements(),
             access: self.catalog.access.as_ref().clone(),
             settings: self.settings.changed().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
-            applied_inserts: self.catalog.applied_inserts.iter().copied().collect(),
+            applied_inserts: self.shared.inserts.from_files(),
             pinned: self.pinned_blobs.clone(),
             dead_letters: self.shared.dead_letters.read().checkpoint(),
             ..CheckpointHeader::default()
         };
+        segments.push((INSERT_KEYS.to_string(), self.shared.inserts.keys()?.into_iter().collect()));
         for (name, stream) in &self.streams {
             let Some(state) = states.remove(name) else { continue };
             if let Some(state) = state.changelog {

@@ -5,6 +5,7 @@ use super::log_replay::LoggedEpoch;
 use super::snapshot::{Snapshot, SnapshotRequest};
 use super::{Draining, Pipeline, epoch::EpochWork};
 use crate::error::{EngineError, Result};
+use crate::inserts::InsertNote;
 use crate::notice::Notice;
 use crate::subscription::Subscription;
 use millstream_connectors::sinks::callback::Callback;
@@ -58,6 +59,17 @@ pub enum Basis {
     Content(Epoch),
 }
 
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// This epoch committed it.
+    Committed(Epoch),
+    /// A table is not any more what the change was computed from; nothing has happened.
+    Stale,
+    /// It came with a key, and this epoch committed the rows that came with it first; nothing has happened now.
+    Repeated(Epoch),
+}
+
 /// A request to the pipeline's task.
 pub enum Command {
     /// A statement that changes the catalog, or a whole pipeline file's; one epoch.
@@ -71,10 +83,10 @@ pub enum Command {
     Change {
         /// The changes, by table.
         tables: BTreeMap<String, TableChange>,
-        /// Position and text hash of the statement in a pipeline file.
-        file_insert: Option<(u64, u64)>,
-        /// The answer; `None` when a table is not any more what its change was computed from, and nothing has happened.
-        answer: Answer<Option<Epoch>>,
+        /// What the commit record says of it.
+        note: Option<InsertNote>,
+        /// The answer.
+        answer: Answer<Changed>,
     },
     /// Rows were pushed to a stream: process them at once.
     Take {
@@ -82,8 +94,6 @@ pub enum Command {
         stream: String,
         /// The offset after the last of them.
         end: Offset,
-        /// Position and text hash of the statement in a pipeline file.
-        file_insert: Option<(u64, u64)>,
         /// The answer: whether they are committed or will be without further ado.
         answer: Answer<bool>,
     },
@@ -186,16 +196,15 @@ impl Pipeline {
                     return Err(error);
                 }
             }
-            Command::Change { tables, file_insert, answer } => {
-                let result = self.change(tables, file_insert).await;
+            Command::Change { tables, note, answer } => {
+                let result = self.change(tables, note).await;
                 let fatal = self.fatal(&result);
                 let _ = answer.send(result);
                 if let Some(error) = fatal {
                     return Err(error);
                 }
             }
-            Command::Take { stream, end, file_insert, answer } => {
-                self.note_file_insert(file_insert);
+            Command::Take { stream, end, answer } => {
                 let result = self.take(&stream, end).await;
                 let fatal = result.as_ref().err().cloned();
                 let _ = answer.send(result);
@@ -296,15 +305,6 @@ impl Pipeline {
         Ok(false)
     }
 
-    /// The next commit record says that the statement was carried out.
-    fn note_file_insert(&mut self, file_insert: Option<(u64, u64)>) {
-        if let Some((position, hash)) = file_insert {
-            self.pending_catalog.push(super::record::CatalogChange::FileInsert { position, hash });
-            self.catalog.note_insert(position, hash);
-            self.publish_catalog();
-        }
-    }
-
     /// Runs epochs until `stream` is committed up to `end`, as far as its limits allow now.
     async fn take(&mut self, stream: &str, end: Offset) -> Result<bool> {
         let reached = |shared: &super::Shared| shared.committed.borrow().offsets.get(stream).is_some_and(|offset| *offset >= end);
@@ -388,19 +388,22 @@ impl Pipeline {
         Ok(())
     }
 
-    async fn change(&mut self, tables: BTreeMap<String, TableChange>, file_insert: Option<(u64, u64)>) -> Result<Option<Epoch>> {
+    async fn change(&mut self, tables: BTreeMap<String, TableChange>, note: Option<InsertNote>) -> Result<Changed> {
         self.settle().await?;
+        // Whoever sent it before may be gone, and what was sent is carried out all the same.
+        if let Some(epoch) = note.and_then(|note| self.shared.inserts.epoch_of(note)) {
+            return Ok(Changed::Repeated(epoch));
+        }
         for (name, change) in &tables {
             let Some(table) = self.tables.get(name) else { return Err(self.catalog.unknown(name)) };
             let replaced = change.changes.iter().any(|part| part.batch.schema_ref() != &table.def.schema);
             if replaced || !table.is_basis(change)? {
-                return Ok(None);
+                return Ok(Changed::Stale);
             }
             table.refuse_duplicates(&change.changes)?;
         }
-        self.note_file_insert(file_insert);
         let tables = tables.into_iter().map(|(name, change)| (name, change.changes)).collect();
-        self.run_epoch_with(EpochWork { tables, ..EpochWork::default() }).await.map(Some)
+        self.run_epoch_with(EpochWork { tables, inserts: note.into_iter().collect(), ..EpochWork::default() }).await.map(Changed::Committed)
     }
 
     /// Errors of the engine itself end it; errors of the request do not.

@@ -4,11 +4,12 @@ use super::query::{Target, epoch_input};
 use super::record::{COMMIT_FRAME, CommitRecord, HistoryEntry};
 use super::resume::QueryFailure;
 use super::retained::Retained;
-use super::sources::{Assembled, StreamEpoch};
+use super::sources::{AssembleRequest, Assembled, StreamEpoch};
 use super::{Committed, Pipeline};
 use crate::catalog::object::versions_of;
 use crate::dead_letters;
 use crate::error::{EngineError, Result};
+use crate::inserts::InsertNote;
 use crate::progress::{EpochProgress, PhaseTimes, SinkProgress, SourceProgress};
 use crate::settings::OnQueryFailure;
 use crate::spans::noting_failure;
@@ -31,10 +32,14 @@ pub struct EpochWork {
     pub assembled: Option<Assembled>,
     /// Changes of tables.
     pub tables: BTreeMap<String, Delta>,
+    /// Inserts that these changes carry out.
+    pub inserts: Vec<InsertNote>,
     /// Changes that queries added by this epoch's statements already made (back-fill), by query.
     pub initial: BTreeMap<String, Delta>,
     /// Roll all files.
     pub roll: bool,
+    /// The next epoch, to be assembled while this one is made durable.
+    pub next: Option<AssembleRequest>,
     /// When it began, and how long it had waited; where back-pressure should know.
     pub began: Option<(EventTime, Duration)>,
     /// Refused rows beside those that `assembled` brings.
@@ -130,6 +135,8 @@ impl Pipeline {
         if !refused.is_empty() {
             attachments.push((dead_letters::ATTACHMENT.to_string(), refused.clone()));
         }
+        let ranges = assembled.streams.values().flat_map(|stream| &stream.commit.ranges);
+        work.inserts.extend(ranges.filter_map(InsertNote::of_range));
         let record = CommitRecord {
             epoch,
             clock,
@@ -138,9 +145,10 @@ impl Pipeline {
             sinks: sink_commits.clone(),
             delivered: self.sinks.iter().filter_map(|(name, sink)| sink.delivered().map(|epoch| (name.clone(), epoch))).collect(),
             catalog: std::mem::take(&mut self.pending_catalog),
+            inserts: work.inserts,
             failed,
         };
-        tracing::info_span!("commit").in_scope(|| self.commit(&record, attachments))?;
+        self.commit(&record, attachments, work.next).instrument(tracing::info_span!("commit")).await?;
         phases.commit = phase.lap();
 
         // Everything from here on is repaired by recovery if it is interrupted.
@@ -168,6 +176,7 @@ impl Pipeline {
         let durations = (phases, started.elapsed() + assembled.plan_time + assembled.read_time);
         self.report(&record, &assembled, durations);
         self.publish_content();
+        self.shared.inserts.carried_out(epoch, &record.inserts);
         self.shared.committed.send_modify(|committed| advance(committed, &record));
 
         if let Some((begun, waited)) = work.began {
@@ -274,14 +283,29 @@ impl Pipeline {
         Ok(commits)
     }
 
-    fn commit(&mut self, record: &CommitRecord, attachments: Vec<(String, Vec<RecordBatch>)>) -> Result<()> {
+    /// Makes the record durable, and assembles the next epoch meanwhile if it is asked for.
+    async fn commit(
+        &mut self,
+        record: &CommitRecord,
+        attachments: Vec<(String, Vec<RecordBatch>)>,
+        next: Option<AssembleRequest>,
+    ) -> Result<()> {
         failpoint::hit("commit.before_append")?;
         let Some(durability) = &mut self.durability else { return Ok(()) };
         let header = serde_json::to_vec(record).map_err(|error| EngineError::Internal(error.to_string()))?;
         let payload = FramePayload { header, attachments }.encode(Compression::None)?;
         durability.log.append(COMMIT_FRAME, record.epoch, &[&payload])?;
         failpoint::hit("commit.after_append")?;
-        durability.log.sync()?;
+        match (next, &mut self.sources) {
+            (Some(request), Some(sources)) => {
+                let sync = durability.log.pending_sync()?;
+                let syncing = tokio::task::spawn_blocking(move || sync.run());
+                self.ready = Some(sources.assemble(request).await);
+                let synced = syncing.await.map_err(|error| EngineError::Internal(format!("syncing the log failed: {error}")))?;
+                durability.log.synced(synced)?;
+            }
+            _ => durability.log.sync()?,
+        }
         failpoint::hit("commit.after_sync")?;
         durability.dir.check_fenced()?;
         Ok(())

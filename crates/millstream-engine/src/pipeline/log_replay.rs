@@ -125,7 +125,9 @@ impl Pipeline {
             tables.insert(name.clone(), unweighted(attachments.remove(&format!("table/{name}")).unwrap_or_default())?);
         }
         let assembled = Assembled { epoch: record.epoch, clock: Some(record.clock), streams, ..Assembled::default() };
-        let work = EpochWork { assembled: Some(assembled), tables, dead_letters, ..EpochWork::default() };
+        // Those of streams are in their ranges.
+        let inserts = if record.tables.is_empty() { Vec::new() } else { record.inserts };
+        let work = EpochWork { assembled: Some(assembled), tables, inserts, dead_letters, ..EpochWork::default() };
         self.run_epoch_with(work).await.map(Some)
     }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   assemble (sources, edge)  ──►  step queries in order  ──►  stage + prepare sinks  ──►  COMMIT  ──►  publish, deliver, acknowledge
-//!        └─ of epoch k+1 runs in its own task while epoch k is processed                      └─ checkpoint when due
+//!        └─ of epoch k+1 runs while epoch k is processed, or, if its rows are at hand,        │     └─ checkpoint when due
+//!           while epoch k is synced ◄─────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Everybody else talks to it by [`Command`]s, which are carried out between epochs; so a statement never sees half an epoch.
@@ -40,6 +41,7 @@ use crate::catalog::object::{StreamDef, TableDef};
 use crate::dead_letters::DeadLetters;
 use crate::error::{EngineError, Result};
 use crate::guard::guarded;
+use crate::inserts::Inserts;
 use crate::memory::EngineMemory;
 use crate::progress::Progress;
 use crate::session::plan_cache::PlanCache;
@@ -106,6 +108,8 @@ pub struct Shared {
     pub stateful_functions: StatefulFunctions,
     /// The clock reading that `now()` gives in continuous queries.
     pub epoch_clock: Arc<EpochClock>,
+    /// Inserts that were carried out.
+    pub inserts: Arc<Inserts>,
     /// Push handles of memory streams.
     pub pushers: RwLock<BTreeMap<String, Arc<dyn millstream_connectors::source::Push>>>,
     /// Committed offsets of streams: how far pushed rows are durable.
@@ -219,6 +223,8 @@ pub struct Durability {
     pub last_checkpoint: EventTime,
     /// Input bytes since then.
     pub bytes_since: u64,
+    /// What it took to fill back the queries that are not in the newest checkpoint.
+    pub filling_back: Duration,
     /// Until when none is due.
     pub pause: checkpoint::Pause,
 }
@@ -247,7 +253,8 @@ pub struct Pipeline {
     epoch: Epoch,
     clock: EventTime,
     prefetch: Option<JoinHandle<(Box<Sources>, Result<Assembled>)>>,
-    ready: Option<Assembled>,
+    /// The next epoch, read ahead.
+    ready: Option<Result<Assembled>>,
     /// The next epoch can begin at once and nothing of it is read yet.
     at_hand: bool,
     wake: Arc<Notify>,
@@ -543,13 +550,16 @@ impl Pipeline {
             return Ok(None);
         }
         self.refresh_due(clock).await?;
-        // To be woken up by another thread takes longer than to take up what is decoded.
-        if assembled.more && !assembled.at_hand && !self.manual && !unbounded {
-            self.start_prefetch(draining, self.clock_of(assembled.clock));
+        let mut next = (assembled.more && !self.manual && !unbounded).then(|| self.next_request(draining, self.clock_of(assembled.clock)));
+        // To be woken up by another thread takes longer than to take up what is decoded, so that this waits for the commit.
+        if !assembled.at_hand
+            && let Some(request) = next.take()
+        {
+            self.start_prefetch(request);
         }
         let scheduling_delay = self.beginnings.begin(begun, self.interval(), assembled.more);
         let began = Some((begun, scheduling_delay));
-        let work = epoch::EpochWork { assembled: Some(assembled), tables, began, ..epoch::EpochWork::default() };
+        let work = epoch::EpochWork { assembled: Some(assembled), tables, next, began, ..epoch::EpochWork::default() };
         self.run_epoch_with(work).await.map(Some)
     }
 
@@ -593,13 +603,17 @@ impl Pipeline {
         }
     }
 
-    /// Assembles the epoch after the one that is about to run with this clock, on a thread of its own.
-    fn start_prefetch(&mut self, draining: bool, running: EventTime) {
-        let Some(mut sources) = self.sources.take() else { return };
-        let mut request = self.assemble_request(draining, false);
-        request.epoch = Epoch(self.epoch.0 + 2);
+    /// What the epoch after the one that is about to run with this clock is assembled under.
+    fn next_request(&self, draining: bool, running: EventTime) -> sources::AssembleRequest {
+        let request = self.assemble_request(draining, false);
         // Rows carry this clock: it must be the one that the epoch is committed with.
-        request.clock = request.clock.max(EventTime(running.0 + 1_000));
+        let clock = request.clock.max(EventTime(running.0 + 1_000));
+        sources::AssembleRequest { epoch: Epoch(self.epoch.0 + 2), clock, ..request }
+    }
+
+    /// Assembles the next epoch on a thread of its own.
+    fn start_prefetch(&mut self, request: sources::AssembleRequest) {
+        let Some(mut sources) = self.sources.take() else { return };
         let runtime = tokio::runtime::Handle::current();
         // Not a task beside this one: it would wait on this very thread for the epoch that runs now.
         self.prefetch = Some(tokio::task::spawn_blocking(move || {
@@ -613,14 +627,14 @@ impl Pipeline {
         if let Some(prefetch) = self.prefetch.take() {
             let (sources, assembled) = prefetch.await.map_err(|error| EngineError::Internal(format!("reading ahead failed: {error}")))?;
             self.sources = Some(sources);
-            self.ready = Some(assembled?);
+            self.ready = Some(assembled);
         }
         Ok(())
     }
 
     async fn take_ready(&mut self) -> Result<Option<Assembled>> {
         self.join_prefetch().await?;
-        let Some(assembled) = self.ready.take() else { return Ok(None) };
+        let Some(assembled) = self.ready.take().transpose()? else { return Ok(None) };
         if assembled.is_empty() {
             self.backlog |= assembled.more;
             return Ok(None);

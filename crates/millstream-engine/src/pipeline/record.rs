@@ -7,6 +7,7 @@ use super::resume::QueryFailure;
 use crate::access::{Access, AccessChange};
 use crate::dead_letters::DeadLettersCheckpoint;
 use crate::edge::WatermarkState;
+use crate::inserts::InsertNote;
 use millstream_connectors::sink::SinkCommit;
 use millstream_types::{Epoch, EventTime, PartitionRange};
 use serde::{Deserialize, Serialize};
@@ -49,13 +50,6 @@ pub enum CatalogChange {
         /// Its canonical text.
         sql: String,
     },
-    /// An `INSERT ... VALUES` of a pipeline file was carried out in this epoch.
-    FileInsert {
-        /// Position of the statement in the file.
-        position: u64,
-        /// Hash of its canonical text.
-        hash: u64,
-    },
     /// Users or privileges changed.
     Access {
         /// How.
@@ -87,6 +81,9 @@ pub struct CommitRecord {
     pub delivered: BTreeMap<String, Epoch>,
     /// Changes of the catalog that take effect with it.
     pub catalog: Vec<CatalogChange>,
+    /// Inserts that it carried out.
+    #[serde(default)]
+    pub inserts: Vec<InsertNote>,
     /// Queries that failed on it, with the message: recovery leaves them out, whatever they would do now.
     #[serde(default)]
     pub failed: BTreeMap<String, String>,
@@ -104,7 +101,7 @@ pub struct CheckpointHeader {
     pub access: Access,
     /// Pipeline options in force.
     pub settings: BTreeMap<String, String>,
-    /// Inserts of pipeline files that have been carried out.
+    /// Inserts of pipeline files that have been carried out; the keys of others are in the segment `inserts/keys`.
     pub applied_inserts: Vec<(u64, u64)>,
     /// Stored content of at-rest tables.
     pub pinned: BTreeMap<String, serde_json::Value>,

@@ -8,6 +8,7 @@
 //! A crash during recovery changes nothing: it only repeats what committed epochs did.
 
 use super::Pipeline;
+use super::checkpoint::INSERT_KEYS;
 use super::epoch::{Stepped, unweighted};
 use super::history;
 use super::query::{QueryState, Segments, Target};
@@ -141,6 +142,7 @@ impl Pipeline {
             records.push((record, payload.attachments));
         }
         let header = recovery.header.clone();
+        let checkpointed = header.clock.unwrap_or(EventTime::MIN);
         self.recovery = Some(recovery);
         self.load(at, header).await?;
         failpoint::hit("recovery.after_load")?;
@@ -159,7 +161,8 @@ impl Pipeline {
             if at > Epoch::ZERO {
                 durability.checkpoints.push_back(at);
             }
-            durability.last_checkpoint = self.clock;
+            // A pipeline that is killed again and again gets on: the first epoch that is due makes one.
+            durability.last_checkpoint = checkpointed;
         }
         if self.epoch > Epoch::ZERO {
             tracing::info!(epoch = self.epoch.0, replayed, "recovered");
@@ -187,7 +190,7 @@ impl Pipeline {
             self.define(&statement, &mut initial).await?;
         }
         self.catalog.access = Arc::new(header.access.clone());
-        self.catalog.applied_inserts = header.applied_inserts.iter().copied().collect();
+        self.shared.inserts.restore(&header.applied_inserts, &self.recovered_segment(INSERT_KEYS)?)?;
         for (name, checkpoint) in &header.streams {
             let changelog = self.recovered_segment(&format!("stream/{name}/changelog"))?;
             // An epoch may have rows without versions, and changes that come to nothing.
@@ -259,9 +262,6 @@ impl Pipeline {
                         .map_err(|error| EngineError::Corrupt(format!("a logged statement does not parse: {error}")))?;
                     self.define(&statement, &mut initial).await?;
                 }
-                CatalogChange::FileInsert { position, hash } => {
-                    self.catalog.note_insert(*position, *hash);
-                }
                 CatalogChange::Access { access } => Arc::make_mut(&mut self.catalog.access).apply(access),
                 CatalogChange::Pinned { table, blob } => {
                     self.named_blobs.name(record.epoch, blob["hash"].as_str().unwrap_or_default());
@@ -307,6 +307,7 @@ impl Pipeline {
         self.epoch = record.epoch;
         self.clock = record.clock;
         self.statement_clock = None;
+        self.shared.inserts.carried_out(record.epoch, &record.inserts);
         self.remember(&record, &streams, &deltas);
         self.shared.dead_letters.write().push(attachments.remove(dead_letters::ATTACHMENT).unwrap_or_default());
         if self.shared.dead_letters.read().is_full(self.settings.dead_letter_limit()?) {

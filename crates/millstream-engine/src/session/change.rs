@@ -13,7 +13,8 @@ use super::Session;
 use crate::catalog::object::{ObjectKind, TableDef};
 use crate::catalog::resolve::object_name;
 use crate::error::{EngineError, Result};
-use crate::pipeline::command::{Basis, Command, TableChange};
+use crate::inserts::InsertNote;
+use crate::pipeline::command::{Basis, Changed, Command, TableChange};
 use crate::pipeline::repeated_key;
 use crate::result::StatementResult;
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
@@ -46,8 +47,8 @@ pub(super) enum Change<'a> {
     Statement {
         /// The statement.
         statement: &'a Statement,
-        /// Its position and text hash in a pipeline file.
-        file_insert: Option<(u64, u64)>,
+        /// What the commit record says of it.
+        note: Option<InsertNote>,
     },
     /// Rows with all columns of a table.
     Rows {
@@ -55,23 +56,22 @@ pub(super) enum Change<'a> {
         target: String,
         /// The rows.
         rows: Vec<RecordBatch>,
-        /// What the commit record notes, so that the same rows are not inserted again.
-        noted: Option<(u64, u64)>,
+        /// What the commit record says of them.
+        note: Option<InsertNote>,
     },
 }
 
 impl Session {
     /// Carries out INSERT, UPDATE, DELETE or TRUNCATE of tables: at once, or within the open transaction with its COMMIT.
-    pub(super) async fn change(&self, statement: &Statement, file_insert: Option<(u64, u64)>) -> Result<StatementResult> {
-        self.change_by(Change::Statement { statement, file_insert }).await
+    pub(super) async fn change(&self, statement: &Statement, note: Option<InsertNote>) -> Result<StatementResult> {
+        let (tag, _) = self.change_by(Change::Statement { statement, note }).await?;
+        Ok(StatementResult::done(tag, Vec::new()))
     }
 
-    /// As [`Session::change`], for rows that are there already too.
-    pub(super) async fn change_by(&self, change: Change<'_>) -> Result<StatementResult> {
-        let file_insert = match &change {
-            Change::Statement { file_insert, .. } => *file_insert,
-            Change::Rows { noted, .. } => *noted,
-        };
+    /// As [`Session::change`], for rows that are there already too. Gives the tag, and what became of it; `None`: nothing is committed.
+    pub(super) async fn change_by(&self, change: Change<'_>) -> Result<(String, Option<Changed>)> {
+        let (Change::Statement { note, .. } | Change::Rows { note, .. }) = &change;
+        let note = *note;
         for _ in 0..ATTEMPTS {
             let computed = self.compute(&change).await?;
             let rows: usize = computed.iter().map(|computed| computed.rows).sum();
@@ -82,12 +82,13 @@ impl Session {
                 Change::Statement { .. } => "TRUNCATE".to_string(),
             };
             let tables: BTreeMap<String, TableChange> = computed.into_iter().map(|computed| (computed.table, computed.change)).collect();
-            if self.buffer(&tables) || (rows == 0 && file_insert.is_none()) {
-                return Ok(StatementResult::done(tag, Vec::new()));
+            if self.buffer(&tables) || (rows == 0 && note.is_none()) {
+                return Ok((tag, None));
             }
-            let command = |answer| Command::Change { tables, file_insert, answer };
-            if self.engine.request(command).await?.is_some() {
-                return Ok(StatementResult::done(tag, Vec::new()));
+            let command = |answer| Command::Change { tables, note, answer };
+            match self.engine.request(command).await? {
+                Changed::Stale => {}
+                changed => return Ok((tag, Some(changed))),
             }
         }
         Err(EngineError::invalid("the table changes too often for this statement to get through", "Try again when less is written."))

@@ -3,16 +3,18 @@
 use super::Session;
 use super::change::{Change, fitting};
 use super::literal_rows::literal_rows;
-use crate::catalog::KEYED;
 use crate::catalog::object::ObjectKind;
 use crate::catalog::resolve::object_name;
 use crate::error::{EngineError, Result};
+use crate::inserts::{InsertNote, Reservation, Reserved};
+use crate::pipeline::command::Changed;
 use crate::result::StatementResult;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::prelude::DataFrame;
 use millstream_sql::Statement;
 use millstream_sql::statement::InsertInto;
+use millstream_types::Epoch;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,17 +25,19 @@ pub struct Inserted {
     pub rows: usize,
     /// Their key had been used before; nothing was done.
     pub repeated: bool,
+    /// The epoch that has them, or a later one where that is not known.
+    pub epoch: Epoch,
 }
 
 impl Session {
     /// `INSERT INTO`: rows for a table or memory stream, or a continuous query for a sink.
-    pub(crate) async fn insert(&self, insert: InsertInto, file_insert: Option<(u64, u64)>) -> Result<StatementResult> {
+    pub(crate) async fn insert(&self, insert: InsertInto, note: Option<InsertNote>) -> Result<StatementResult> {
         let name = object_name(&insert.target);
         let shared = self.engine.shared();
         let catalog = shared.catalog.read().clone();
         let object = Arc::clone(catalog.require(&name)?);
         if let ObjectKind::Table(_) = &object.kind {
-            return self.change(&Statement::InsertInto(insert), file_insert).await;
+            return self.change(&Statement::InsertInto(insert), note).await;
         }
         self.refuse_in_transaction()?;
         let schema = match &object.kind {
@@ -47,7 +51,8 @@ impl Session {
         self.refuse_while_paused(&name)?;
         let rows = self.rows_for(&insert, &name, &schema).await?;
         let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
-        self.engine.memory_source(&name)?.insert(arrow::compute::concat_batches(&schema, &rows)?, file_insert).await?;
+        let rows = arrow::compute::concat_batches(&schema, &rows)?;
+        self.engine.memory_source(&name)?.push_noted(rows, note).await?.taken().await?;
         Ok(StatementResult::done(format!("INSERT {count}"), Vec::new()))
     }
 
@@ -59,11 +64,7 @@ impl Session {
     /// As for INSERT.
     pub async fn insert_rows(&self, target: &str, rows: Vec<RecordBatch>, key: Option<&str>) -> Result<Inserted> {
         let schema = self.insert_schema(target)?;
-        let key = key.map(|key| xxhash_rust::xxh3::xxh3_64(format!("{target}\0{key}").as_bytes()));
-        let noted = key.map(|hash| (KEYED | self.engine.epoch().0, hash));
-        if key.is_some_and(|hash| self.engine.shared().catalog.read().has_key(hash)) {
-            return Ok(Inserted { rows: 0, repeated: true });
-        }
+        let note = key.map(|key| InsertNote::keyed(target, key));
         let mut whole = Vec::with_capacity(rows.len());
         for batch in rows {
             let columns: Vec<String> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
@@ -72,14 +73,51 @@ impl Session {
         }
         let count = whole.iter().map(RecordBatch::num_rows).sum();
         let is_table = matches!(self.engine.shared().catalog.read().require(target)?.kind, ObjectKind::Table(_));
-        if !is_table {
+        if !is_table || note.is_some() {
             self.refuse_in_transaction()?;
-            self.refuse_while_paused(target)?;
-            self.engine.memory_source(target)?.insert(arrow::compute::concat_batches(&schema, &whole)?, noted).await?;
-            return Ok(Inserted { rows: count, repeated: false });
         }
-        self.change_by(Change::Rows { target: target.to_string(), rows: whole, noted }).await?;
-        Ok(Inserted { rows: count, repeated: false })
+        if is_table {
+            return match self.change_by(Change::Rows { target: target.to_string(), rows: whole, note }).await?.1 {
+                Some(Changed::Repeated(epoch)) => Ok(Inserted { rows: 0, repeated: true, epoch }),
+                Some(Changed::Committed(epoch)) => Ok(Inserted { rows: count, repeated: false, epoch }),
+                Some(Changed::Stale) | None => Ok(Inserted { rows: count, repeated: false, epoch: self.engine.epoch() }),
+            };
+        }
+        self.refuse_while_paused(target)?;
+        if count == 0 {
+            return Ok(Inserted { rows: 0, repeated: false, epoch: self.engine.epoch() });
+        }
+        let reservation = match note.and_then(InsertNote::key) {
+            Some(hash) => match self.reserve(hash, target).await? {
+                Ok(reservation) => Some(reservation),
+                Err(epoch) => return Ok(Inserted { rows: 0, repeated: true, epoch }),
+            },
+            None => None,
+        };
+        let pushed = self.engine.memory_source(target)?.push_noted(arrow::compute::concat_batches(&schema, &whole)?, note).await?;
+        if let Some(reservation) = reservation {
+            reservation.queued();
+        }
+        let committed = pushed.taken().await?;
+        let epoch = note.and_then(|note| self.engine.shared().inserts.epoch_of(note)).unwrap_or(committed);
+        Ok(Inserted { rows: count, repeated: false, epoch })
+    }
+
+    /// Takes a key for rows of a stream, or gives the epoch that committed rows with it. Waits while such rows are on their way.
+    async fn reserve(&self, hash: u64, stream: &str) -> Result<std::result::Result<Reservation, Epoch>> {
+        let shared = self.engine.shared();
+        let mut committed = shared.committed.subscribe();
+        loop {
+            // Seen before the key is looked up, so that no commit in between is missed.
+            if let Some(stopped) = &committed.borrow_and_update().stopped {
+                return Err(EngineError::Stopped(stopped.as_ref().map(ToString::to_string)));
+            }
+            match shared.inserts.reserve(hash, stream) {
+                Reserved::New(reservation) => return Ok(Ok(reservation)),
+                Reserved::CarriedOut(epoch) => return Ok(Err(epoch)),
+                Reserved::UnderWay => committed.changed().await.map_err(|_| EngineError::Stopped(None))?,
+            }
+        }
     }
 
     /// The columns of a table or memory stream that rows can be inserted into.

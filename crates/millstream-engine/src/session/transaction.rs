@@ -10,7 +10,7 @@ use crate::catalog::Catalog;
 use crate::catalog::resolve::fold;
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
-use crate::pipeline::command::{Basis, Command, TableChange};
+use crate::pipeline::command::{Basis, Changed, Command, TableChange};
 use crate::pipeline::snapshot::{Snapshot, SnapshotRequest};
 use crate::result::StatementResult;
 use millstream_sql::Statement;
@@ -58,9 +58,9 @@ impl Session {
         }
         let tables = transaction.tables;
         let names: Vec<String> = tables.keys().map(|name| format!("\"{name}\"")).collect();
-        match self.engine.request(|answer| Command::Change { tables, file_insert: None, answer }).await? {
-            Some(_) => Ok(StatementResult::done("COMMIT", Vec::new())),
-            None => Err(EngineError::invalid(
+        match self.engine.request(|answer| Command::Change { tables, note: None, answer }).await? {
+            Changed::Committed(_) | Changed::Repeated(_) => Ok(StatementResult::done("COMMIT", Vec::new())),
+            Changed::Stale => Err(EngineError::invalid(
                 format!("the transaction was rolled back: {} changed since BEGIN", names.join(" or ")),
                 "Run it again.",
             )),

@@ -30,7 +30,7 @@ const BATCH_ROWS: usize = 8_192;
 pub(super) struct Inserted {
     /// How many rows the request had.
     rows: usize,
-    /// The newest committed epoch, which has them.
+    /// A committed epoch that has them: of repeated rows the one that committed them.
     epoch: u64,
     /// The key has been seen before; nothing was added.
     repeated: bool,
@@ -81,7 +81,7 @@ pub(super) async fn rows(
     let count: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let insertion = async move { session.insert_rows(&name, batches, key.as_deref()).await };
     let inserted = aside(insertion).await.map_err(RequestError::from)?;
-    Ok(Json(Inserted { rows: count, epoch: service.engine.epoch().0, repeated: inserted.repeated }))
+    Ok(Json(Inserted { rows: count, epoch: inserted.epoch.0, repeated: inserted.repeated }))
 }
 
 /// The columns as they are read: what may not be NULL is checked when the rows are inserted.

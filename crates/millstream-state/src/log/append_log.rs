@@ -1,7 +1,7 @@
 //! The log as its owner sees it.
 
 use super::reader::{Bound, Extent, Extents, Frames, newest_epoch};
-use super::segment::{SEGMENT_HEADER_BYTES, SegmentName, SegmentWriter};
+use super::segment::{PendingSync, SEGMENT_HEADER_BYTES, SegmentName, SegmentWriter, Synced};
 use crate::durable_put;
 use crate::error::{Result, StateError};
 use crate::failpoint;
@@ -94,6 +94,27 @@ impl Log {
             self.poisoned = true;
             return Err(error);
         }
+        failpoint::hit("log.sync.after")
+    }
+
+    /// As [`sync`](Self::sync), on a thread of the caller's: it runs what this gives and hands the outcome to [`synced`](Self::synced), and
+    /// nothing else is done with the log in between.
+    ///
+    /// # Errors
+    /// When the log takes no more frames.
+    pub fn pending_sync(&self) -> Result<PendingSync> {
+        self.check_poisoned()?;
+        failpoint::hit("log.sync.before")?;
+        Ok(self.current.pending_sync())
+    }
+
+    /// Ends what [`pending_sync`](Self::pending_sync) began: every appended frame is durable.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn synced(&mut self, outcome: Result<Synced>) -> Result<()> {
+        let synced = outcome.inspect_err(|_| self.poisoned = true)?;
+        self.current.synced(&synced);
         failpoint::hit("log.sync.after")
     }
 

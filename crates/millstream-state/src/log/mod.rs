@@ -26,3 +26,4 @@ pub use append_log::{Log, LogOptions, Position};
 pub use frame::{Frame, MAX_PAYLOAD_BYTES};
 pub use reader::{Frames, LogReader};
 pub use record::FramePayload;
+pub use segment::{PendingSync, Synced};

@@ -8,6 +8,7 @@ use millstream_types::Epoch;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Bytes before the first frame: magic "MSLOGSEG", version, writer, segment number, zeros, CRC-32.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 64;
@@ -45,7 +46,7 @@ impl std::fmt::Display for SegmentName {
 pub(crate) struct SegmentWriter {
     pub(crate) name: SegmentName,
     pub(crate) path: PathBuf,
-    file: File,
+    file: Arc<File>,
     /// Where the next frame goes.
     pub(crate) end: u64,
     /// Up to where the file is filled with frames or zeros.
@@ -71,7 +72,7 @@ impl SegmentWriter {
         let mut segment = SegmentWriter {
             name,
             path: path.clone(),
-            file,
+            file: Arc::new(file),
             end: SEGMENT_HEADER_BYTES,
             allocated: SEGMENT_HEADER_BYTES,
             durable: SEGMENT_HEADER_BYTES,
@@ -158,10 +159,20 @@ impl SegmentWriter {
     /// Makes every appended frame durable.
     pub(crate) fn sync(&mut self) -> Result<()> {
         if self.durable < self.end {
-            self.file.sync_data().map_err(StateError::io("syncing", &self.path))?;
+            self.pending_sync().run()?;
             self.durable = self.end;
         }
         Ok(())
+    }
+
+    /// What [`sync`](Self::sync) has to do, for another thread.
+    pub(crate) fn pending_sync(&self) -> PendingSync {
+        PendingSync { file: Arc::clone(&self.file), path: self.path.clone(), end: self.end }
+    }
+
+    /// A pending sync is done.
+    pub(crate) fn synced(&mut self, synced: &Synced) {
+        self.durable = self.durable.max(synced.end);
     }
 
     /// Ends the segment: nothing follows in it.
@@ -174,6 +185,31 @@ impl SegmentWriter {
         self.durable = self.end;
         Ok(())
     }
+}
+
+/// A sync that is still to be done. No frame is durable before it is; it may run on any thread.
+#[derive(Debug)]
+pub struct PendingSync {
+    file: Arc<File>,
+    path: PathBuf,
+    end: u64,
+}
+
+impl PendingSync {
+    /// Syncs.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn run(self) -> Result<Synced> {
+        self.file.sync_data().map_err(StateError::io("syncing", &self.path))?;
+        Ok(Synced { end: self.end })
+    }
+}
+
+/// A sync that was done.
+#[derive(Debug)]
+pub struct Synced {
+    end: u64,
 }
 
 /// What a segment reader meets.

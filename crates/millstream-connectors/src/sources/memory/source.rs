@@ -63,6 +63,7 @@ struct Pushed {
     arrived: EventTime,
     batch: RecordBatch,
     bytes: u64,
+    detail: serde_json::Value,
 }
 
 impl Pushed {
@@ -154,14 +155,14 @@ impl Source for MemorySource {
             return Ok(None);
         }
         let Some(push) = queue.pushes.get(queue.planned) else { return Ok(None) };
-        let (start, end) = (Offset::row(push.first_row), Offset::row(push.end_row()));
+        let (start, end, detail) = (Offset::row(push.first_row), Offset::row(push.end_row()), push.detail.clone());
         queue.planned += 1;
         queue.planned_row = end.row;
         queue.until_mark = queue.until_mark.map(|left| left.saturating_sub(1));
         if queue.planned < queue.pushes.len() {
             self.shared.wake.notify_one();
         }
-        Ok(Some(vec![single_partition(start, end)]))
+        Ok(Some(vec![PartitionRange { detail, ..single_partition(start, end) }]))
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
@@ -212,7 +213,7 @@ impl Shared {
     }
 
     /// Queues the rows, or gives them back while there is no room.
-    fn offer(&self, batch: RecordBatch, bytes: u64) -> Result<std::result::Result<Offset, RecordBatch>> {
+    fn offer(&self, batch: RecordBatch, bytes: u64, detail: &serde_json::Value) -> Result<std::result::Result<Offset, RecordBatch>> {
         let rows = batch.num_rows() as u64;
         let mut queue = self.queue.lock();
         if queue.ended || queue.stopped {
@@ -223,7 +224,7 @@ impl Shared {
         if !fits && !queue.pushes.is_empty() {
             return Ok(Err(batch));
         }
-        let pushed = Pushed { first_row: queue.next_row, arrived: self.clock.now(), batch, bytes };
+        let pushed = Pushed { first_row: queue.next_row, arrived: self.clock.now(), batch, bytes, detail: detail.clone() };
         queue.next_row = pushed.end_row();
         queue.rows += rows;
         queue.bytes += bytes;
@@ -240,7 +241,7 @@ struct MemoryPusher {
 
 #[async_trait]
 impl Push for MemoryPusher {
-    async fn push(&self, batch: RecordBatch) -> Result<Offset> {
+    async fn push(&self, batch: RecordBatch, detail: serde_json::Value) -> Result<Offset> {
         let mut batch = conform(&self.shared.stream, &self.shared.columns.schema, &batch)?;
         let bytes = batch.get_array_memory_size() as u64;
         let _turn = self.shared.turn.lock().await;
@@ -248,7 +249,7 @@ impl Push for MemoryPusher {
             let mut room = std::pin::pin!(self.shared.room.notified());
             // Registered before looking, so that room made in between is not missed.
             room.as_mut().enable();
-            match self.shared.offer(batch, bytes)? {
+            match self.shared.offer(batch, bytes, &detail)? {
                 Ok(offset) => {
                     self.shared.wake.notify_one();
                     return Ok(offset);

@@ -6,6 +6,7 @@ use crate::source::{EpochLimits, Push, ReadRequest, Source};
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, StringViewArray};
 use arrow::datatypes::{DataType, Int64Type};
 use millstream_types::{Classified, Offset};
+use serde_json::Value;
 use std::sync::Arc;
 
 fn source(options: &[(&str, &str)]) -> MemorySource {
@@ -30,7 +31,7 @@ async fn opened(options: &[(&str, &str)]) -> (MemorySource, Arc<dyn Push>) {
 async fn conforms() {
     let clock = start_clock();
     let feed = async |source: &mut dyn Source| {
-        source.pusher().unwrap().push(rows(&[1, 2, 3, 4, 5])).await.unwrap();
+        source.pusher().unwrap().push(rows(&[1, 2, 3, 4, 5]), Value::Null).await.unwrap();
     };
     conformance::source(|| Box::new(source(&[])), &clock, feed).await;
 }
@@ -38,9 +39,9 @@ async fn conforms() {
 #[tokio::test]
 async fn a_push_is_an_epoch_never_split_nor_merged() {
     let (mut source, pusher) = opened(&[]).await;
-    assert_eq!(pusher.push(rows(&[1, 2, 3])).await.unwrap(), Offset::row(3));
-    assert_eq!(pusher.push(rows(&[])).await.unwrap(), Offset::row(3));
-    assert_eq!(pusher.push(rows(&[4])).await.unwrap(), Offset::row(4));
+    assert_eq!(pusher.push(rows(&[1, 2, 3]), Value::Null).await.unwrap(), Offset::row(3));
+    assert_eq!(pusher.push(rows(&[]), Value::Null).await.unwrap(), Offset::row(3));
+    assert_eq!(pusher.push(rows(&[4]), Value::Null).await.unwrap(), Offset::row(4));
     assert_eq!(source.backlog().await.unwrap().rows, Some(4));
     let tight = EpochLimits { max_rows: Some(1), max_bytes: 1, ..limits(conformance::START) };
     let mut lengths = Vec::new();
@@ -60,10 +61,10 @@ async fn a_push_is_an_epoch_never_split_nor_merged() {
 async fn a_full_buffer_makes_pushes_wait_until_rows_are_acknowledged() {
     let (mut source, pusher) = opened(&[("buffer_rows", "3")]).await;
     // More than the buffer holds, but it is empty.
-    pusher.push(rows(&[1, 2, 3, 4])).await.unwrap();
+    pusher.push(rows(&[1, 2, 3, 4]), Value::Null).await.unwrap();
     let waiting = tokio::spawn({
         let pusher = Arc::clone(&pusher);
-        async move { pusher.push(rows(&[5])).await }
+        async move { pusher.push(rows(&[5]), Value::Null).await }
     });
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
@@ -81,7 +82,7 @@ async fn columns_go_by_name_and_types_are_cast_where_exact() {
     let (mut source, pusher) = opened(&[]).await;
     let names: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
     let ids: ArrayRef = Arc::new(Float64Array::from(vec![1.0, 2.0]));
-    pusher.push(RecordBatch::try_from_iter([("NAME", Arc::clone(&names)), ("id", ids)]).unwrap()).await.unwrap();
+    pusher.push(RecordBatch::try_from_iter([("NAME", Arc::clone(&names)), ("id", ids)]).unwrap(), Value::Null).await.unwrap();
     let ranges = source.plan(&limits(conformance::START)).await.unwrap().unwrap();
     let read =
         read_range(&source.reader(), &ranges[0], &ReadRequest { projection: Some(vec![0]), batch_size: 1, ..ReadRequest::default() }).await;
@@ -103,7 +104,7 @@ async fn columns_go_by_name_and_types_are_cast_where_exact() {
         ),
     ];
     for (columns, message) in refused {
-        let error = pusher.push(RecordBatch::try_from_iter(columns).unwrap()).await.unwrap_err();
+        let error = pusher.push(RecordBatch::try_from_iter(columns).unwrap(), Value::Null).await.unwrap_err();
         assert_eq!(error.to_string(), message);
         assert!(error.hint().is_some());
     }
@@ -113,10 +114,10 @@ async fn columns_go_by_name_and_types_are_cast_where_exact() {
 #[tokio::test]
 async fn an_ended_stream_refuses_pushes_and_stays_ended() {
     let (mut source, pusher) = opened(&[]).await;
-    pusher.push(rows(&[1])).await.unwrap();
+    pusher.push(rows(&[1]), Value::Null).await.unwrap();
     pusher.end();
     assert!(!source.backlog().await.unwrap().ended, "the queued row comes first");
-    assert_eq!(pusher.push(rows(&[2])).await.unwrap_err().to_string(), "stream \"s\" has ended and takes no more rows");
+    assert_eq!(pusher.push(rows(&[2]), Value::Null).await.unwrap_err().to_string(), "stream \"s\" has ended and takes no more rows");
     source.plan(&limits(conformance::START)).await.unwrap().unwrap();
     assert!(source.backlog().await.unwrap().ended);
     let mut again = self::source(&[]);
@@ -127,9 +128,9 @@ async fn an_ended_stream_refuses_pushes_and_stays_ended() {
 #[tokio::test]
 async fn draining_stops_at_the_mark() {
     let (mut source, pusher) = opened(&[]).await;
-    pusher.push(rows(&[1])).await.unwrap();
+    pusher.push(rows(&[1]), Value::Null).await.unwrap();
     source.mark_end().await.unwrap();
-    pusher.push(rows(&[2])).await.unwrap();
+    pusher.push(rows(&[2]), Value::Null).await.unwrap();
     let draining = EpochLimits { draining: true, ..limits(conformance::START) };
     assert!(source.plan(&draining).await.unwrap().is_some());
     assert!(source.plan(&draining).await.unwrap().is_none());
@@ -139,10 +140,10 @@ async fn draining_stops_at_the_mark() {
 #[tokio::test]
 async fn a_dropped_source_frees_waiting_pushes() {
     let (source, pusher) = opened(&[("buffer_rows", "1")]).await;
-    pusher.push(rows(&[1])).await.unwrap();
+    pusher.push(rows(&[1]), Value::Null).await.unwrap();
     let waiting = tokio::spawn({
         let pusher = Arc::clone(&pusher);
-        async move { pusher.push(rows(&[2])).await }
+        async move { pusher.push(rows(&[2]), Value::Null).await }
     });
     tokio::task::yield_now().await;
     drop(source);

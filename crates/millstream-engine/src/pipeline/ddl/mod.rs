@@ -30,6 +30,7 @@ use crate::catalog::resolve::object_name;
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
 use crate::settings::Settings;
+use crate::stopwatch::Stopwatch;
 use millstream_sql::Statement;
 use millstream_sql::statement::AlterAction;
 use millstream_types::Delta;
@@ -41,6 +42,7 @@ impl Pipeline {
     /// Carries out statements as one epoch.
     pub(super) async fn ddl(&mut self, statements: Vec<Statement>) -> Result<Result<Vec<Notice>, FailedStatement>> {
         self.settle().await?;
+        let watch = Stopwatch::start();
         let before = (self.catalog.clone(), self.settings.clone());
         let mut initial = BTreeMap::new();
         let mut notices = Vec::new();
@@ -67,10 +69,10 @@ impl Pipeline {
         }
         self.pending_catalog.extend(changes);
         self.publish_catalog();
-        let queries_changed = !initial.is_empty();
+        let filled: Vec<String> = initial.keys().cloned().collect();
+        let resumed = statements.iter().any(|statement| matches!(statement, Statement::Alter(_)));
         self.run_epoch_with(EpochWork { initial, ..EpochWork::default() }).await?;
-        if queries_changed && self.durability.is_some() {
-            // Recovery then never has to fill a query back a second time.
+        if !filled.is_empty() && self.filled_back(&filled, watch.elapsed(), resumed) {
             self.checkpoint().await?;
         }
         self.backlog = true;

@@ -139,6 +139,7 @@ impl Pipeline {
             waker.abort();
         }
         self.shared.pushers.write().remove(name);
+        self.shared.inserts.forget_stream(name);
         if let Some(sources) = &mut self.sources {
             sources.order.retain(|other| other != name);
             if let Some(mut source) = sources.streams.remove(name).and_then(|stream| stream.source) {
