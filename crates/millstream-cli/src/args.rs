@@ -475,6 +475,9 @@ pub(crate) struct StateBenchArgs {
     /// Epochs that are measured.
     #[arg(long, value_name = "N", default_value = "100", value_parser = count)]
     pub(crate) epochs: u64,
+    /// Commit every epoch to a state directory under this one, as `run` does; in memory unless given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// `millstream bench epoch`.

@@ -24,6 +24,7 @@ mod operator;
 mod operators;
 mod ordered;
 mod row_log;
+mod short_bytes;
 #[cfg(test)]
 mod test_util;
 mod view;

@@ -4,10 +4,10 @@
 //! value is an entry without sort keys. A few entries are a sorted vector, more a tree.
 
 use crate::error::{DataflowError, Result};
+use crate::short_bytes::ShortBytes;
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Beyond this many entries inserting into a vector moves too much.
 const SMALL_MAX: usize = 64;
@@ -15,7 +15,7 @@ const SMALL_MAX: usize = 64;
 /// A row's place in the order and the row.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    pub(crate) bytes: Arc<[u8]>,
+    pub(crate) bytes: ShortBytes,
     /// How many of the bytes are sort keys.
     pub(crate) key_len: u32,
 }
@@ -24,6 +24,11 @@ impl Entry {
     /// The sort keys: equal for ties.
     pub(crate) fn key(&self) -> &[u8] {
         &self.bytes[..self.key_len as usize]
+    }
+
+    /// Memory of one of `len` bytes with its weight.
+    pub(crate) fn memory(len: usize) -> usize {
+        size_of::<(Self, i64)>() + ShortBytes::allocated(len)
     }
 
     /// The row.
@@ -41,7 +46,7 @@ impl Borrow<[u8]> for Entry {
 
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
-        self.bytes == other.bytes
+        *self.bytes == *other.bytes
     }
 }
 
@@ -55,7 +60,7 @@ impl PartialOrd for Entry {
 
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.bytes.cmp(&other.bytes)
+        (*self.bytes).cmp(&*other.bytes)
     }
 }
 
@@ -116,7 +121,7 @@ impl Ordered {
     /// Adds to the weight of a row. A weight that would be negative is the inner error, and nothing changes.
     pub(crate) fn change(&mut self, bytes: &[u8], key_len: u32, weight: i64) -> Result<std::result::Result<Changed, i64>> {
         let found = match self {
-            Ordered::Small(entries) => entries.binary_search_by(|(entry, _)| entry.bytes.as_ref().cmp(bytes)),
+            Ordered::Small(entries) => entries.binary_search_by(|(entry, _)| (*entry.bytes).cmp(bytes)),
             // The place does not matter in a tree.
             Ordered::Large(entries) => entries.contains_key(bytes).then_some(0).ok_or(0),
         };
@@ -129,7 +134,7 @@ impl Ordered {
         if new < 0 {
             return Ok(Err(new));
         }
-        let entry = || Entry { bytes: Arc::from(bytes), key_len };
+        let entry = || Entry { bytes: ShortBytes::from(bytes), key_len };
         Ok(Ok(match (self, found) {
             (_, Err(_)) if new == 0 => Changed::Kept,
             (Ordered::Small(entries), Ok(place)) if new == 0 => {

@@ -4,7 +4,7 @@
 //! per epoch into one directory. The first and the last tenth of the epochs are shown beside each other: the cost must not grow with
 //! the history. A fourth line is the floor under the durable ones: appending 1 kB to a file and syncing it.
 
-use super::quantile;
+use super::{quantile, temporary_under};
 use crate::args::EpochArgs;
 use crate::engine_setup;
 use crate::failure::DONE;
@@ -31,13 +31,9 @@ const KEYS: i64 = 100;
 /// When an epoch fails or the directory cannot be written.
 pub(crate) async fn epoch(args: EpochArgs, settings: &Settings) -> anyhow::Result<u8> {
     let dir = match &args.dir {
-        Some(dir) => {
-            std::fs::create_dir_all(dir).with_context(|| format!("making \"{}\"", dir.display()))?;
-            tempfile::tempdir_in(dir)
-        }
-        None => tempfile::tempdir(),
+        Some(dir) => temporary_under(dir)?,
+        None => tempfile::tempdir().context("making a temporary directory")?,
     };
-    let dir = dir.context("making a temporary directory")?;
     let sink = format!(
         "CREATE SINK files AS SELECT k, v FROM s WITH (connector = 'parquet', path = '{}', roll_interval = '0s')",
         dir.path().join("files").display()

@@ -10,8 +10,11 @@ pub(crate) use epoch::epoch;
 pub(crate) use state::state;
 
 use crate::failure::Failure;
+use anyhow::Context;
 use millstream_types::suggest::nearest;
+use std::path::Path;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// The queries with these names, in the order of the names; all of them for none. `which` says what names there are.
 ///
@@ -38,6 +41,12 @@ fn quantile(times: &[Duration], percent: usize) -> Duration {
     sorted.sort_unstable();
     let at = (sorted.len() * percent).div_ceil(100).clamp(1, sorted.len().max(1)) - 1;
     sorted.get(at).copied().unwrap_or_default()
+}
+
+/// A new directory under this one, which goes with the value.
+fn temporary_under(dir: &Path) -> anyhow::Result<TempDir> {
+    std::fs::create_dir_all(dir).with_context(|| format!("making \"{}\"", dir.display()))?;
+    tempfile::tempdir_in(dir).with_context(|| format!("making a temporary directory in \"{}\"", dir.display()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! `millstream bench state`: what an epoch costs when there is much state. Every query is filled with as many keys as asked for; then
-//! epochs of 1,000 rows touch a thousand of them. The cost should follow the change, not the state.
+//! epochs of 1,000 rows touch a thousand of them. The cost should follow the change, not the state. In memory it shows what the operators do,
+//! with a directory what an epoch of a durable pipeline costs.
 
-use super::quantile;
+use super::{quantile, temporary_under};
 use crate::args::StateBenchArgs;
 use crate::engine_setup;
 use crate::failure::DONE;
@@ -64,7 +65,7 @@ pub(crate) async fn state(args: StateBenchArgs, settings: &Settings) -> anyhow::
         let mut first = None;
         for keys in &args.keys {
             let keys = i64::try_from(*keys)?.max(TOUCHED);
-            let Measured { filled, times, state_bytes } = measure(case, keys, args.epochs, settings).await?;
+            let Measured { filled, times, state_bytes } = measure(case, keys, &args, settings).await?;
             let p50 = quantile(&times, 50).as_secs_f64() * 1e3;
             let first = *first.get_or_insert(p50);
             grid.rows.push(
@@ -90,14 +91,21 @@ pub(crate) async fn state(args: StateBenchArgs, settings: &Settings) -> anyhow::
     Ok(DONE)
 }
 
-async fn measure(case: &Case, keys: i64, epochs: u64, settings: &Settings) -> anyhow::Result<Measured> {
-    let engine = engine_setup::build(engine_setup::builder(settings).manual()).await?;
+async fn measure(case: &Case, keys: i64, args: &StateBenchArgs, settings: &Settings) -> anyhow::Result<Measured> {
+    let dir = args.dir.as_deref().map(temporary_under).transpose()?;
+    let mut builder = engine_setup::builder(settings).manual();
+    if let Some(dir) = &dir {
+        builder = builder.state_dir(dir.path().join("state"));
+    }
+    let engine = engine_setup::build(builder).await?;
     let stream =
         |name: &str| format!("CREATE STREAM {name} (k BIGINT NOT NULL, v BIGINT NOT NULL) WITH (connector = 'memory', retention = '1 ms')");
     let changes =
         "CREATE STREAM changes (k BIGINT NOT NULL, v BIGINT NOT NULL) WITH (connector = 'memory', op_column = 'op', retention = '1 ms')";
     let sink = format!("CREATE SINK result AS {} WITH (connector = 'blackhole', mode = 'changelog')", case.query);
-    for statement in [&stream("s"), &stream("other"), changes, "SET unbounded_state = 'allow'", &sink] {
+    // A checkpoint of all state belongs to no epoch that is measured.
+    let set = ["SET unbounded_state = 'allow'", "SET checkpoint_interval = '1 day'"];
+    for statement in set.into_iter().chain([stream("s").as_str(), &stream("other"), changes, &sink]) {
         engine.sql(statement).await.map_err(|error| anyhow::anyhow!(error.render(statement, None, 1)))?;
     }
     let with_op = case.filled == "changes";
@@ -109,7 +117,7 @@ async fn measure(case: &Case, keys: i64, epochs: u64, settings: &Settings) -> an
     let filled = watch.elapsed();
     let touched = if with_op { "changes" } else { "s" };
     let mut times = Vec::new();
-    for epoch in 0..i64::try_from(epochs)? + WARM_UP {
+    for epoch in 0..i64::try_from(args.epochs)? + WARM_UP {
         // Keys all over the state: neighbouring rows are far apart.
         let touching: Vec<i64> = (0..TOUCHED).map(|row| (row * (keys / TOUCHED) + epoch * 7_919) % keys).collect();
         let batch = rows(&touching, epoch + 1, with_op)?;

@@ -18,8 +18,6 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
 use std::sync::Arc;
 
-/// What an entry takes beside its bytes: itself, and the head of its allocation.
-const ENTRY_BYTES: usize = size_of::<(Entry, i64)>() + 16;
 const CHECKPOINT_ROWS: usize = 64 * 1024;
 
 /// The values of one call.
@@ -28,7 +26,6 @@ pub(crate) struct Extremes {
     encoder: RowConverter,
     /// By the slot of the group.
     values: Vec<Ordered>,
-    entries: usize,
     entry_bytes: usize,
     schema: SchemaRef,
 }
@@ -53,7 +50,6 @@ impl Extremes {
             index: KeyIndex::new(key_types)?,
             encoder: RowConverter::new(vec![SortField::new_with_options(value_type.clone(), options)])?,
             values: vec![],
-            entries: 0,
             entry_bytes: 0,
             schema: Arc::new(Schema::new(fields)),
         })
@@ -62,7 +58,7 @@ impl Extremes {
     /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let slots = self.values.capacity() * size_of::<Ordered>();
-        self.index.bytes() + slots + self.entry_bytes + self.entries * ENTRY_BYTES
+        self.index.bytes() + slots + self.entry_bytes
     }
 
     /// Adds the rows of a change, whose groups have these keys, and gives the extreme of each group; NULL for one without values.
@@ -119,14 +115,8 @@ impl Extremes {
     /// Adds to the weight of a value. One that would be negative is the inner error.
     fn change(&mut self, slot: u32, value: &[u8], weight: i64) -> Result<std::result::Result<(), i64>> {
         Ok(self.values[slot as usize].change(value, 0, weight)?.map(|changed| match changed {
-            Changed::Added => {
-                self.entries += 1;
-                self.entry_bytes += value.len();
-            }
-            Changed::Removed => {
-                self.entries -= 1;
-                self.entry_bytes -= value.len();
-            }
+            Changed::Added => self.entry_bytes += Entry::memory(value.len()),
+            Changed::Removed => self.entry_bytes -= Entry::memory(value.len()),
             Changed::Kept => {}
         }))
     }
@@ -157,8 +147,7 @@ impl Extremes {
         let encoded = self.index.encode(keys)?;
         for slot in (0..count).filter_map(|group| self.index.find(&encoded, group)).collect::<Vec<_>>() {
             let values = std::mem::take(&mut self.values[slot as usize]);
-            self.entries -= values.len();
-            self.entry_bytes -= values.iter().map(|(entry, _)| entry.row().len()).sum::<usize>();
+            self.entry_bytes -= values.iter().map(|(entry, _)| Entry::memory(entry.bytes.len())).sum::<usize>();
             self.index.remove(slot);
         }
         self.index.shrink();

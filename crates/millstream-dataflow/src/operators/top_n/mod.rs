@@ -46,8 +46,6 @@ use std::sync::Arc;
 
 const FORMAT: u32 = 1;
 const CHECKPOINT_ROWS: usize = 64 * 1024;
-/// What an entry takes beside its bytes: itself, and the head of its allocation.
-const ENTRY_BYTES: usize = size_of::<(Entry, i64)>() + 16;
 
 /// The operator.
 pub(crate) struct TopN {
@@ -226,7 +224,7 @@ impl TopN {
     }
 
     fn change(&mut self, slot: u32, bytes: &[u8], key_len: u32, weight: i64) -> Result<std::result::Result<(), i64>> {
-        let size = bytes.len() + ENTRY_BYTES;
+        let size = Entry::memory(bytes.len());
         Ok(match self.partitions[slot as usize].change(bytes, key_len, weight)? {
             Ok(changed) => {
                 match changed {
@@ -331,7 +329,7 @@ impl TopN {
         for slot in slots {
             let rows = std::mem::take(&mut self.partitions[slot as usize]);
             self.entries -= rows.len();
-            self.entry_bytes -= rows.iter().map(|(entry, _)| entry.bytes.len() + ENTRY_BYTES).sum::<usize>();
+            self.entry_bytes -= rows.iter().map(|(entry, _)| Entry::memory(entry.bytes.len())).sum::<usize>();
             self.index.remove(slot);
         }
         self.index.shrink();

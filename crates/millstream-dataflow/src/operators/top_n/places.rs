@@ -130,7 +130,7 @@ pub(super) fn difference(old: &[Shown], new: &[Shown], mut go: impl FnMut(Shown)
             (None, None) => break,
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (Some(old), Some(new)) => old.entry.bytes.cmp(&new.entry.bytes).then(old.number.cmp(&new.number)),
+            (Some(old), Some(new)) => old.entry.cmp(&new.entry).then(old.number.cmp(&new.number)),
         };
         match order {
             Ordering::Less => old.next().cloned().into_iter().for_each(&mut go),

@@ -30,6 +30,8 @@ use waiting::{Waiting, WaitingKey};
 
 /// A place with more files than this is listed while epochs go on; a smaller one when it is asked for, which makes tests exact.
 const BACKGROUND_FILES: usize = 10_000;
+/// So many files are looked at without a thread, if they are being decoded.
+const FEW: usize = 4;
 
 /// What [`Source::position`] keeps.
 #[derive(Debug, Serialize, Deserialize)]
@@ -278,7 +280,8 @@ impl FilesSource {
             whole_files: config.max_files_per_epoch.is_some(),
             first: true,
         };
-        let outcomes = self.blocking("looking at files in", move |shared| {
+        let at_hand = candidates.len() <= FEW && config.location.storage.is_local() && self.shared.is_far_ahead();
+        let look = move |shared: &Shared| {
             let mut outcomes = Vec::with_capacity(candidates.len());
             for candidate in candidates {
                 let outcome = inspect(shared, &candidate, budget);
@@ -297,8 +300,10 @@ impl FilesSource {
                 }
             }
             outcomes
-        });
-        for (path, outcome) in outcomes.await? {
+        };
+        // What is being decoded was read already: to look at it takes less time than to be woken up by another thread.
+        let outcomes = if at_hand { look(&self.shared) } else { self.blocking("looking at files in", look).await? };
+        for (path, outcome) in outcomes {
             // What came before a failure is taken; the failure comes back with the next plan.
             match outcome {
                 Err(_) | Ok(Outcome::Missing) if !detail.files.is_empty() => break,
