@@ -23,9 +23,11 @@ mod connect;
 mod connection;
 mod engine_setup;
 mod failure;
+mod huge_pages;
 mod interrupt;
 mod live;
 mod logging;
+mod memory;
 mod message;
 mod notify;
 mod numbers;
@@ -100,6 +102,7 @@ fn workers() -> usize {
 async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     // For crash tests, which run the very program that users run.
     millstream_state::failpoint::init_from_env()?;
+    huge_pages::only_when_large();
     let settings = settings::load(cli.global.config.as_deref())?;
     // A service logs what is worth a look; everything else tells its user directly.
     let is_service = matches!(cli.command, Some(Command::Run(_) | Command::Replay(_) | Command::Serve(_)));

@@ -1,7 +1,7 @@
 //! Bytes that lie where they are kept while they are few, and in an allocation that is shared when they are more.
 //!
-//! The encodings of one or two numbers are short: without an allocation of their own, to look at them costs one memory access less, which is
-//! most of what an epoch pays where millions of them are kept.
+//! The encodings of one or two numbers are short: without an allocation of their own, to look at them costs one memory access less, which
+//! is most of what an epoch pays where millions of them are kept.
 
 use std::ops::Deref;
 use std::sync::Arc;

@@ -13,12 +13,12 @@ mod compare;
 mod cpu;
 pub(crate) mod data;
 mod incremental;
-mod memory;
 pub(crate) mod queries;
 mod report;
 
 use crate::args::NexmarkArgs;
 use crate::failure::{DONE, FAILED, Failure};
+use crate::memory;
 use crate::message;
 use crate::settings::Settings;
 use anyhow::Context;
