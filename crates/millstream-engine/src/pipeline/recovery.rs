@@ -150,6 +150,10 @@ impl Pipeline {
         }
         failpoint::hit("recovery.after_replay")?;
         failpoint::hit("recovery.before_orphans")?;
+        // Nothing is removed before every sink was looked at.
+        for sink in self.sinks.values_mut() {
+            sink.check_published(self.epoch).await?;
+        }
         for sink in self.sinks.values_mut() {
             sink.remove_orphans().await?;
         }

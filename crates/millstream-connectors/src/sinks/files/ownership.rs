@@ -34,8 +34,17 @@ struct Marker {
     partition_by: Vec<String>,
 }
 
-/// Makes the directory of a sink its own and returns where its manifest is.
-pub(crate) fn claim(config: &Config, layout: &Layout, format: FileFormat, durable: bool) -> Result<PathBuf> {
+/// A directory that belongs to a sink.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    /// Where its manifest is.
+    pub(crate) home: PathBuf,
+    /// The sink has left nothing there: it is new, or everything was removed.
+    pub(crate) is_new: bool,
+}
+
+/// Makes the directory of a sink its own.
+pub(crate) fn claim(config: &Config, layout: &Layout, format: FileFormat, durable: bool) -> Result<Claimed> {
     let root = &config.path;
     // Without the slash at its end, which a file does not have.
     let exists = std::fs::symlink_metadata(root.components().collect::<PathBuf>()).is_ok();
@@ -61,11 +70,11 @@ pub(crate) fn claim(config: &Config, layout: &Layout, format: FileFormat, durabl
         if replace && (*marker != ours || !durable) {
             break;
         }
-        return Ok(place.clone());
+        return Ok(Claimed { home: place.clone(), is_new: false });
     }
     let existing = first_data_file(root, &layout.names.ending())?;
     if found.is_none() && existing.is_none() {
-        return write(&home, &ours);
+        return Ok(Claimed { home: write(&home, &ours)?, is_new: true });
     }
     // A sink that exists keeps what it has committed.
     if let Some(marker) = found.as_ref().filter(|marker| replace && marker.pipeline == ours.pipeline && marker.sink != ours.sink) {
@@ -85,13 +94,14 @@ pub(crate) fn claim(config: &Config, layout: &Layout, format: FileFormat, durabl
             if home.exists() {
                 std::fs::remove_dir_all(&home).map_err(io_error("removing", &home))?;
             }
-            write(&home, &ours)
+            Ok(Claimed { home: write(&home, &ours)?, is_new: false })
         }
         Some(OnExisting::Append) => {
             if let Some(file) = existing {
                 compare_columns(layout, format, root, &ours, &file)?;
             }
-            write(if found.is_some() { &joined } else { &home }, &ours)
+            let home = write(if found.is_some() { &joined } else { &home }, &ours)?;
+            Ok(Claimed { home, is_new: true })
         }
         None => {
             let whose = match (&found, &existing) {
