@@ -119,6 +119,9 @@ impl Classified for ConnectorError {
             Self::Option(error) => error.hint(),
             Self::Invalid { hint, .. } | Self::Data { hint, .. } => hint.clone(),
             Self::Refused { hint, .. } => Some(hint.clone()),
+            Self::Unavailable { source, .. } if is_disk_full(source.as_ref()) => {
+                Some("Free space on its disk, and start again: what was committed is kept, and what was not is done again.".into())
+            }
             Self::OutputAhead { files, newest, .. } => Some(format!(
                 "Nothing was changed. Bring back the log that has these epochs. If there is none, move {files} out of the directory, and start \
                  again: the epochs after {newest} run again and write their rows again."
@@ -126,4 +129,8 @@ impl Classified for ConnectorError {
             _ => None,
         }
     }
+}
+
+fn is_disk_full(source: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    source.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
 }
