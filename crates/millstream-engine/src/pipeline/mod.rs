@@ -30,6 +30,7 @@ pub mod recovery;
 mod reload;
 pub mod resume;
 pub mod retained;
+pub mod sink_places;
 pub mod sinks;
 pub mod snapshot;
 pub mod sources;

@@ -85,8 +85,8 @@ impl FileSink {
     }
 
     /// Tells which of the published files are gone.
-    pub(super) fn report_removed(&self) -> Result<()> {
-        let Some(manifest) = &self.manifest else { return Ok(()) };
+    pub(super) fn report_removed(&self) {
+        let Some(manifest) = &self.manifest else { return };
         let root = &self.config.path;
         if self.replayed_into_new_home {
             tracing::warn!(
@@ -94,9 +94,16 @@ impl FileSink {
                 path = %root.display(),
                 "the directory of a sink is new, although files were published in it: they were removed, or are elsewhere, and are not written again"
             );
-            return Ok(());
+            return;
         }
-        let mut entries = manifest.entries()?;
+        let mut entries = match manifest.entries() {
+            Ok(entries) => entries,
+            // What it has of earlier files is of no use to what comes.
+            Err(error) => {
+                tracing::warn!(sink = %self.layout.sink, %error, "the manifest cannot be read, so that nobody knows which files were removed");
+                return;
+            }
+        };
         if self.layout.mode == SinkMode::Complete {
             // Earlier versions go by themselves.
             let older = entries.len().saturating_sub(1);
@@ -116,7 +123,6 @@ impl FileSink {
                 "published files were removed by somebody; they are not written again"
             );
         }
-        Ok(())
     }
 }
 

@@ -179,7 +179,8 @@ impl ManifestLog {
     }
 }
 
-fn read_all(home: &Path) -> Result<Vec<ManifestEntry>> {
+/// Everything in the manifest in `home`.
+pub(super) fn read_all(home: &Path) -> Result<Vec<ManifestEntry>> {
     let mut entries = Vec::new();
     for segment in segments(home)? {
         let path = segment_path(home, segment);

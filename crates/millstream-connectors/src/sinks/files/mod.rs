@@ -46,6 +46,7 @@ mod config;
 mod csv;
 mod draft;
 mod format;
+mod inspect;
 mod json;
 mod layout;
 mod manifest;
@@ -65,6 +66,7 @@ mod version;
 mod tests;
 
 pub use format::FileFormat;
+pub use inspect::{Inspection, inspect};
 pub use manifest::{ManifestEntry, ManifestFile, read_manifest};
 pub use sink::FileSink;
 

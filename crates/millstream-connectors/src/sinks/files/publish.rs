@@ -32,9 +32,12 @@ impl FileSink {
         let root = &self.config.path;
         let mut directories: BTreeSet<PathBuf> = BTreeSet::new();
         let is_published = self.is_published(detail.epoch);
-        let was_removed = |path: &Path| is_published && !path.exists();
+        let was_removed = |name: &str| is_published && !root.join(name).exists();
         if !self.is_superseded(detail)? {
-            for file in commit.files.iter().filter(|file| !was_removed(&root.join(&file.name))) {
+            for file in &commit.files {
+                if was_removed(&file.name) && !root.join(&file.temporary).exists() {
+                    continue;
+                }
                 hit("sink.publish.before_rename")?;
                 if publish_file(root, file)? {
                     hit("sink.publish.after_rename")?;
@@ -48,7 +51,7 @@ impl FileSink {
                 durable_put::sync_dir(directory).map_err(state_error(directory))?;
             }
         }
-        if detail.version.as_ref().is_some_and(|version| !was_removed(&root.join(version))) {
+        if detail.version.as_ref().is_some_and(|version| !was_removed(version)) {
             version::turn_to(root, detail.epoch, self.layout.writer, self.config.keep_versions, self.durable)?;
         }
         let entry =

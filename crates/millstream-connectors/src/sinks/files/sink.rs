@@ -452,7 +452,8 @@ impl TransactionalSink for FileSink {
     async fn remove_orphans(&mut self) -> Result<()> {
         self.forget_output_ahead()?;
         self.remove_leftovers()?;
-        self.report_removed()
+        self.report_removed();
+        Ok(())
     }
 
     fn next_roll(&self) -> Option<EventTime> {

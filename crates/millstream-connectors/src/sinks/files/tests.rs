@@ -513,6 +513,39 @@ async fn files_ahead_of_the_log_stop_recovery_until_they_are_gone() {
 }
 
 #[tokio::test]
+async fn a_look_from_outside_tells_what_is_wrong() {
+    let place = Place::new(sample_schema(), SinkMode::Append, &[("format", "parquet"), ("roll_interval", "1 hour")]);
+    let look = |newest: u64| inspect(&place.out(), "k", "00c0ffee", Epoch(newest)).unwrap().unwrap();
+    let mut sink = place.opened().await;
+    let first = commit(&mut sink, rolling(1), &rows(0..3)).await;
+    commit(&mut sink, at(2), &rows(3..5)).await;
+    let state = sink.checkpoint().unwrap();
+    commit(&mut sink, rolling(3), &[]).await;
+    let found = look(3);
+    assert_eq!((found.files, found.rows, found.removed), (2, 5, 0));
+    assert!(found.problems.is_empty(), "{:?}", found.problems);
+    assert!(look(2).problems[0].starts_with("\"k-00c0ffee-2-2-0.parquet\" is ahead of the log, by epoch 3 where the log ends with 2"));
+    drop(sink);
+
+    // Written twice, as it happened before the start was refused.
+    let mut sink = place.make();
+    sink.open(Some(state)).await.unwrap();
+    commit(&mut sink, rolling(4), &rows(5..6)).await;
+    let problems = look(4).problems;
+    assert!(
+        problems[0].starts_with("rows of the epochs 2 to 2 are in \"k-00c0ffee-2-2-0.parquet\" and again in \"k-00c0ffee-2-4-0.parquet\"")
+    );
+    assert_eq!(problems.len(), 1);
+
+    std::fs::remove_file(place.out().join("k-00c0ffee-2-2-0.parquet")).unwrap();
+    std::fs::write(place.out().join(&first.files[0].name), "short").unwrap();
+    let found = look(4);
+    assert_eq!((found.files, found.removed), (2, 1));
+    assert!(found.problems[0].contains("has 5 bytes, and") && found.problems.len() == 1, "{:?}", found.problems);
+    assert!(inspect(&place.out(), "other", "00c0ffee", Epoch(4)).unwrap().is_none());
+}
+
+#[tokio::test]
 async fn a_version_ahead_of_the_log_gives_way_to_the_one_before() {
     let options = [("format", "parquet"), ("roll_interval", "0")];
     let place = Place::new(sample_schema(), SinkMode::Complete, &options);
@@ -539,7 +572,7 @@ async fn a_version_ahead_of_the_log_gives_way_to_the_one_before() {
 
 #[tokio::test]
 async fn published_files_that_somebody_removed_stay_away() {
-    for everything in [false, true] {
+    for (everything, only_the_marker) in [(false, false), (true, false), (false, true)] {
         let place = Place::new(sample_schema(), SinkMode::Append, &[("format", "parquet"), ("roll_interval", "0")]);
         let mut sink = place.opened().await;
         commit(&mut sink, at(1), &rows(0..3)).await;
@@ -551,6 +584,9 @@ async fn published_files_that_somebody_removed_stay_away() {
             std::fs::remove_dir_all(place.out()).unwrap();
         } else {
             std::fs::remove_file(place.out().join(&second.files[0].name)).unwrap();
+        }
+        if only_the_marker {
+            std::fs::remove_dir_all(place.out().join("_millstream")).unwrap();
         }
         let left = if everything { BTreeMap::new() } else { place.visible() };
         // Twice: the second recovery finds what the first one wrote to the manifest.
