@@ -337,8 +337,8 @@ fn check_damaged(dir: &Path, expected: &Tables, what: &str) {
     }
 }
 
-/// The log loses records whose epochs had published files. The start is refused, for one sink after the other, until the files that it names are
-/// out of the way; then the epochs run again, and nothing is doubled.
+/// The log loses records whose epochs had published files. The start is refused, for one sink after the other, until the files that it
+/// names are out of the way; then the epochs run again, and nothing is doubled.
 #[test]
 fn output_ahead_of_the_log_is_not_written_twice() {
     let expected = uninterrupted();

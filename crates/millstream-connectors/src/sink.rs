@@ -181,12 +181,12 @@ pub trait TransactionalSink: Send + Sync + std::fmt::Debug {
     /// As `stage`, `prepare` and `publish`.
     async fn replay(&mut self, epoch: SinkEpoch, changes: &[DeltaBatch], commit: &SinkCommit) -> Result<()>;
 
-    /// `newest` is the newest epoch there is: compares it with what can be seen, and changes nothing. Called once every record was replayed, and
-    /// for a sink that is made later, before its first epoch.
+    /// `newest` is the newest epoch there is: compares it with what can be seen, and changes nothing. Called once every record was
+    /// replayed, and for a sink that is made later, before its first epoch.
     ///
     /// # Errors
-    /// [`ConnectorError::OutputAhead`](crate::ConnectorError::OutputAhead) when output of a later epoch is there: its record was lost, and the
-    /// epoch would write it a second time.
+    /// [`ConnectorError::OutputAhead`](crate::ConnectorError::OutputAhead) when output of a later epoch is there: its record was lost,
+    /// and the epoch would write it a second time.
     async fn check_published(&mut self, newest: Epoch) -> Result<()> {
         let _ = newest;
         Ok(())

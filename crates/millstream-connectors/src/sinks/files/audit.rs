@@ -6,11 +6,11 @@
 //!                 231: raw-..-229-230-0.parquet      ahead: epoch 230 would run again, and its rows would be in two files
 //!   not listed         raw-..-229-230-0.parquet      ahead as well: its writer died between the rename and the manifest line
 //! ```
-//! A file is ahead of the log by the epoch that *committed* it, which the manifest tells; the rows in it may be of earlier ones. Of a file that
-//! is not listed only its default name speaks: rows that still wait to be written, by what recovery knows, are in it.
+//! A file is ahead of the log by the epoch that *committed* it, which the manifest tells; the rows in it may be of earlier ones. Of a
+//! file that is not listed only its default name speaks: rows that still wait to be written, by what recovery knows, are in it.
 //!
-//! Output ahead of the log is never touched: it may have been read. Once somebody has moved it away, its lines are taken out of the manifest,
-//! and the epochs write their rows again. Files that are missing otherwise were taken by somebody, and stay away.
+//! Output ahead of the log is never touched: it may have been read. Once somebody has moved it away, its lines are taken out of the
+//! manifest, and the epochs write their rows again. Files that are missing otherwise were taken by somebody, and stay away.
 
 use super::manifest::ManifestEntry;
 use super::sink::FileSink;
