@@ -65,7 +65,7 @@ impl FileSink {
     /// Forgets output of lost epochs that was moved away: it is written again.
     pub(super) fn forget_output_ahead(&mut self) -> Result<()> {
         let newest = self.last_epoch;
-        if !self.manifest()?.last_epoch.is_some_and(|last| last > newest) {
+        if self.manifest()?.last_epoch.is_none_or(|last| last <= newest) {
             return Ok(());
         }
         let forgotten = self.manifest()?.cut_after(newest)?;
