@@ -1,12 +1,12 @@
 //! What a look from outside finds in the directory of a file sink, without owning it: for `millstream state verify`.
 //!
-//! It reads the manifest and asks the file system for the size of each file; contents are not read.
+//! It reads the manifest, lists the directory and asks the file system for the size of each file; contents are not read.
 
-use super::manifest::{ManifestEntry, ManifestFile, read_all};
-use super::ownership;
+use super::manifest::{ManifestFile, read_all};
+use super::{naming, ownership};
 use crate::error::Result;
 use millstream_types::Epoch;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 
 /// What was found.
@@ -37,7 +37,7 @@ pub fn inspect(root: &Path, sink: &str, pipeline: &str, newest: Epoch) -> Result
         entries.drain(..older);
     }
     let mut ahead: Vec<&ManifestFile> = Vec::new();
-    let mut last_of: HashMap<&Path, (&ManifestEntry, &ManifestFile)> = HashMap::new();
+    let mut written: Vec<Written> = Vec::new();
     for entry in &entries {
         for file in &entry.files {
             let Ok(metadata) = std::fs::metadata(root.join(&file.name)) else {
@@ -57,18 +57,7 @@ pub fn inspect(root: &Path, sink: &str, pipeline: &str, newest: Epoch) -> Result
             if entry.epoch > newest {
                 ahead.push(file);
             }
-            // The files of a directory hold epochs one after the other; those of one commit may share them.
-            let directory = Path::new(&file.name).parent().unwrap_or(root);
-            if let Some((before, earlier)) = last_of.get(directory)
-                && before.epoch < entry.epoch
-                && earlier.last_epoch >= file.first_epoch
-            {
-                found.problems.push(format!(
-                    "rows of the epochs {} to {} are in \"{}\" and again in \"{}\": the first is of an epoch that the log has lost; move it away",
-                    file.first_epoch, earlier.last_epoch, earlier.name, file.name
-                ));
-            }
-            last_of.insert(directory, (entry, file));
+            written.push(Written { name: file.name.clone(), by: Some(entry.epoch), first: file.first_epoch, last: file.last_epoch });
         }
     }
     if let Some(last) = entries.last().filter(|_| !ahead.is_empty()) {
@@ -79,5 +68,56 @@ pub fn inspect(root: &Path, sink: &str, pipeline: &str, newest: Epoch) -> Result
             last.epoch
         ));
     }
+    if entries.iter().all(|entry| entry.version.is_none()) {
+        let listed: HashSet<String> = written.iter().map(|file| file.name.clone()).collect();
+        ownership::walk(root, &mut |path, name| {
+            let name_in_root = path.strip_prefix(root).unwrap_or(path).display().to_string();
+            if let Some((first, last)) = naming::epochs_in(name, sink, pipeline).filter(|_| !listed.contains(&name_in_root)) {
+                written.push(Written { name: name_in_root, by: None, first, last });
+            }
+            Ok(true)
+        })?;
+        found.problems.extend(doubled(written));
+    }
     Ok(Some(found))
+}
+
+/// A file that is there.
+#[derive(Debug)]
+struct Written {
+    name: String,
+    /// The epoch that committed it, if the manifest lists it.
+    by: Option<Epoch>,
+    first: Epoch,
+    last: Epoch,
+}
+
+impl Written {
+    fn directory(&self) -> Option<&Path> {
+        Path::new(&self.name).parent()
+    }
+
+    /// Files of one commit share epochs. Of those that are not listed, the names tell: they differ in nothing but the part.
+    fn is_of_one_commit(&self, other: &Written) -> bool {
+        match (self.by, other.by) {
+            (Some(one), Some(other)) => one == other,
+            _ => (self.first, self.last) == (other.first, other.last),
+        }
+    }
+}
+
+/// The files of a directory hold epochs one after the other: those that do not hold rows twice.
+fn doubled(mut written: Vec<Written>) -> Vec<String> {
+    written.sort_by(|one, other| (one.directory(), one.first, one.last).cmp(&(other.directory(), other.first, other.last)));
+    let mut problems = Vec::new();
+    for pair in written.windows(2) {
+        let [one, other] = pair else { continue };
+        if one.directory() == other.directory() && other.first <= one.last && !one.is_of_one_commit(other) {
+            problems.push(format!(
+                "rows of the epochs {} to {} are in \"{}\" and again in \"{}\": the first is of an epoch that the log has lost; move it away",
+                other.first, one.last, one.name, other.name
+            ));
+        }
+    }
+    problems
 }
