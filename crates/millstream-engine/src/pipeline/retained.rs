@@ -120,7 +120,7 @@ pub struct RetainedRows {
 
 impl RetainedRows {
     /// How many epochs are kept.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.epochs
     }
 
