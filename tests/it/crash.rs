@@ -7,7 +7,8 @@ use crate::slt::content;
 use crate::support::{self, output};
 use arrow::array::RecordBatch;
 use millstream::{Engine, EngineError, ManualClock, Stop};
-use millstream_state::failpoint;
+use millstream_state::{LogReader, failpoint};
+use millstream_types::Classified;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -105,7 +106,7 @@ fn child() {
     let Some(dir) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
     let result = support::block_on(async {
         failpoint::init_from_env().map_err(|error| error.to_string())?;
-        run_pipeline(&dir).await.map_err(|error| error.to_string())
+        run_pipeline(&dir).await.map_err(|error| format!("{error}\nhint: {}", error.hint().unwrap_or_default()))
     });
     if let Err(error) = result {
         eprintln!("child: {error}");
@@ -334,6 +335,65 @@ fn check_damaged(dir: &Path, expected: &Tables, what: &str) {
         assert!(text.contains("log") || text.contains("damaged"), "{what}: the message does not say what is damaged: {text}");
         assert_eq!(before, content::files(dir, "out/**/*.parquet"), "{what}: files were deleted");
     }
+}
+
+/// The log loses records whose epochs had published files. The start is refused, for one sink after the other, until the files that it
+/// names are out of the way; then the epochs run again, and nothing is doubled.
+#[test]
+fn output_ahead_of_the_log_is_not_written_twice() {
+    let expected = uninterrupted();
+    let slow = std::env::var_os("RUN_SLOW_TESTS").is_some();
+    let hits: &[u64] = if slow { &[2, 3, 4, 5, 6, 7, 8, 9, 10] } else { &[3, 6, 8] };
+    let mut refused = 0;
+    for (point, lost) in [("source.acknowledge", 1), ("source.acknowledge", 3), ("sink.manifest.before_append", 1)] {
+        for hit in hits {
+            let what = format!("{lost} lost records after {point}=kill@{hit}");
+            let dir = support::scratch_dir();
+            write_input(dir.path());
+            if !was_killed(&run_child(dir.path(), &format!("{point}=kill@{hit}"))) {
+                continue;
+            }
+            cut_log(dir.path(), lost);
+            let mut attempts = 0;
+            while let Some(ahead) = refusal(dir.path(), &what) {
+                refused += 1;
+                attempts += 1;
+                assert!(attempts < 20 && !ahead.is_empty(), "{what}: moving away what it names does not help");
+                for path in ahead {
+                    fs::remove_file(&path).unwrap_or_else(|error| panic!("{what}: {} cannot be removed: {error}", path.display()));
+                }
+            }
+            assert_eq!(difference(&expected, dir.path(), &what), None);
+        }
+    }
+    assert!(refused > 5, "only {refused} refusals");
+}
+
+/// Takes the last frames away.
+fn cut_log(dir: &Path, lost: usize) {
+    let frames: Vec<_> = LogReader::open(dir.join("state")).expect("there is a log").map(|frame| frame.expect("it is right")).collect();
+    let last = frames.last().expect("there are frames");
+    let frame = frames.iter().rev().take(lost).take_while(|frame| frame.segment == last.segment).last().unwrap_or(last);
+    let path = dir.join(format!("state/log/{}-{}", frame.writer, frame.segment));
+    let mut bytes = fs::read(&path).expect("the log can be read");
+    bytes[frame.offset as usize..].fill(0);
+    fs::write(&path, bytes).expect("the log can be written");
+}
+
+/// Runs the pipeline; the files that it wants out of the way, if it does.
+fn refusal(dir: &Path, what: &str) -> Option<Vec<PathBuf>> {
+    let before = content::files(dir, "out/**/*.*");
+    let output = run_child(dir, "");
+    if output.status.success() {
+        return None;
+    }
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(before, content::files(dir, "out/**/*.*"), "{what}: files were deleted");
+    let named = |text: &str| text.split('"').skip(1).step_by(2).map(str::to_string).collect::<Vec<_>>();
+    let (message, hint) = text.split_once("\nhint: ").unwrap_or_else(|| panic!("{what}: no hint: {text}"));
+    assert!(message.contains("and the log ends with epoch"), "{what}: {text}");
+    let place = named(message).into_iter().find(|name| name.contains('/')).unwrap_or_else(|| panic!("{what}: no directory: {text}"));
+    Some(named(hint).into_iter().map(|name| Path::new(&place).join(name)).collect())
 }
 
 fn newest_log(dir: &Path) -> PathBuf {

@@ -5,6 +5,8 @@ use crate::failure::{DONE, Failure};
 use crate::numbers;
 use crate::output::table::{Drawing, Grid, Lines, draw};
 use crate::terminal::Terminal;
+use millstream_connectors::sinks::files::inspect;
+use millstream_engine::{EngineError, SinkPlaces};
 use millstream_state::{CheckpointReader, LogReader};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -126,7 +128,7 @@ impl Log {
     }
 }
 
-/// Reads the log and every checkpoint with their checksums.
+/// Reads the log and every checkpoint with their checksums, and looks at the files of the sinks.
 fn verify(dir: &Path) -> anyhow::Result<String> {
     let log = Log::read(dir)?;
     let mut text = format!("log: {} frames, {}: right\n", numbers::grouped(log.frames), numbers::bytes(log.bytes));
@@ -156,9 +158,47 @@ fn verify(dir: &Path) -> anyhow::Result<String> {
             }
         }
     }
-    if damaged > 0 {
-        std::io::stdout().lock().write_all(text.as_bytes())?;
-        return Err(Failure::failed(format!("{damaged} checkpoints of \"{}\" are damaged", dir.display())).into());
+    let wrong = verify_sinks(dir, &mut text)?;
+    let failure = match (damaged, wrong) {
+        (0, 0) => return Ok(text),
+        (0, _) => format!("the output of {wrong} sinks of \"{}\" is not what its log says", dir.display()),
+        _ => format!("{damaged} checkpoints of \"{}\" are damaged", dir.display()),
+    };
+    std::io::stdout().lock().write_all(text.as_bytes())?;
+    Err(Failure::failed(failure).into())
+}
+
+/// Compares the directories of file sinks with their manifests and the log; how many are not right.
+fn verify_sinks(dir: &Path, text: &mut String) -> anyhow::Result<usize> {
+    let places = match SinkPlaces::read(dir) {
+        Ok(places) => places,
+        // Without a checkpoint nobody knows what the sinks are; it has its own line.
+        Err(EngineError::State(_)) => return Ok(0),
+        Err(error) => return Err(error.into()),
+    };
+    let pipeline = std::fs::read_to_string(dir.join("ID")).unwrap_or_default();
+    let mut wrong = 0;
+    for (name, path) in &places.paths {
+        let shown = path.display();
+        let found = match inspect(path, name, pipeline.trim(), places.newest) {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                text.push_str(&format!("sink {name}: not looked at, \"{shown}\" is not its directory here\n"));
+                continue;
+            }
+            Err(error) => {
+                wrong += 1;
+                text.push_str(&format!("sink {name}: DAMAGED: {error}\n"));
+                continue;
+            }
+        };
+        let state = if found.problems.is_empty() { "right" } else { "WRONG" };
+        let removed =
+            if found.removed > 0 { format!(" (and {} that somebody has removed)", numbers::grouped(found.removed)) } else { String::new() };
+        let (files, rows) = (numbers::grouped(found.files), numbers::grouped(found.rows));
+        text.push_str(&format!("sink {name}: {files} files{removed}, {rows} rows in \"{shown}\": {state}\n"));
+        found.problems.iter().for_each(|problem| text.push_str(&format!("    {problem}\n")));
+        wrong += usize::from(!found.problems.is_empty());
     }
-    Ok(text)
+    Ok(wrong)
 }

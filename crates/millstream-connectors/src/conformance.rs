@@ -289,6 +289,7 @@ pub async fn transactional_sink(case: SinkCase<'_>) {
     for (index, changes) in case.epochs.iter().enumerate().skip(1) {
         restarted.replay(epoch_of(index as u64 + 1), changes, &commits[index]).await.expect("replay succeeds");
     }
+    restarted.check_published(epoch_of(count).epoch).await.expect("nothing is ahead of the log");
     restarted.remove_orphans().await.expect("orphans can be removed");
     let recovered = (case.visible)();
     for commit in &commits {
@@ -303,6 +304,7 @@ pub async fn transactional_sink(case: SinkCase<'_>) {
     for (index, changes) in case.epochs.iter().enumerate() {
         again.replay(epoch_of(index as u64 + 1), changes, &commits[index]).await.expect("replay succeeds");
     }
+    again.check_published(epoch_of(count).epoch).await.expect("nothing is ahead of the log");
     again.remove_orphans().await.expect("orphans can be removed");
     assert_eq!((case.visible)(), recovered, "replaying again changes nothing");
 }

@@ -1,6 +1,6 @@
 //! What can go wrong in a source or a sink.
 
-use millstream_types::{Classified, ErrorKind, OptionError};
+use millstream_types::{Classified, Epoch, ErrorKind, OptionError};
 
 /// The result type of this crate.
 pub type Result<T, E = ConnectorError> = std::result::Result<T, E>;
@@ -56,6 +56,20 @@ pub enum ConnectorError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A sink has published epochs that the log does not have: they would be written a second time.
+    #[error(
+        "{place} holds output of epoch {last}, and the log ends with epoch {newest}: its last records are damaged, or it is an older copy"
+    )]
+    OutputAhead {
+        /// Directory of the sink.
+        place: String,
+        /// The newest epoch of the log.
+        newest: Epoch,
+        /// The newest epoch of the output, at least.
+        last: Epoch,
+        /// Names of the output, relative to the directory.
+        files: String,
+    },
     /// A failure inside Arrow or Parquet that should not happen.
     #[error("{context}")]
     Internal {
@@ -95,7 +109,7 @@ impl Classified for ConnectorError {
             Self::Option(_) | Self::Invalid { .. } | Self::Refused { .. } => ErrorKind::Invalid,
             Self::Unavailable { .. } => ErrorKind::Unavailable,
             Self::Data { .. } => ErrorKind::Data,
-            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Corrupt { .. } | Self::OutputAhead { .. } => ErrorKind::Corrupt,
             Self::Internal { .. } => ErrorKind::Internal,
         }
     }
@@ -105,7 +119,18 @@ impl Classified for ConnectorError {
             Self::Option(error) => error.hint(),
             Self::Invalid { hint, .. } | Self::Data { hint, .. } => hint.clone(),
             Self::Refused { hint, .. } => Some(hint.clone()),
+            Self::Unavailable { source, .. } if is_disk_full(source.as_ref()) => {
+                Some("Free space on its disk, and start again: what was committed is kept, and what was not is done again.".into())
+            }
+            Self::OutputAhead { files, newest, .. } => Some(format!(
+                "Nothing was changed. Bring back the log that has these epochs. If there is none, move {files} out of the directory, and start \
+                 again: the epochs after {newest} run again and write their rows again."
+            )),
             _ => None,
         }
     }
+}
+
+fn is_disk_full(source: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    source.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
 }

@@ -174,14 +174,25 @@ pub trait TransactionalSink: Send + Sync + std::fmt::Debug {
     /// When temporary files cannot be removed.
     async fn abort(&mut self, epoch: SinkEpoch) -> Result<()>;
 
-    /// Recovery feeds a committed epoch again: same changes, and the record's decision is obeyed. Files that exist are kept,
-    /// missing ones are written again, byte for byte.
+    /// Recovery feeds a committed epoch again: same changes, and the record's decision is obeyed. Output whose publication was interrupted
+    /// is published, written again byte for byte if need be; what was published and is gone stays away.
     ///
     /// # Errors
     /// As `stage`, `prepare` and `publish`.
     async fn replay(&mut self, epoch: SinkEpoch, changes: &[DeltaBatch], commit: &SinkCommit) -> Result<()>;
 
-    /// Recovery is done: removes temporary files that no record names.
+    /// `newest` is the newest epoch there is: compares it with what can be seen, and changes nothing. Called once every record was
+    /// replayed, and for a sink that is made later, before its first epoch.
+    ///
+    /// # Errors
+    /// [`ConnectorError::OutputAhead`](crate::ConnectorError::OutputAhead) when output of a later epoch is there: its record was lost,
+    /// and the epoch would write it a second time.
+    async fn check_published(&mut self, newest: Epoch) -> Result<()> {
+        let _ = newest;
+        Ok(())
+    }
+
+    /// After `check_published` of all sinks: removes temporary files that no record names.
     ///
     /// # Errors
     /// When the directory cannot be listed.

@@ -71,6 +71,16 @@ fn owned_array(array: &ArrayRef) -> Result<ArrayRef> {
     Ok(take(array, &UInt32Array::from_iter_values(0..array.len() as u32), None)?)
 }
 
+/// Bytes of a batch's values, however much room there is around them: what its rows take beside many others.
+pub fn data_bytes(batch: &RecordBatch) -> usize {
+    let bytes = |array: &ArrayRef| match array.data_type() {
+        DataType::Utf8View => 16 * array.len() + array.as_string_view().total_buffer_bytes_used(),
+        DataType::BinaryView => 16 * array.len() + array.as_binary_view().total_buffer_bytes_used(),
+        _ => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_buffer_memory_size()),
+    };
+    batch.columns().iter().map(bytes).sum()
+}
+
 /// All batches as one that shares nothing with them.
 pub(crate) fn concat_owned(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch> {
     owned(&concat_batches(schema, batches)?)

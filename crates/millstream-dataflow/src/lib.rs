@@ -30,7 +30,7 @@ mod test_util;
 mod view;
 mod zset;
 
-pub use columns::owned;
+pub use columns::{data_bytes, owned};
 pub use dataflow::{Dataflow, DataflowContext, EpochInput, OperatorState, OperatorStats};
 pub use error::{DataflowError, Result};
 pub use view::ViewStore;

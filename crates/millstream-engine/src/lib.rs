@@ -43,6 +43,7 @@ pub use notice::{Notice, Severity};
 pub use pipeline::EventTimeReplay;
 pub use pipeline::command::Stop;
 pub use pipeline::log_replay::{LoggedEpoch, LoggedEpochs};
+pub use pipeline::sink_places::SinkPlaces;
 pub use progress::{EpochProgress, PhaseTimes, Progress, RunReport};
 pub use readers::Readers;
 pub use result::{Output, Rows, StatementResult};

@@ -155,6 +155,14 @@ impl StateError {
         StateError::Corrupt { path: path.as_ref().to_path_buf(), offset, problem: problem.into() }
     }
 
+    /// For what Arrow wrote to a file: where it is the file system that refused, the error names the file.
+    pub(crate) fn writing(self, path: &Path) -> StateError {
+        match self {
+            StateError::Arrow { source: arrow::error::ArrowError::IoError(_, source), .. } => StateError::io("writing", path)(source),
+            other => other,
+        }
+    }
+
     /// For `map_err` on Arrow operations.
     pub(crate) fn arrow(context: impl Into<String>) -> impl FnOnce(arrow::error::ArrowError) -> StateError {
         let context = context.into();
@@ -188,7 +196,9 @@ impl Classified for StateError {
                 StateError::Corrupt { .. } | StateError::NoValidCheckpoint { .. } => {
                     "Nothing was deleted. Restore the state directory from a copy, or start with a new one to process the input again."
                 }
-                StateError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => "Free space on the disk.",
+                StateError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                    "Free space on its disk, and start again: what was committed is kept, and what was not is done again."
+                }
                 _ => return None,
             }
             .to_string(),

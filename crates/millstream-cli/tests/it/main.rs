@@ -154,6 +154,41 @@ fn a_pipeline_file_runs_and_running_it_again_adds_nothing() {
     );
 }
 
+#[test]
+fn state_verify_looks_at_the_files_of_sinks() {
+    let directory = directory();
+    pipeline(directory.path());
+    let run_once = || run(directory.path(), &["run", "p.sql", "--trigger", "available"]);
+    assert_eq!(run_once().status.code(), Some(0));
+    let verify = || run(directory.path(), &["state", "verify", ".millstream/p"]);
+    let output = verify();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).ends_with("sink copy: 1 files, 3 rows in \"out\": right\n"), "{}", stdout(&output));
+
+    // The log and the checkpoints from before the run.
+    let (state, file) = (directory.path().join(".millstream/p"), std::fs::read_dir(directory.path().join("out")).unwrap());
+    let file = file.map(|entry| entry.unwrap().path()).find(|path| path.extension().is_some()).unwrap();
+    for part in ["log", "checkpoint"] {
+        std::fs::remove_dir_all(state.join(part)).unwrap();
+        std::fs::create_dir(state.join(part)).unwrap();
+    }
+    assert_eq!(verify().status.code(), Some(0), "nobody knows the sinks");
+    let refused = run_once();
+    assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+    let name = file.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(stderr(&refused).contains("holds output of epoch") && stderr(&refused).contains(&name), "{}", stderr(&refused));
+
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(run_once().status.code(), Some(0));
+    let written = std::fs::read_dir(directory.path().join("out")).unwrap().map(|entry| entry.unwrap().path());
+    let written = written.into_iter().find(|path| path.extension().is_some()).unwrap();
+    std::fs::write(written, "short").unwrap();
+    let output = verify();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("\"out\": WRONG\n") && stdout(&output).contains("has 5 bytes"), "{}", stdout(&output));
+    assert!(stderr(&output).contains("the output of 1 sinks of"), "{}", stderr(&output));
+}
+
 /// Two streams whose files do not lie in the order of time.
 fn history(directory: &Path) {
     let rows = |rows: &[(u32, &str)]| {

@@ -9,7 +9,7 @@
 
 use super::derived::{Derivation, DerivedPlan};
 use super::record::HistoryEntry;
-use super::retained::Retained;
+use super::retained::{Retained, RetainedRows};
 use super::sources::read_accepted;
 use super::{Pipeline, StreamRuntime};
 use crate::catalog::object::{StreamDef, StreamShape, stream_of, versioned_stream};
@@ -19,7 +19,7 @@ use datafusion::execution::SessionState;
 use millstream_connectors::registry;
 use millstream_connectors::source::{EpochLimits, Reader, SourceContext};
 use millstream_types::{Clock, Delta, Epoch, EventTime, Options, PartitionRange};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Epochs into which a source that nobody has drained yet is cut at most.
@@ -35,7 +35,7 @@ pub struct AcceptedRows {
 #[derive(Debug, Clone)]
 enum Kept {
     Ranges { reader: Option<Arc<dyn Reader>>, history: Vec<Arc<HistoryEntry>> },
-    Rows(VecDeque<Retained>),
+    Rows(RetainedRows),
     Derived { plan: DerivedPlan, history: Vec<Arc<HistoryEntry>>, base: Box<AcceptedRows> },
 }
 
@@ -114,10 +114,10 @@ impl AcceptedRows {
     /// When some of them are not kept.
     pub fn require_versions(&self, from: Epoch) -> Result<()> {
         let Kept::Rows(rows) = &self.kept else { return Ok(()) };
-        match rows.iter().rfind(|kept| kept.versions.is_empty() && kept.epoch >= from) {
+        match rows.last_without_versions().filter(|epoch| *epoch >= from) {
             None => Ok(()),
             Some(missing) => Err(EngineError::invalid(
-                format!("the versions that stream \"{}\" had through epoch {} are not kept", self.def.name, missing.epoch),
+                format!("the versions that stream \"{}\" had through epoch {missing} are not kept", self.def.name),
                 "Rows of its source come once, so that versions are kept while a query reads them. A materialized view WITH (backfill = \
                  'retained') begins with those that are there; make it before the rows come.",
             )),
@@ -155,7 +155,7 @@ enum Origin {
         edge: Box<Edge>,
         columns: Option<BTreeSet<String>>,
     },
-    Rows(VecDeque<Retained>),
+    Rows(RetainedRows),
     Derived {
         derivation: Derivation,
         history: Vec<Arc<HistoryEntry>>,
@@ -175,7 +175,7 @@ impl Cursor {
         let wanted = |accepted: Accepted| if versions { accepted.versions } else { accepted.delta };
         match &mut self.from {
             Origin::Rows(rows) => {
-                let Some(Retained { epoch, clock, rows, versions: changes }) = rows.pop_front() else { return Ok(None) };
+                let Some(Retained { epoch, clock, rows, versions: changes }) = rows.pop_front()? else { return Ok(None) };
                 Ok(Some((epoch, clock, if versions { changes } else { rows })))
             }
             Origin::Ranges { reader, history, at, edge, columns } => {
@@ -210,11 +210,7 @@ impl Cursor {
     /// Leaves out what lies before an epoch, where that does not decide what later rows do: the others need every row.
     pub fn skip_to(&mut self, epoch: Epoch) {
         match &mut self.from {
-            Origin::Rows(rows) => {
-                while rows.front().is_some_and(|first| first.epoch < epoch) {
-                    rows.pop_front();
-                }
-            }
+            Origin::Rows(rows) => rows.skip_to(epoch),
             Origin::Ranges { history, at, edge, .. } | Origin::Derived { history, at, edge, .. } => {
                 let appends = edge.def().shape == StreamShape::Append;
                 while appends && history.get(*at).is_some_and(|entry| entry.epoch < epoch) {

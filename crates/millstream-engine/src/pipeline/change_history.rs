@@ -4,6 +4,7 @@
 //! (`history` of the view, [`EPOCHS`] unless told), and what goes beyond [`BYTES_MAX`]. Nothing of it is durable: after a restart it begins
 //! with the newest checkpoint, since whose epochs are run again.
 
+use super::retained::{bytes_of, compacted};
 use crate::error::{EngineError, Result};
 use millstream_types::{Delta, Epoch, EventTime};
 use std::collections::VecDeque;
@@ -44,8 +45,9 @@ impl ChangeHistory {
     pub fn push(&mut self, epoch: Epoch, clock: EventTime, changes: &Delta) {
         let from = *self.from.get_or_insert(Epoch(epoch.0.saturating_sub(1)));
         if self.kept > 0 && !changes.is_empty() {
-            let bytes = changes.iter().map(|part| part.batch.get_array_memory_size()).sum();
-            self.newest.push_back((Past { epoch, clock, changes: changes.clone() }, bytes));
+            let changes = compacted(changes);
+            let bytes = bytes_of(&changes) as usize;
+            self.newest.push_back((Past { epoch, clock, changes }, bytes));
             self.bytes += bytes;
         }
         let oldest = Epoch(epoch.0.saturating_sub(self.kept));

@@ -2,7 +2,7 @@
 
 use super::history;
 use super::record::{CheckpointHeader, StreamCheckpoint};
-use super::retained;
+use super::retained::Group;
 use super::sources::EdgeState;
 use super::{Pipeline, query::Target};
 use crate::catalog::object::{ObjectKind, stream_of};
@@ -188,8 +188,8 @@ impl Pipeline {
             if let Some(state) = state.changelog {
                 segments.push((format!("stream/{name}/changelog"), vec![state.rows]));
             }
-            segments.push((format!("stream/{name}/retained"), retained::pack(&stream.retained, |kept| &kept.rows)?));
-            segments.push((format!("stream/{name}/versions"), retained::pack(&stream.retained, |kept| &kept.versions)?));
+            segments.push((format!("stream/{name}/retained"), stream.retained.batches(Group::Rows)?));
+            segments.push((format!("stream/{name}/versions"), stream.retained.batches(Group::Versions)?));
             header.totals.insert(name.clone(), stream.totals);
             header.streams.insert(
                 name.clone(),

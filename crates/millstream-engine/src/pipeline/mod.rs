@@ -31,6 +31,7 @@ pub mod recovery;
 mod reload;
 pub mod resume;
 pub mod retained;
+pub mod sink_places;
 pub mod sinks;
 pub mod snapshot;
 pub mod sources;
@@ -67,7 +68,7 @@ use pressure::{Beginnings, Pressure};
 use published::Published;
 use query::QueryState;
 use record::{CatalogChange, HistoryEntry, StreamTotals};
-use retained::Retained;
+use retained::RetainedRows;
 use sinks::SinkState;
 use sources::{Assembled, Sources};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -151,9 +152,7 @@ pub struct StreamRuntime {
     /// Full segments of it that the newest checkpoint holds.
     pub history_segments_kept: usize,
     /// Rows of a source that cannot replay, newest last.
-    pub retained: VecDeque<Retained>,
-    /// Bytes they take.
-    pub retained_bytes: u64,
+    pub retained: RetainedRows,
     /// Rows have been dropped from `retained`.
     pub retention_cut: bool,
     /// Watermark after the newest epoch, and whether the stream has ended.

@@ -13,7 +13,7 @@ use super::epoch::{Stepped, unweighted};
 use super::history;
 use super::query::{QueryState, Segments, Target};
 use super::record::{COMMIT_FRAME, CatalogChange, CheckpointHeader, CommitRecord};
-use super::retained::{self, Retained};
+use super::retained;
 use crate::catalog::object::versions_of;
 use crate::dead_letters;
 use crate::edge::ChangelogState;
@@ -152,6 +152,10 @@ impl Pipeline {
         }
         failpoint::hit("recovery.after_replay")?;
         failpoint::hit("recovery.before_orphans")?;
+        // Nothing is removed before every sink was looked at.
+        for sink in self.sinks.values_mut() {
+            sink.check_published(self.epoch).await?;
+        }
         for sink in self.sinks.values_mut() {
             sink.remove_orphans().await?;
         }
@@ -193,15 +197,10 @@ impl Pipeline {
         self.shared.inserts.restore(&header.applied_inserts, &self.recovered_segment(INSERT_KEYS)?)?;
         for (name, checkpoint) in &header.streams {
             let changelog = self.recovered_segment(&format!("stream/{name}/changelog"))?;
-            // An epoch may have rows without versions, and changes that come to nothing.
-            let mut retained: BTreeMap<Epoch, Retained> = BTreeMap::new();
-            for group in ["retained", "versions"] {
-                for (epoch, (clock, rows)) in retained::unpack(self.recovered_segment(&format!("stream/{name}/{group}"))?)? {
-                    let new = || Retained { epoch, clock, rows: Delta::new(), versions: Delta::new() };
-                    let kept = retained.entry(epoch).or_insert_with(new);
-                    *(if group == "versions" { &mut kept.versions } else { &mut kept.rows }) = rows;
-                }
-            }
+            let retained = retained::epochs_of(
+                self.recovered_segment(&format!("stream/{name}/retained"))?,
+                self.recovered_segment(&format!("stream/{name}/versions"))?,
+            )?;
             if retained.len() != checkpoint.retained {
                 let problem = format!("the rows of {} of {} kept epochs of \"{name}\" are there", retained.len(), checkpoint.retained);
                 return Err(EngineError::Corrupt(format!("checkpoint of epoch {at}: {problem}")));
@@ -220,7 +219,7 @@ impl Pipeline {
             runtime.totals = header.totals.get(name).copied().unwrap_or_default();
             runtime.watermark = (checkpoint.watermark.current, checkpoint.watermark.closed);
             runtime.retention_cut = checkpoint.retention_cut;
-            retained.into_values().for_each(|retained| runtime.retain(retained));
+            retained.into_iter().for_each(|retained| runtime.retain(retained));
             if let Some(stream) = self.sources.as_mut().and_then(|sources| sources.streams.get_mut(name)) {
                 stream.edge.watermark = checkpoint.watermark.clone();
                 stream.ended = checkpoint.watermark.closed;

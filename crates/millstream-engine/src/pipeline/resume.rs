@@ -320,8 +320,8 @@ impl Pipeline {
     /// Whether rows of a stream after an epoch (`None`: any rows) are kept nowhere any more.
     fn lost_rows_after(&self, stream: &str, epoch: Option<Epoch>) -> bool {
         let Some(runtime) = self.streams.get(stream_of(stream)).filter(|runtime| runtime.retention_cut) else { return false };
-        match (epoch, runtime.retained.front()) {
-            (Some(after), Some(oldest)) => oldest.epoch > after,
+        match (epoch, runtime.retained.first_epoch()) {
+            (Some(after), Some(oldest)) => oldest > after,
             _ => true,
         }
     }

@@ -101,6 +101,16 @@ impl SinkState {
         replayed.map_err(|error| self.error(error))
     }
 
+    /// Compares what can be seen of it with the newest epoch there is.
+    ///
+    /// # Errors
+    /// When output of a later epoch is there: its commit record was lost.
+    pub async fn check_published(&mut self, newest: Epoch) -> Result<()> {
+        let Sink::Transactional(sink) = &mut self.sink else { return Ok(()) };
+        let checked = sink.check_published(newest).await;
+        checked.map_err(|error| self.error(error))
+    }
+
     /// Removes what no record names.
     ///
     /// # Errors

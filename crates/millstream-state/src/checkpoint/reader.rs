@@ -63,10 +63,7 @@ impl CheckpointReader {
                 Ok(reader) => return Ok(Recovered { checkpoint: Some(reader), damaged }),
                 // A format of a newer build is no damage to step over.
                 Err(error @ StateError::NewerFormat { .. }) => return Err(error),
-                Err(error) => {
-                    tracing::warn!(%epoch, %error, "checkpoint is damaged, falling back to an older one");
-                    damaged.push(Damaged { epoch, path, error });
-                }
+                Err(error) => damaged.push(Damaged { epoch, path, error }),
             }
         }
         match damaged.first() {

@@ -174,7 +174,7 @@ impl Segments {
     /// Writes a segment; gives its place, size, checksum and rows.
     fn write(&mut self, schema: &SchemaRef, batches: &[RecordBatch], compression: Compression) -> Result<SegmentEntry> {
         let mut out = Checksumming { inner: &mut self.out, crc32: crc32fast::Hasher::new(), bytes: 0 };
-        ipc::write_stream(&mut out, schema, batches, compression)?;
+        ipc::write_stream(&mut out, schema, batches, compression).map_err(|error| error.writing(&self.path))?;
         let Checksumming { crc32, bytes, .. } = out;
         let offset = self.end;
         self.end += bytes;
@@ -205,5 +205,27 @@ impl<W: Write> Write for Checksumming<W> {
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::Int64Array;
+    use arrow::datatypes::{DataType, Field, Schema};
+    use millstream_types::{Classified, ErrorKind};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_full_disk_is_named() {
+        let file = File::options().write(true).open("/dev/full").unwrap();
+        let mut segments =
+            Segments { path: "/state/checkpoint/.7.1.tmp/segments/pack".into(), out: BufWriter::with_capacity(0, file), end: 0 };
+        let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, false)]));
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(Int64Array::from(vec![1]))]).unwrap();
+        let error = segments.write(&schema, &[batch], Compression::None).unwrap_err();
+        assert_eq!(error.to_string(), "writing \"/state/checkpoint/.7.1.tmp/segments/pack\" failed");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.hint().unwrap().starts_with("Free space on its disk"), "{:?}", error.hint());
     }
 }

@@ -139,13 +139,48 @@ impl ManifestLog {
         Ok(())
     }
 
+    /// Takes out what epochs after `newest` added, and returns it.
+    pub(crate) fn cut_after(&mut self, newest: Epoch) -> Result<Vec<ManifestEntry>> {
+        let mut cut = Vec::new();
+        for segment in segments(&self.home)?.into_iter().rev() {
+            let path = segment_path(&self.home, segment);
+            let text = std::fs::read(&path).map_err(io_error("reading", &path))?;
+            // Epochs ascend.
+            let (mut keep, mut beyond) = (0, Vec::new());
+            for line in text.split_inclusive(|byte| *byte == b'\n') {
+                beyond.extend(parse(&path, line)?.into_iter().filter(|entry| entry.epoch > newest));
+                if beyond.is_empty() {
+                    keep += line.len() as u64;
+                }
+            }
+            if keep == 0 {
+                std::fs::remove_file(&path).map_err(io_error("removing", &path))?;
+            } else if !beyond.is_empty() {
+                let file = OpenOptions::new().write(true).open(&path).map_err(io_error("opening", &path))?;
+                file.set_len(keep).map_err(io_error("truncating", &path))?;
+                file.sync_all().map_err(io_error("syncing", &path))?;
+            }
+            beyond.append(&mut cut);
+            cut = beyond;
+            if keep > 0 {
+                break;
+            }
+        }
+        if self.durable {
+            durable_put::sync_dir(&self.home).map_err(state_error(&self.home))?;
+        }
+        *self = ManifestLog::open(&self.home, self.durable)?;
+        Ok(cut)
+    }
+
     /// Everything in it.
     pub(crate) fn entries(&self) -> Result<Vec<ManifestEntry>> {
         read_all(&self.home)
     }
 }
 
-fn read_all(home: &Path) -> Result<Vec<ManifestEntry>> {
+/// Everything in the manifest in `home`.
+pub(super) fn read_all(home: &Path) -> Result<Vec<ManifestEntry>> {
     let mut entries = Vec::new();
     for segment in segments(home)? {
         let path = segment_path(home, segment);

@@ -31,16 +31,22 @@
 //! **Ownership**: a directory that holds data files of anyone else is refused unless `on_existing` says `'append'` or `'replace'`, and
 //! so is one whose files have other columns.
 //!
+//! **After the fact**: a published file that somebody removes stays away: recovery does not write it again, and warns. Files of epochs
+//! that the log has lost (its last records are damaged, or it is an older copy) stop the start: the epochs would be written a second
+//! time. Bring the log back, or move the files away and let the epochs write them again.
+//!
 //! **Memory**: one row group per open partition, and the parts that are being encoded; for `complete` and ORDER BY the rows of the result
 //! or of one file.
 
 mod arrow_ipc;
+mod audit;
 mod buffer;
 mod changelog;
 mod config;
 mod csv;
 mod draft;
 mod format;
+mod inspect;
 mod json;
 mod layout;
 mod manifest;
@@ -60,6 +66,7 @@ mod version;
 mod tests;
 
 pub use format::FileFormat;
+pub use inspect::{Inspection, inspect};
 pub use manifest::{ManifestEntry, ManifestFile, read_manifest};
 pub use sink::FileSink;
 

@@ -144,6 +144,14 @@ impl NameTemplate {
     }
 }
 
+/// First and last epoch of a default name of a sink, whatever its ending is.
+pub(crate) fn epochs_in(name: &str, sink: &str, pipeline: &str) -> Option<(Epoch, Epoch)> {
+    let (numbers, _) = name.strip_prefix(&prefix(sink, pipeline))?.split_once('.')?;
+    let mut numbers = numbers.split('-').map(|number| number.parse().ok());
+    let (first, last, _) = (numbers.next()??, numbers.next()??, numbers.next()??);
+    numbers.next().is_none().then_some((Epoch(first), Epoch(last)))
+}
+
 /// What default names of a sink start with.
 pub(crate) fn prefix(sink: &str, pipeline: &str) -> String {
     format!("{}-{pipeline}-", file_safe(sink))
@@ -193,6 +201,8 @@ mod tests {
         assert_eq!(name, "my_sink-00c0ffee-3-12-1.csv.gz");
         assert_eq!(template.epochs_of(&name, "my sink", "00c0ffee"), Some((Epoch(3), Epoch(12))));
         assert_eq!(template.epochs_of("my_sink-00c0ffee-3-x-1.csv.gz", "my sink", "00c0ffee"), None);
+        assert_eq!(epochs_in(&name, "my sink", "00c0ffee"), Some((Epoch(3), Epoch(12))));
+        assert_eq!(epochs_in(&name, "my", "00c0ffee"), None);
         let hidden = temporary(&name, "my sink", "00c0ffee", 7);
         assert_eq!(hidden, ".my_sink-00c0ffee-3-12-1.csv.gz.7.tmp");
         assert_eq!(writer_of_temporary(&hidden, "my sink", "00c0ffee"), Some(7));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   marker is ours ─► same columns? go on : refuse                 (on_existing = 'replace': start anew)
-//!   no marker, no data files ─► write the marker
+//!   no marker, no data files but ours ─► write the marker
 //!   data files or a marker of others ─► on_existing = 'append': add to them, keep the manifest in a directory of our own
 //!                                       on_existing = 'replace': remove them
 //!                                       neither: refuse
@@ -34,8 +34,17 @@ struct Marker {
     partition_by: Vec<String>,
 }
 
-/// Makes the directory of a sink its own and returns where its manifest is.
-pub(crate) fn claim(config: &Config, layout: &Layout, format: FileFormat, durable: bool) -> Result<PathBuf> {
+/// A directory that belongs to a sink.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    /// Where its manifest is.
+    pub(crate) home: PathBuf,
+    /// The sink has left nothing there: it is new, or everything was removed.
+    pub(crate) is_new: bool,
+}
+
+/// Makes the directory of a sink its own.
+pub(crate) fn claim(config: &Config, layout: &Layout, format: FileFormat, durable: bool) -> Result<Claimed> {
     let root = &config.path;
     // Without the slash at its end, which a file does not have.
     let exists = std::fs::symlink_metadata(root.components().collect::<PathBuf>()).is_ok();
@@ -48,8 +57,7 @@ pub(crate) fn claim(config: &Config, layout: &Layout, format: FileFormat, durabl
     durable_put::create_dir(root).map_err(state_error(root))?;
     let ours = marker(layout, format);
     let home = root.join(HOME);
-    // A second sink in the directory keeps its list apart.
-    let joined = home.join(format!("{}{}", naming::prefix(&layout.sink, &layout.pipeline), "files"));
+    let joined = joined(&home, &layout.sink, &layout.pipeline);
     let found = read(&home)?;
     let replace = config.on_existing == Some(OnExisting::Replace);
     for (place, marker) in [(&home, found.as_ref()), (&joined, read(&joined)?.as_ref())] {
@@ -61,11 +69,13 @@ pub(crate) fn claim(config: &Config, layout: &Layout, format: FileFormat, durabl
         if replace && (*marker != ours || !durable) {
             break;
         }
-        return Ok(place.clone());
+        return Ok(Claimed { home: place.clone(), is_new: false });
     }
-    let existing = first_data_file(root, &layout.names.ending())?;
+    // Files that bear our name are ours, also where the marker was removed.
+    let is_ours = |name: &str| layout.names.epochs_of(name, &layout.sink, &layout.pipeline).is_some();
+    let existing = first_data_file(root, &layout.names.ending(), is_ours)?;
     if found.is_none() && existing.is_none() {
-        return write(&home, &ours);
+        return Ok(Claimed { home: write(&home, &ours)?, is_new: true });
     }
     // A sink that exists keeps what it has committed.
     if let Some(marker) = found.as_ref().filter(|marker| replace && marker.pipeline == ours.pipeline && marker.sink != ours.sink) {
@@ -85,13 +95,14 @@ pub(crate) fn claim(config: &Config, layout: &Layout, format: FileFormat, durabl
             if home.exists() {
                 std::fs::remove_dir_all(&home).map_err(io_error("removing", &home))?;
             }
-            write(&home, &ours)
+            Ok(Claimed { home: write(&home, &ours)?, is_new: false })
         }
         Some(OnExisting::Append) => {
             if let Some(file) = existing {
                 compare_columns(layout, format, root, &ours, &file)?;
             }
-            write(if found.is_some() { &joined } else { &home }, &ours)
+            let home = write(if found.is_some() { &joined } else { &home }, &ours)?;
+            Ok(Claimed { home, is_new: true })
         }
         None => {
             let whose = match (&found, &existing) {
@@ -106,6 +117,22 @@ pub(crate) fn claim(config: &Config, layout: &Layout, format: FileFormat, durabl
             ))
         }
     }
+}
+
+/// Where the manifest of a sink is, if the directory is or has been its own.
+pub(super) fn home_of(root: &Path, sink: &str, pipeline: &str) -> Result<Option<PathBuf>> {
+    let home = root.join(HOME);
+    for place in [joined(&home, sink, pipeline), home] {
+        if read(&place)?.is_some_and(|marker| marker.pipeline == pipeline && marker.sink == sink) {
+            return Ok(Some(place));
+        }
+    }
+    Ok(None)
+}
+
+/// A second sink in a directory keeps its list apart.
+fn joined(home: &Path, sink: &str, pipeline: &str) -> PathBuf {
+    home.join(format!("{}files", naming::prefix(sink, pipeline)))
 }
 
 fn marker(layout: &Layout, format: FileFormat) -> Marker {
@@ -187,11 +214,11 @@ fn compare_columns(layout: &Layout, format: FileFormat, root: &Path, ours: &Mark
     if theirs == in_file { Ok(()) } else { Err(other_columns(layout, root, &in_file, &theirs)) }
 }
 
-/// A data file in the directory, its partitions and versions, if there is one.
-fn first_data_file(root: &Path, ending: &str) -> Result<Option<PathBuf>> {
+/// A data file of others in the directory, its partitions and versions, if there is one.
+fn first_data_file(root: &Path, ending: &str, is_ours: impl Fn(&str) -> bool) -> Result<Option<PathBuf>> {
     let mut first: Option<PathBuf> = None;
     walk(root, &mut |path, name| {
-        if !name.starts_with(['.', '_']) && name.ends_with(ending) {
+        if !name.starts_with(['.', '_']) && name.ends_with(ending) && !is_ours(name) {
             first = Some(path.to_path_buf());
         }
         Ok(first.is_none())

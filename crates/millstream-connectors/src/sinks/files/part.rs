@@ -198,6 +198,10 @@ impl Part {
 }
 
 fn failed(error: Arc<ConnectorError>) -> ConnectorError {
+    if let ConnectorError::Unavailable { action, place, source } = error.as_ref() {
+        let kind = source.downcast_ref::<std::io::Error>().map_or(std::io::ErrorKind::Other, std::io::Error::kind);
+        return ConnectorError::unavailable(action, place.clone(), std::io::Error::new(kind, source.to_string()));
+    }
     ConnectorError::internal("encoding rows in the background failed", error)
 }
 
@@ -289,7 +293,11 @@ impl Encoder {
             }
         };
         let mut out = BufWriter::with_capacity(256 * 1024, file);
-        write(&mut out)?;
+        write(&mut out).map_err(|error| match error {
+            // Whoever writes does not know where to.
+            ConnectorError::Unavailable { source, .. } => ConnectorError::unavailable("writing", format!("\"{}\"", path.display()), source),
+            other => other,
+        })?;
         let file = out.into_inner().map_err(|error| io_error("writing", &path)(error.into_error()))?;
         let bytes = file.metadata().map_err(io_error("reading", &path))?.len();
         Ok(Blob::File { path, bytes })

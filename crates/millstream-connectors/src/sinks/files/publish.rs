@@ -31,8 +31,13 @@ impl FileSink {
     pub(super) fn make_visible(&mut self, commit: &SinkCommit, detail: &Detail) -> Result<()> {
         let root = &self.config.path;
         let mut directories: BTreeSet<PathBuf> = BTreeSet::new();
+        let is_published = self.is_published(detail.epoch);
+        let was_removed = |name: &str| is_published && !root.join(name).exists();
         if !self.is_superseded(detail)? {
             for file in &commit.files {
+                if was_removed(&file.name) && !root.join(&file.temporary).exists() {
+                    continue;
+                }
                 hit("sink.publish.before_rename")?;
                 if publish_file(root, file)? {
                     hit("sink.publish.after_rename")?;
@@ -46,12 +51,18 @@ impl FileSink {
                 durable_put::sync_dir(directory).map_err(state_error(directory))?;
             }
         }
-        if detail.version.is_some() {
+        if detail.version.as_ref().is_some_and(|version| !was_removed(version)) {
             version::turn_to(root, detail.epoch, self.layout.writer, self.config.keep_versions, self.durable)?;
         }
         let entry =
             ManifestEntry { epoch: detail.epoch, version: detail.version.clone(), files: commit.files.iter().map(Into::into).collect() };
         self.manifest()?.append(&entry)
+    }
+
+    /// Whether every file of a committed epoch has had its name, durably: one that is missing was removed by somebody.
+    pub(super) fn is_published(&self, epoch: Epoch) -> bool {
+        // The manifest is written last.
+        self.replayed_into_new_home || self.manifest.as_ref().and_then(|manifest| manifest.last_epoch).is_some_and(|last| last >= epoch)
     }
 
     /// Whether a later version is current: this one may be gone.
@@ -62,7 +73,7 @@ impl FileSink {
         }
     }
 
-    /// Writes again, byte for byte, the files of a record that are not there.
+    /// Writes again, byte for byte, the files of a record whose publication was interrupted and that are not there.
     pub(super) async fn rewrite_missing(
         &mut self,
         epoch: SinkEpoch,
@@ -104,30 +115,13 @@ impl FileSink {
     /// Removes temporary files that no record names, once every record was replayed.
     pub(super) fn remove_leftovers(&mut self) -> Result<()> {
         let layout = Arc::clone(&self.layout);
-        let last_epoch = self.last_epoch;
-        let mut beyond: Option<PathBuf> = None;
         ownership::walk(&self.config.path, &mut |path, name| {
-            if let Some(writer) = naming::writer_of_temporary(name, &layout.sink, &layout.pipeline) {
-                // A higher number is a writer that has fenced this one.
-                if writer <= layout.writer {
-                    remove_if_there(path)?;
-                }
-            } else if layout.names.epochs_of(name, &layout.sink, &layout.pipeline).is_some_and(|(_, last)| last > last_epoch) {
-                beyond = Some(path.to_path_buf());
+            // A higher number is a writer that has fenced this one.
+            if naming::writer_of_temporary(name, &layout.sink, &layout.pipeline).is_some_and(|writer| writer <= layout.writer) {
+                remove_if_there(path)?;
             }
-            Ok(beyond.is_none())
+            Ok(true)
         })?;
-        if self.layout.mode == SinkMode::Complete && version::current(&self.config.path)?.is_some_and(|current| current > last_epoch) {
-            beyond = Some(self.config.path.join(version::POINTER));
-        }
-        if let Some(path) = beyond {
-            return Err(ConnectorError::Corrupt {
-                place: format!("\"{}\"", path.display()),
-                problem: format!(
-                    "holds committed rows of an epoch after {last_epoch}, the last one of the log: the log is damaged or from an older copy"
-                ),
-            });
-        }
         if self.layout.mode == SinkMode::Complete {
             self.remove_unfinished_versions()?;
         }

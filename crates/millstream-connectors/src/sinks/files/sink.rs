@@ -61,6 +61,10 @@ pub struct FileSink {
     pub(super) manifest: Option<ManifestLog>,
     pub(super) retired: VecDeque<Vec<PathBuf>>,
     pub(super) last_epoch: Epoch,
+    /// Its marker was not there when it was opened.
+    has_new_home: bool,
+    /// And yet the log has files in it: somebody removed everything.
+    pub(super) replayed_into_new_home: bool,
     /// Files that are written ahead, by partition.
     drafts: BTreeMap<String, Draft>,
     drafts_begun: u64,
@@ -83,6 +87,8 @@ impl FileSink {
             manifest: None,
             retired: VecDeque::from([Vec::new()]),
             last_epoch: Epoch::ZERO,
+            has_new_home: false,
+            replayed_into_new_home: false,
             drafts: BTreeMap::new(),
             drafts_begun: 0,
         })
@@ -317,8 +323,9 @@ impl FileSink {
 #[async_trait]
 impl TransactionalSink for FileSink {
     async fn open(&mut self, state: Option<SinkCheckpoint>) -> Result<()> {
-        let home = ownership::claim(&self.config, &self.layout, self.format, self.durable)?;
-        self.manifest = Some(ManifestLog::open(&home, self.durable)?);
+        let claimed = ownership::claim(&self.config, &self.layout, self.format, self.durable)?;
+        self.has_new_home = claimed.is_new;
+        self.manifest = Some(ManifestLog::open(&claimed.home, self.durable)?);
         if let Some(scratch) = self.encoder.scratch() {
             durable_put::create_dir(scratch).map_err(state_error(scratch))?;
         }
@@ -424,7 +431,8 @@ impl TransactionalSink for FileSink {
                 }
             }
         }
-        if !self.is_superseded(&detail)? {
+        self.replayed_into_new_home |= self.has_new_home;
+        if !self.is_superseded(&detail)? && !self.is_published(detail.epoch) {
             self.rewrite_missing(epoch, commit, &files).await?;
         }
         self.make_visible(commit, &detail)?;
@@ -436,8 +444,16 @@ impl TransactionalSink for FileSink {
         Ok(())
     }
 
+    async fn check_published(&mut self, newest: Epoch) -> Result<()> {
+        self.last_epoch = self.last_epoch.max(newest);
+        self.refuse_output_ahead(newest)
+    }
+
     async fn remove_orphans(&mut self) -> Result<()> {
-        self.remove_leftovers()
+        self.forget_output_ahead()?;
+        self.remove_leftovers()?;
+        self.report_removed();
+        Ok(())
     }
 
     fn next_roll(&self) -> Option<EventTime> {

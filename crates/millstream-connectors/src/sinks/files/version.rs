@@ -1,5 +1,6 @@
 //! Versions of a `complete` sink: `v-<epoch>/` directories and the symbolic link `current`, which is replaced by a rename.
 
+use super::publish::remove_if_there;
 use super::{hit, io_error, state_error};
 use crate::error::{ConnectorError, Result};
 use millstream_state::durable_put;
@@ -33,23 +34,41 @@ pub(crate) fn current(root: &Path) -> Result<Option<Epoch>> {
     }
 }
 
+/// Whether anything is in the directory of a version.
+pub(crate) fn has_files(root: &Path, epoch: Epoch) -> bool {
+    std::fs::read_dir(root.join(directory(epoch))).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 /// Makes a version the current one, unless a later one is, and removes all but the newest `keep`.
 pub(crate) fn turn_to(root: &Path, epoch: Epoch, writer: u64, keep: usize, durable: bool) -> Result<()> {
     if current(root)?.is_none_or(|current| current < epoch) {
-        let pointer = root.join(POINTER);
-        let temporary = root.join(format!(".{POINTER}.{writer}.tmp"));
-        match std::fs::remove_file(&temporary) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io_error("removing", &temporary)(error)),
-            _ => {}
-        }
-        std::os::unix::fs::symlink(directory(epoch), &temporary).map_err(io_error("creating", &temporary))?;
-        hit("sink.pointer.before_rename")?;
-        std::fs::rename(&temporary, &pointer).map_err(io_error("creating", &pointer))?;
+        point_to(root, epoch, writer)?;
     }
     if durable {
         durable_put::sync_dir(root).map_err(state_error(root))?;
     }
     remove_old(root, keep)
+}
+
+/// Makes an earlier version the current one, or none where none is left.
+pub(crate) fn turn_back(root: &Path, epoch: Option<Epoch>, writer: u64, durable: bool) -> Result<()> {
+    match epoch {
+        Some(epoch) => point_to(root, epoch, writer)?,
+        None => remove_if_there(&root.join(POINTER))?,
+    }
+    if durable {
+        durable_put::sync_dir(root).map_err(state_error(root))?;
+    }
+    Ok(())
+}
+
+fn point_to(root: &Path, epoch: Epoch, writer: u64) -> Result<()> {
+    let pointer = root.join(POINTER);
+    let temporary = root.join(format!(".{POINTER}.{writer}.tmp"));
+    remove_if_there(&temporary)?;
+    std::os::unix::fs::symlink(directory(epoch), &temporary).map_err(io_error("creating", &temporary))?;
+    hit("sink.pointer.before_rename")?;
+    std::fs::rename(&temporary, &pointer).map_err(io_error("creating", &pointer))
 }
 
 fn remove_old(root: &Path, keep: usize) -> Result<()> {

@@ -177,6 +177,11 @@ impl Pipeline {
         let mut state = SinkState::new(Arc::new(def.clone()), Arc::clone(&planned.schema), sink);
         let recovered = self.recovered_sink(&def.name)?;
         state.open(recovered).await?;
+        if self.durability.is_some() && !self.recovering() {
+            // One of this name may have been here, in epochs that the log has lost with its definition.
+            state.check_published(self.epoch).await?;
+            state.remove_orphans().await?;
+        }
         self.sinks.insert(def.name.clone(), state);
         Ok(())
     }

@@ -109,7 +109,6 @@ impl Pipeline {
             history: Vec::new(),
             history_segments_kept: 0,
             retained: Default::default(),
-            retained_bytes: 0,
             retention_cut,
             watermark: (millstream_types::EventTime::MIN, false),
             watermark_before: (millstream_types::EventTime::MIN, false),
