@@ -54,7 +54,7 @@ impl BlobStore {
 
     fn write(&self, temporary: &Path, file: File, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<BlobRef> {
         let mut out = Hashing { inner: BufWriter::with_capacity(1 << 20, file), hash: Xxh3::new(), bytes: 0 };
-        ipc::write_stream(&mut out, schema, batches, Compression::Lz4)?;
+        ipc::write_stream(&mut out, schema, batches, Compression::Lz4).map_err(|error| error.of_file(temporary))?;
         let file = out.inner.into_inner().map_err(|error| StateError::io("writing", temporary)(error.into_error()))?;
         file.sync_all().map_err(StateError::io("syncing", temporary))?;
         failpoint::hit("blob.after_temp")?;

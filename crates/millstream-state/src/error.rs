@@ -155,6 +155,14 @@ impl StateError {
         StateError::Corrupt { path: path.as_ref().to_path_buf(), offset, problem: problem.into() }
     }
 
+    /// The same error; where the file system refused what Arrow wrote to `path`, one that names it.
+    pub(crate) fn of_file(self, path: impl AsRef<Path>) -> StateError {
+        match self {
+            StateError::Arrow { source: arrow::error::ArrowError::IoError(_, source), .. } => StateError::io("writing", path)(source),
+            other => other,
+        }
+    }
+
     /// For `map_err` on Arrow operations.
     pub(crate) fn arrow(context: impl Into<String>) -> impl FnOnce(arrow::error::ArrowError) -> StateError {
         let context = context.into();
@@ -205,4 +213,17 @@ fn describe(instance: Option<&InstanceInfo>) -> String {
 
 fn at(offset: Option<u64>) -> String {
     offset.map(|offset| format!(" at offset {offset}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_the_file() {
+        let full = arrow::error::ArrowError::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        let error = StateError::arrow("writing batches as Arrow IPC failed")(full).of_file("state/checkpoint/1.tmp");
+        assert_eq!(error.to_string(), "writing \"state/checkpoint/1.tmp\" failed");
+        assert_eq!((error.kind(), error.hint().as_deref()), (ErrorKind::Unavailable, Some("Free space on the disk.")));
+    }
 }

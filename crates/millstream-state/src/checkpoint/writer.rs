@@ -174,7 +174,7 @@ impl Segments {
     /// Writes a segment; gives its place, size, checksum and rows.
     fn write(&mut self, schema: &SchemaRef, batches: &[RecordBatch], compression: Compression) -> Result<SegmentEntry> {
         let mut out = Checksumming { inner: &mut self.out, crc32: crc32fast::Hasher::new(), bytes: 0 };
-        ipc::write_stream(&mut out, schema, batches, compression)?;
+        ipc::write_stream(&mut out, schema, batches, compression).map_err(|error| error.of_file(&self.path))?;
         let Checksumming { crc32, bytes, .. } = out;
         let offset = self.end;
         self.end += bytes;
