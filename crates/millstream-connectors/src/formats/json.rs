@@ -1,8 +1,9 @@
 //! JSON lines: one object per line, each field matched to the column of exactly its name.
 //!
-//! A VARCHAR takes strings, and objects or arrays as their JSON text; lists and structs take arrays and objects.
-//! Fields that no column has are ignored and counted, or make their row bad with [`FormatOptions::known_fields_only`]. A column without a field is NULL, unless it is NOT NULL or the row has a
-//! field that differs from it in case and underscores only: then the row is bad, because NULL for ever is nobody's intention.
+//! A VARCHAR takes strings, and objects or arrays as their JSON text; lists and structs take arrays and objects. Fields that no column
+//! has are ignored and counted, or make their row bad with [`FormatOptions::known_fields_only`]. A column without a field is NULL, unless
+//! it is NOT NULL or the row has a field that differs from it in case and underscores only: then the row is bad, because NULL for ever is
+//! nobody's intention.
 
 use super::column::{Builder, Column, Token};
 use super::csv::same_but_spelling;
