@@ -200,8 +200,11 @@ mod tests {
         DataType::Timestamp(TimeUnit::Microsecond, zone.map(Into::into))
     }
 
+    /// A type, a JSON value that it takes, how that is shown, and values with the reasons why they are not taken.
+    type Case = (DataType, &'static str, &'static str, Vec<(&'static str, &'static str)>);
+
     /// For every type of a column: a JSON value that it takes, how it is shown, and JSON values that it does not take, with the reason.
-    fn cases() -> Vec<(DataType, &'static str, &'static str, Vec<(&'static str, &'static str)>)> {
+    fn cases() -> Vec<Case> {
         use DataType::*;
         let not = |value, what| (value, what);
         let point = Struct(Fields::from(vec![Field::new("x", Int32, true)]));
