@@ -9,7 +9,8 @@ use crate::repoint::{SetOption, repointed};
 use crate::script::{Script, rendered};
 use crate::settings::Settings;
 use anyhow::Context;
-use millstream_engine::{Engine, EngineBuilder, PipelineFile, ScriptFailure};
+use millstream_engine::{Engine, EngineBuilder, EngineError, PipelineFile, RunReport, ScriptFailure};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -88,20 +89,37 @@ pub(crate) fn rendered_failure(failure: &ScriptFailure) -> String {
 pub(crate) async fn run_queries(engine: &Engine, file: PipelineFile, presenter: &mut Presenter) -> anyhow::Result<()> {
     let session = engine.session();
     for (position, statement) in file.queries {
-        match session.execute_parsed(statement).await {
-            Ok(result) => presenter.show(result).await.map(|_| ())?,
-            Err(error) => return Err(Failure::script(rendered_failure(&ScriptFailure { position, error })).into()),
+        let shown = match session.execute_parsed(statement).await {
+            // Rows are computed while they are shown.
+            Ok(result) => presenter.show(result).await.map(|_| ()),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = shown {
+            return Err(match error.downcast::<EngineError>() {
+                Ok(error) => Failure::script(rendered_failure(&ScriptFailure { position, error })).into(),
+                Err(error) => error,
+            });
         }
     }
     Ok(())
 }
 
-/// Writes the report of a run.
+/// What `--report` writes.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    run: RunReport,
+    /// What the run has failed with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Writes the report of a run, and what it has failed with.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub(crate) async fn write_report(engine: &Engine, path: &Path) -> anyhow::Result<()> {
-    let report = engine.report().await?;
+pub(crate) async fn write_report(engine: &Engine, path: &Path, failed: Option<&anyhow::Error>) -> anyhow::Result<()> {
+    let report = Report { run: engine.report().await?, error: failed.map(|error| format!("{error:#}")) };
     let text = serde_json::to_string_pretty(&report)?;
     std::fs::write(path, text + "\n").with_context(|| format!("writing the report \"{}\"", path.display()))
 }

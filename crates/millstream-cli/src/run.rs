@@ -7,7 +7,7 @@
 
 use crate::args::{GlobalArgs, RunArgs};
 use crate::engine_setup;
-use crate::failure::{DONE, Failure};
+use crate::failure::{DONE, Failure, is_closed_pipe};
 use crate::interrupt::{Interrupt, Interrupts};
 use crate::message;
 use crate::numbers;
@@ -102,7 +102,7 @@ pub(crate) async fn with_progress(
     }
 }
 
-/// What comes after the work: the file's queries, a clean stop, the report.
+/// What comes after the work: the file's queries, a clean stop, the report, also when a query fails.
 ///
 /// # Errors
 /// The error that stopped the pipeline, or that of a query.
@@ -116,24 +116,30 @@ pub(crate) async fn finish(
 ) -> anyhow::Result<u8> {
     let code = if let Outcome::Interrupted(interrupt) = &outcome { interrupt.code() } else { DONE };
     let ended = async {
-        match outcome {
-            Outcome::Failed(error) => {
-                if let Some(path) = report {
-                    // What happened up to the failure; the failure itself is the message.
-                    let _ = pipeline_file::write_report(engine, path).await;
-                }
-                return Err(Failure::failed(engine_setup::with_hint(&error)).into());
+        let done = match outcome {
+            Outcome::Failed(error) => Err(Failure::failed(engine_setup::with_hint(&error)).into()),
+            outcome => {
+                let queries = match outcome {
+                    Outcome::Done => pipeline_file::run_queries(engine, file, presenter).await,
+                    Outcome::Interrupted(_) | Outcome::Ended if presenter.talkative => {
+                        message::line("stopping: the running epoch is finished (again: at once)");
+                        Ok(())
+                    }
+                    _ => Ok(()),
+                };
+                // A query that fails is no reason to leave the pipeline as it is.
+                let stopped = script::stop(engine).await;
+                queries.and(stopped)
             }
-            Outcome::Done => pipeline_file::run_queries(engine, file, presenter).await?,
-            Outcome::Interrupted(_) | Outcome::Ended if presenter.talkative => {
-                message::line("stopping: the running epoch is finished (again: at once)");
-            }
-            Outcome::Interrupted(_) | Outcome::Ended | Outcome::Stopped => {}
-        }
-        script::stop(engine).await?;
+        };
         if let Some(path) = report {
-            pipeline_file::write_report(engine, path).await?;
+            let failed = done.as_ref().err().filter(|error| !is_closed_pipe(error));
+            let written = pipeline_file::write_report(engine, path, failed).await;
+            if done.is_ok() {
+                written?;
+            }
         }
+        done?;
         summary(engine, presenter).await;
         anyhow::Ok(code)
     };

@@ -46,13 +46,7 @@ impl Script {
 
 /// The error of a statement as a person reads it. `first_line` is the line of the file on which `text` starts.
 pub(crate) fn rendered(error: &EngineError, text: &str, name: Option<&str>, first_line: u64) -> String {
-    let mut message = error.render(text, name, first_line);
-    // Errors without a place still say which statement of which file failed.
-    if let (None, Some(name)) = (error.position(), name) {
-        let first = text.lines().next().unwrap_or("").trim_end();
-        message = format!("{message}\n  in {name}, line {first_line}: {}", crate::terminal::cut(first, 100));
-    }
-    message
+    error.render(text, name, first_line)
 }
 
 /// Executes the statements until one fails. `Err(interrupt)` when a signal ended it.

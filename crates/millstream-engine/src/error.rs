@@ -4,7 +4,7 @@ use datafusion::error::DataFusionError;
 use millstream_connectors::ConnectorError;
 use millstream_dataflow::DataflowError;
 use millstream_plan::PlanError;
-use millstream_sql::SqlError;
+use millstream_sql::{Position, SqlError, sql_types};
 use millstream_state::StateError;
 use millstream_types::{Classified, ErrorKind, OptionError};
 use std::sync::Arc;
@@ -19,10 +19,10 @@ pub enum EngineError {
     #[error("{0}")]
     Sql(Arc<SqlError>),
     /// The query cannot be maintained incrementally as asked.
-    #[error("{0}")]
+    #[error("{}", sql_types(&.0.to_string()))]
     Plan(Arc<PlanError>),
     /// An operator failed.
-    #[error("query \"{query}\" failed in epoch {epoch}: {source}")]
+    #[error("query \"{query}\" failed in epoch {epoch}: {}", sql_types(&source.to_string()))]
     Query {
         /// The query: name of its view or sink.
         query: String,
@@ -32,7 +32,7 @@ pub enum EngineError {
         source: Arc<DataflowError>,
     },
     /// An operator could not be built or restored.
-    #[error("{0}")]
+    #[error("{}", sql_types(&.0.to_string()))]
     Dataflow(Arc<DataflowError>),
     /// A source or sink failed.
     #[error("{}", connector_message(owner, source))]
@@ -160,7 +160,7 @@ impl EngineError {
     }
 
     /// The error as a person reads it: message, place with a caret, hint. `source` is the statement's text, `first_line`
-    /// the line of the file it starts on.
+    /// the line of the file it starts on. Of a file (`source_name`), an error without a place of its own is shown at its statement.
     pub fn render(&self, source: &str, source_name: Option<&str>, first_line: u64) -> String {
         let mut message = self.to_string();
         // The message of these is their cause's own, whose causes come next.
@@ -172,19 +172,27 @@ impl EngineError {
         };
         while let Some(error) = cause {
             let text = error.to_string();
-            let text = undecorated(&text);
-            if !message.contains(text) {
+            let text = sql_types(undecorated(&text));
+            if !message.contains(&text) {
                 message.push_str(": ");
-                message.push_str(text);
+                message.push_str(&text);
             }
             cause = error.source();
         }
         let (start, end) = match self {
-            Self::Sql(error) => (error.start, error.end),
-            _ => (None, None),
+            Self::Sql(error) if error.start.is_some() => (error.start, error.end),
+            _ => source_name.and_then(|_| first_line_of(source)).unzip(),
         };
         SqlError { message, hint: self.hint(), start, end }.render(source, source_name, first_line)
     }
+}
+
+/// Where the first line of a statement stands in it.
+fn first_line_of(statement: &str) -> Option<(Position, Position)> {
+    let (index, line) = statement.split('\n').enumerate().find(|(_, line)| !line.trim().is_empty())?;
+    let blanks = line.chars().take_while(|c| c.is_whitespace()).count() as u64;
+    let (line_number, length) = (index as u64 + 1, line.trim_end().chars().count() as u64);
+    Some((Position { line: line_number, column: blanks + 1 }, Position { line: line_number, column: length + 1 }))
 }
 
 /// A connector's message with the object it belongs to, which it may name itself.
@@ -208,7 +216,7 @@ fn own_error(error: DataFusionError) -> std::result::Result<PlanError, DataFusio
 
 /// DataFusion's message without its decorations.
 fn datafusion_message(error: &DataFusionError) -> String {
-    undecorated(&error.strip_backtrace()).to_string()
+    sql_types(undecorated(&error.strip_backtrace()))
 }
 
 /// What a message says, without where in DataFusion it comes from.

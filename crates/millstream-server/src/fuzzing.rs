@@ -12,7 +12,7 @@
 //! | [`scram`] | both messages of a SCRAM exchange |
 //! | [`statement`] | the text of a statement, as the PostgreSQL protocol looks at it |
 
-use crate::http::{arrow_body, ingest};
+use crate::http::ingest;
 use crate::pg::copy::input::rows_of;
 use crate::pg::values::parameter::literal;
 use crate::pg::values::types::{data_type, parameter_type};
@@ -114,10 +114,10 @@ pub fn copy_rows(bytes: &[u8]) {
 pub fn http_rows(bytes: &[u8]) {
     let (choice, body) = choice(bytes);
     let _ = match choice % 4 {
-        0 => ingest::json(body, &COLUMNS),
-        1 => ingest::lines_of_array(body).and_then(|lines| ingest::json(&lines, &COLUMNS)),
+        0 => ingest::ndjson(body, &COLUMNS),
+        1 => ingest::json_array(body, &COLUMNS),
         2 => ingest::csv(body, &COLUMNS),
-        _ => arrow_body::batches(Bytes::copy_from_slice(body)),
+        _ => ingest::arrow_stream(Bytes::copy_from_slice(body), &COLUMNS),
     };
 }
 

@@ -1,6 +1,10 @@
-//! What ingestion has in common over HTTP and Arrow Flight SQL: the keys that make a repeated request harmless.
+//! What ingestion has in common over HTTP and Arrow Flight SQL: the keys that make a repeated request harmless, and what is said of rows
+//! that do not fit.
 
 use crate::error::{RequestError, codes};
+use arrow::datatypes::Schema;
+use millstream_connectors::formats::all_or_nothing::Refusal;
+use millstream_engine::sql_types::sql_type;
 
 /// Bytes of a key at most.
 const KEY_BYTES: usize = 200;
@@ -16,6 +20,20 @@ pub(crate) fn key(bytes: &[u8]) -> Result<String, RequestError> {
         Ok(_) => Err(RequestError::new(codes::BAD_VALUE, format!("an idempotency key has 1 to {KEY_BYTES} bytes"), "")),
         Err(_) => Err(RequestError::new(codes::BAD_VALUE, "an idempotency key is no valid UTF-8", "Send letters and digits.")),
     }
+}
+
+/// Columns that a hint lists at most.
+const LISTED_MAX: usize = 20;
+
+/// The error of rows that were not taken.
+pub(crate) fn refused(refusal: &Refusal, schema: &Schema) -> RequestError {
+    let fields = schema.fields().iter().take(LISTED_MAX);
+    let mut columns: Vec<String> = fields.map(|field| format!("{} {}", field.name(), sql_type(field.data_type()))).collect();
+    if schema.fields().len() > LISTED_MAX {
+        columns.push(format!("and {} more", schema.fields().len() - LISTED_MAX));
+    }
+    let hint = format!("The columns are {}. None of the rows was taken.", columns.join(", "));
+    RequestError::new(codes::BAD_VALUE, refusal.to_string(), hint)
 }
 
 #[cfg(test)]

@@ -201,6 +201,107 @@ async fn http_get(address: SocketAddr, path: &str, headers: &str) -> String {
     answer
 }
 
+async fn http_post(address: SocketAddr, path: &str, kind: &str, body: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let length = body.len();
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// Every type of SQL: a JSON value that a column takes, and one that it does not.
+const KINDS: [(&str, &str, &str); 22] = [
+    ("BOOLEAN", "true", "1"),
+    ("TINYINT", "-128", "128"),
+    ("SMALLINT", "7", "7.0"),
+    ("INT", "7", "2147483648"),
+    ("BIGINT", "9223372036854775807", "9223372036854775808"),
+    ("TINYINT UNSIGNED", "255", "-1"),
+    ("SMALLINT UNSIGNED", "7", "65536"),
+    ("INT UNSIGNED", "7", "1e3"),
+    ("BIGINT UNSIGNED", "18446744073709551615", "\"12\""),
+    ("REAL", "1.5", "1e39"),
+    ("DOUBLE", "0.1", "\"0.1\""),
+    ("DECIMAL(6, 2)", "1.5", "1.234"),
+    ("DECIMAL(50, 2)", "123456789012345678901234567890123456789012345678.25", "0.001"),
+    ("VARCHAR", "\"a\"", "5"),
+    ("BYTEA", "\"00ff\"", "\"xyz\""),
+    ("DATE", "\"2024-02-29\"", "\"2023-02-29\""),
+    ("TIME", "\"01:02:03.000004\"", "\"24:01\""),
+    ("TIMESTAMP", "\"2024-05-01T12:00:00.000001\"", "\"2024-05-01T12:00:00.0000001\""),
+    ("TIMESTAMP(9)", "\"2024-05-01T12:00:00.000000001\"", "1714557600"),
+    ("TIMESTAMPTZ", "\"2024-05-01T12:00:00+02:00\"", "\"yesterday\""),
+    ("INTERVAL", "\"1 day 2 hours\"", "\"soon\""),
+    ("BIGINT[]", "[1,null]", "[9.5]"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_over_http_fit_every_type_exactly_or_none_is_taken() {
+    let (engine, server) = server(|_| {}).await;
+    let http = server.http_address().unwrap();
+    let columns: Vec<String> = KINDS.iter().enumerate().map(|(index, (kind, _, _))| format!("c{index} {kind}")).collect();
+    let columns = columns.join(", ");
+    engine.sql(&format!("CREATE TABLE t (id BIGINT NOT NULL, {columns})")).await.unwrap();
+    engine.sql(&format!("CREATE STREAM s (id BIGINT NOT NULL, {columns})")).await.unwrap();
+    let client = connect(&server, "").await.unwrap();
+    let count = || number(&client, "SELECT (SELECT count(*) FROM t) + (SELECT count(*) FROM s)");
+    let row = |id: &str, change: Option<(usize, &str)>| {
+        let value = |(index, (_, value, _)): (usize, &(&str, &'static str, &str))| {
+            let value = change.filter(|(changed, _)| *changed == index).map_or((*value).to_string(), |(_, value)| value.to_string());
+            format!("\"c{index}\":{value}")
+        };
+        format!("{{\"id\":{id},{}}}\n", KINDS.iter().enumerate().map(value).collect::<Vec<_>>().join(","))
+    };
+    let mut expected = 0;
+    for relation in ["t", "s"] {
+        let path = format!("/api/v1/streams/{relation}/rows");
+        let post = |kind: &'static str, body: String| {
+            let path = path.clone();
+            async move { http_post(http, &path, kind, body.as_bytes()).await }
+        };
+        let taken = post("application/x-ndjson", row("1", None) + "\n" + &row("2", None)).await;
+        assert!(taken.starts_with("HTTP/1.1 200") && taken.contains("\"rows\":2"), "{taken}");
+        expected += 2;
+        for (index, (kind, _, wrong)) in KINDS.iter().enumerate() {
+            let refused = post("application/x-ndjson", row("1", None) + "\n" + &row("2", Some((index, wrong)))).await;
+            let named = format!("row 2 (line 3): column \\\"c{index}");
+            assert!(refused.starts_with("HTTP/1.1 400") && refused.contains(&named), "{kind} {wrong}: {refused}");
+            let array = format!("[{},{}]", row("1", None), row("2", Some((index, wrong))));
+            let refused = post("application/json", array).await;
+            let named = format!("row 2: column \\\"c{index}");
+            assert!(refused.starts_with("HTTP/1.1 400") && refused.contains(&named), "{kind} {wrong}: {refused}");
+            let quoted = kind.starts_with("BIGINT UNSIGNED") || kind.starts_with("DOUBLE") || kind.starts_with("VARCHAR");
+            if !quoted && !kind.ends_with("[]") {
+                let text = wrong.trim_matches('"');
+                // What may be TRUE has more forms in CSV than in JSON, 1 is none of them.
+                let refused = post("text/csv", format!("id,c{index}\n1,\n2,{text}\n")).await;
+                let named = format!("row 2 (line 3): column \\\"c{index}");
+                assert!(refused.starts_with("HTTP/1.1 400") && refused.contains(&named), "{kind} {text}: {refused}");
+            }
+        }
+        for (kind, body, named) in [
+            ("application/x-ndjson", "{\"id\":9.5}", "row 1 (line 1): column \\\"id\\\": '9.5' is not a valid BIGINT"),
+            ("application/x-ndjson", "{\"id\":1}\n{}", "row 2 (line 2): column \\\"id\\\": the row has no such field"),
+            ("application/x-ndjson", "{\"id\":1,\"nosuch\":2}", "row 1 (line 1): the field \\\"nosuch\\\" is no column"),
+            ("text/csv", "id,nosuch\n1,2\n", "line 1: the header has \\\"nosuch\\\", which is no column"),
+        ] {
+            let refused = post(kind, body.to_string()).await;
+            assert!(refused.starts_with("HTTP/1.1 400") && refused.contains(named), "{body}: {refused}");
+        }
+        assert_eq!(count().await, expected, "nothing of what was refused is there");
+        let csv = post("text/csv", "id,c13,c4\n3,\"\",\n".into()).await;
+        assert!(csv.starts_with("HTTP/1.1 200"), "{csv}");
+        expected += 1;
+        let empty = format!("SELECT count(*) FROM {relation} WHERE id = 3 AND c13 = '' AND c4 IS NULL");
+        assert_eq!(number(&client, &empty).await, 1, "an empty text in quotes is no NULL");
+    }
+    assert_eq!(count().await, expected);
+    server.stop().await;
+}
+
 /// Sends bytes and reads until the server closes, or says nothing for a moment.
 async fn answer_to(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();

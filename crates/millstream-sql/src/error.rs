@@ -136,7 +136,7 @@ impl SqlError {
             let end = match self.end {
                 Some(end) if end.line == start.line => end.column.min(length + 1),
                 Some(end) if end.line > start.line => length + 1,
-                _ => column + 1,
+                _ => column + token_width(line.chars().skip(column as usize - 1)),
             };
             // A tab stays a tab, so that the caret stands below its character whatever the tab width.
             let indent: String = line.chars().take(column as usize - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
@@ -192,6 +192,16 @@ impl Classified for ScriptError {
     }
 }
 
+/// Characters of the word, number or quoted text that begins here; one of anything else.
+fn token_width(mut rest: impl Iterator<Item = char>) -> u64 {
+    let is_word = |c: &char| c.is_alphanumeric() || matches!(c, '_' | '$');
+    match rest.next() {
+        Some(quote @ ('"' | '\'')) => rest.position(|c| c == quote).map_or(1, |inner| inner as u64 + 2),
+        Some(first) if is_word(&first) => 1 + rest.take_while(is_word).count() as u64,
+        _ => 1,
+    }
+}
+
 /// Cuts sqlparser's ` at Line: 1, Column: 5` off a message.
 fn cut_location(text: &str) -> (&str, Option<Position>) {
     let parsed = text.rsplit_once(" at Line: ").and_then(|(head, location)| {
@@ -241,6 +251,16 @@ mod tests {
              \x20   = hint: Did you mean \"price\"?\n            Or \"prize\"?"
         );
         assert_eq!(SqlError::new("no").render("x", None, 1), "no", "an error without a place prints its message alone");
+    }
+
+    #[test]
+    fn a_place_without_an_end_covers_its_token() {
+        let shown = |text: &str, column| {
+            let error = SqlError { start: Some(Position { line: 1, column }), ..SqlError::new("no") };
+            error.render(text, None, 1).lines().last().unwrap_or_default().matches('^').count()
+        };
+        assert_eq!((shown("SELECT nosuch FROM t", 8), shown("SELECT \"no such\"", 8), shown("SELECT 'open", 8)), (6, 9, 1));
+        assert_eq!((shown("SELECT 12 + 3", 8), shown("SELECT 12 + 3", 11), shown("SELECT", 7)), (2, 1, 1));
     }
 
     #[test]

@@ -36,5 +36,6 @@ pub mod variables;
 pub use dialect::{DIALECT, MillstreamDialect};
 pub use error::{Position, ScriptError, SqlError};
 pub use parse::{Script, ScriptStatement, parse_expression, parse_query, parse_script, parse_statement};
+pub use planner_error::sql_types;
 pub use rewrite::{RewriteContext, VersionTime, rewrite_query};
 pub use statement::Statement;

@@ -31,7 +31,7 @@ const PREFIXES: [&str; 9] = [
 ];
 
 /// Arrow's types as SQL writes them.
-const TYPES: [(&str, &str); 22] = [
+const TYPES: [(&str, &str); 27] = [
     ("Timestamp(µs, \"+00:00\")", "TIMESTAMPTZ"),
     ("Timestamp(µs)", "TIMESTAMP"),
     ("Timestamp(ns)", "TIMESTAMP(9)"),
@@ -45,11 +45,16 @@ const TYPES: [(&str, &str); 22] = [
     ("LargeUtf8", "VARCHAR"),
     ("Utf8View", "VARCHAR"),
     ("Utf8", "VARCHAR"),
+    ("LargeBinary", "BYTEA"),
+    ("BinaryView", "BYTEA"),
     ("UInt64", "BIGINT UNSIGNED"),
     ("UInt32", "INTEGER UNSIGNED"),
+    ("UInt16", "SMALLINT UNSIGNED"),
+    ("UInt8", "TINYINT UNSIGNED"),
     ("Int64", "BIGINT"),
     ("Int32", "INTEGER"),
     ("Int16", "SMALLINT"),
+    ("Int8", "TINYINT"),
     ("Float64", "DOUBLE"),
     ("Float32", "REAL"),
     ("Boolean", "BOOLEAN"),
@@ -237,17 +242,25 @@ fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
     rest.split_once(close).map(|(inner, _)| inner)
 }
 
-/// The text with Arrow's names of types replaced by those of SQL.
-fn sql_types(text: &str) -> String {
+/// The text with Arrow's names of types replaced by those of SQL, and its constants (`Int64(1)`) by what they are.
+pub fn sql_types(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     let mut in_word = false;
     while let Some(next) = rest.chars().next() {
+        // A quote before it: a value that happens to be called so.
         let known = TYPES
             .iter()
-            .filter(|_| !in_word)
+            .filter(|_| !in_word && !out.ends_with('\''))
             .find(|(arrow, _)| rest.strip_prefix(arrow).is_some_and(|after| !after.starts_with(|c: char| c.is_alphanumeric() || c == '_')));
         if let Some((arrow, sql)) = known {
+            let constant = rest[arrow.len()..].strip_prefix('(').and_then(|inner| inner.split_once(')'));
+            if let Some((value, after)) = constant.filter(|(value, _)| value.parse::<f64>().is_ok() && !arrow.starts_with("Decimal")) {
+                out.push_str(value);
+                rest = after;
+                in_word = true;
+                continue;
+            }
             out.push_str(sql);
             rest = &rest[arrow.len()..];
             in_word = true;
@@ -294,6 +307,9 @@ mod tests {
         assert_eq!(error.hint.as_deref(), Some("There is upper(String). CAST the arguments to what it takes."));
         let error = plan("Cannot coerce arithmetic expression Int64 + Timestamp(µs) to valid types");
         assert_eq!(error.message, "the operation BIGINT + TIMESTAMP does not exist");
+        let cast = "Cannot cast string 'Int64' to value of Int64 type, Int64(1) + Utf8(\"a\") is Decimal128(20, 2)";
+        let said = "Cannot cast string 'Int64' to value of BIGINT type, 1 + VARCHAR(\"a\") is DECIMAL(20, 2)";
+        assert_eq!(sql_types(cast), said);
         assert_eq!(plan("UNION queries have different number of columns").message, "UNION queries have different number of columns");
     }
 }

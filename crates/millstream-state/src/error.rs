@@ -216,3 +216,17 @@ fn describe(instance: Option<&InstanceInfo>) -> String {
 fn at(offset: Option<u64>) -> String {
     offset.map(|offset| format!(" at offset {offset}")).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_the_file() {
+        let full = arrow::error::ArrowError::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        let error = StateError::arrow("writing batches as Arrow IPC failed")(full).writing(Path::new("state/checkpoint/1.tmp"));
+        assert_eq!(error.to_string(), "writing \"state/checkpoint/1.tmp\" failed");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.hint().is_some_and(|hint| hint.starts_with("Free space on its disk")));
+    }
+}

@@ -188,11 +188,13 @@ fn check_format(path: &Path) -> Result<()> {
 fn identity(path: &Path, instance: &InstanceInfo) -> Result<String> {
     let file = path.join("ID");
     if !file.exists() {
-        let mut seed = path.canonicalize().unwrap_or_else(|_| path.to_path_buf()).to_string_lossy().into_owned();
-        // A directory that was made before there was this file is known by its place.
-        if !path.join("log").exists() {
-            seed.push_str(&format!(" {} {} {}", instance.host, instance.pid, instance.started));
+        // It is there before anything else is: a new one would make the files of the pipeline's sinks those of a stranger.
+        if path.join("log").exists() {
+            let problem = "it is missing, and the files of the pipeline's sinks are known by what it says";
+            return Err(StateError::corrupt(&file, None, problem));
         }
+        let place = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let seed = format!("{} {} {} {}", place.display(), instance.host, instance.pid, instance.started);
         put_new(&file, format!("{:08x}\n", xxhash_rust::xxh3::xxh3_64(seed.as_bytes()) as u32).as_bytes())?;
     }
     let text = std::fs::read_to_string(&file).map_err(StateError::io("reading", &file))?;
@@ -327,6 +329,9 @@ mod tests {
         assert_ne!(StateDir::open(&first, options(3, false)).unwrap().id(), id);
         std::fs::write(moved.join("ID"), "nonsense\n").unwrap();
         assert!(matches!(StateDir::open(&moved, options(4, false)), Err(StateError::Corrupt { .. })));
+        std::fs::remove_file(moved.join("ID")).unwrap();
+        let error = StateDir::open(&moved, options(5, false)).unwrap_err();
+        assert!(error.to_string().contains("ID\" is damaged: it is missing"), "{error}");
     }
 
     #[test]

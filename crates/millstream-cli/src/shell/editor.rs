@@ -3,7 +3,7 @@
 use super::completer::SqlCompleter;
 use super::highlighter::SqlHighlighter;
 use super::history::CarefulHistory;
-use super::meta::is_meta;
+use super::meta::{is_meta, split_command};
 use super::vocabulary::SharedVocabulary;
 use reedline::{
     Color, ColumnarMenu, DefaultHinter, EditCommand, Emacs, ExternalPrinter, KeyCode, KeyModifiers, ListMenu, MenuBuilder, Prompt,
@@ -78,11 +78,14 @@ impl Editor {
         self.printer.clone()
     }
 
-    /// Waits for the next input; blocks the thread.
+    /// Waits for the next input, which goes on with what was `begun`; blocks the thread.
     ///
     /// # Errors
     /// When the terminal cannot be read.
-    pub(crate) fn read(&mut self) -> anyhow::Result<Input> {
+    pub(crate) fn read(&mut self, begun: &str) -> anyhow::Result<Input> {
+        if !begun.is_empty() {
+            self.reedline.run_edit_commands(&[EditCommand::InsertString(begun.to_string())]);
+        }
         let signal = self.reedline.read_line(&self.prompt)?;
         // A history file that cannot be written is no reason to refuse statements.
         let _ = self.reedline.sync_history();
@@ -98,7 +101,8 @@ struct StatementValidator;
 
 impl Validator for StatementValidator {
     fn validate(&self, line: &str) -> ValidationResult {
-        if is_meta(line) || millstream_sql::split::is_complete(line) { ValidationResult::Complete } else { ValidationResult::Incomplete }
+        let is_complete = is_meta(line) || split_command(line).is_some() || millstream_sql::split::is_complete(line);
+        if is_complete { ValidationResult::Complete } else { ValidationResult::Incomplete }
     }
 }
 
@@ -137,7 +141,7 @@ mod tests {
     #[test]
     fn statements_end_with_a_semicolon_and_commands_with_the_line() {
         let complete = |line| matches!(StatementValidator.validate(line), ValidationResult::Complete);
-        assert!(complete("SELECT 1;") && complete("\\d bids") && complete(".tables") && complete(""));
+        assert!(complete("SELECT 1;") && complete("\\d bids") && complete("SELECT 1\n\\x") && complete(".tables") && complete(""));
         assert!(!complete("SELECT 1") && !complete("SELECT ';") && !complete("CREATE VIEW v AS\nSELECT 1"));
     }
 }

@@ -1,5 +1,6 @@
 //! Meta commands: what starts with a backslash (as in psql) or a dot (as in sqlite). They end with the line.
 
+use super::lexer::{Kind, Piece, pieces};
 use millstream_types::options::parse_duration;
 use millstream_types::suggest::nearest;
 use std::path::PathBuf;
@@ -147,6 +148,15 @@ pub(crate) fn is_meta(line: &str) -> bool {
     line.starts_with('\\') || line.starts_with('.') && line[1..].starts_with(|c: char| c.is_alphabetic())
 }
 
+/// The meta command at the end of the last line, and what stands before it: as in psql, a backslash outside of quotes and comments begins
+/// one, also within a statement that is not finished.
+pub(crate) fn split_command(text: &str) -> Option<(&str, &str)> {
+    let last_line = text.rfind('\n').map_or(0, |at| at + 1);
+    let is_backslash = |piece: &Piece| piece.kind == Kind::Symbol && piece.range.start >= last_line && text[piece.range.clone()] == *"\\";
+    let at = pieces(text).into_iter().find(is_backslash)?.range.start;
+    Some(text.split_at(at))
+}
+
 /// Understands a meta command.
 ///
 /// # Errors
@@ -254,6 +264,16 @@ pub(crate) fn sql_help(topic: Option<&str>) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_ends_what_is_not_finished() {
+        assert_eq!(split_command("SELECT 1\n\\x"), Some(("SELECT 1\n", "\\x")));
+        assert_eq!(split_command("SELECT 1; \\pset null -"), Some(("SELECT 1; ", "\\pset null -")));
+        assert_eq!(split_command("\\d t"), Some(("", "\\d t")));
+        for whole in ["SELECT '\n\\x", "SELECT 'a\\b'", "/*\n\\x", "SELECT 1 -- \\x", "SELECT 1", ""] {
+            assert_eq!(split_command(whole), None, "{whole}");
+        }
+    }
 
     #[test]
     fn commands_are_understood() {

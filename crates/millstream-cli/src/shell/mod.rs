@@ -70,17 +70,29 @@ pub(crate) async fn run(
         shell.presenter.write(&format!("Millstream {}. \\? lists commands, \\h explains SQL, \\q leaves.\n", env!("CARGO_PKG_VERSION")))?;
     }
     shell.refresh().await;
+    // A statement that is not finished, while a command is carried out.
+    let mut begun = String::new();
     loop {
-        let input = tokio::task::block_in_place(|| editor.read())?;
+        let input = tokio::task::block_in_place(|| editor.read(&std::mem::take(&mut begun)))?;
         let next = match input {
             Input::Cancelled => Next::Continue,
             Input::End => Next::Quit,
             Input::Text(text) if text.trim().is_empty() => Next::Continue,
             Input::Text(text) if meta::is_meta(&text) => commands::execute(&mut shell, &text).await?,
-            Input::Text(text) => {
-                shell.statements(&text, None).await?;
-                Next::Continue
-            }
+            Input::Text(text) => match meta::split_command(&text) {
+                None => {
+                    shell.statements(&text, None).await?;
+                    Next::Continue
+                }
+                Some((before, command)) => {
+                    if millstream_sql::split::is_complete(before) {
+                        shell.statements(before, None).await?;
+                    } else {
+                        begun = before.to_string();
+                    }
+                    commands::execute(&mut shell, command).await?
+                }
+            },
         };
         shell.refresh().await;
         if next == Next::Quit {

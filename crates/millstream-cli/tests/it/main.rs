@@ -101,6 +101,64 @@ CREATE SINK quotients AS SELECT 10 / n AS q FROM numbers WITH (connector = 'blac
 }
 
 #[test]
+fn a_query_of_a_pipeline_file_that_fails_is_shown_where_it_stands() {
+    let directory = directory();
+    std::fs::create_dir(directory.path().join("in")).unwrap();
+    std::fs::write(directory.path().join("in/a.csv"), "id\n1\n2\n").unwrap();
+    let sql = "CREATE STREAM s (id BIGINT) WITH (connector = 'files', path = 'in', format = 'csv');
+CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM s;
+CREATE SINK k AS SELECT id FROM s WITH (connector = 'csv', path = 'out');
+SELECT n FROM v;
+  SELECT 1 / (id - id) AS q FROM s;
+SELECT 'never';
+";
+    std::fs::write(directory.path().join("p.sql"), sql).unwrap();
+    let args = ["run", "p.sql", "--state-dir", "state", "--trigger", "available", "--report", "r.json"];
+    for rows in [2, 0] {
+        let failed = run(directory.path(), &args);
+        let text = stderr(&failed);
+        assert_eq!((failed.status.code(), stdout(&failed).as_str()), (Some(3), "n\n2\n"), "{text}");
+        assert!(text.to_lowercase().contains("divide by zero"), "{text}");
+        assert!(text.contains("p.sql:5:1\n") && text.contains(" 5 | SELECT 1 / (id - id) AS q FROM s"), "{text}");
+        let report: serde_json::Value = serde_json::from_slice(&std::fs::read(directory.path().join("r.json")).unwrap()).unwrap();
+        assert_eq!(report["rows_in"], rows, "{report}");
+        assert!(report["error"].as_str().unwrap().contains("p.sql:5:1"), "{report}");
+        // The stop is a clean one: what the sink has buffered is a file.
+        let files = std::fs::read_dir(directory.path().join("out"))
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".csv"));
+        assert_eq!(files.count(), 1);
+    }
+    std::fs::write(directory.path().join("p.sql"), sql.replace("(id - id)", "id").replace("SELECT 'never';\n", "")).unwrap();
+    let done = run(directory.path(), &args);
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(directory.path().join("r.json")).unwrap()).unwrap();
+    assert_eq!(report.get("error"), None);
+}
+
+#[test]
+fn what_a_pipeline_file_has_lost_is_named_with_the_way_out() {
+    let directory = directory();
+    let stream = "CREATE STREAM s (id BIGINT);\n";
+    let all = format!("{stream}CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM s;\nCREATE VIEW \"W 1\" AS SELECT n FROM v;\n");
+    let run_file = |sql: &str| {
+        std::fs::write(directory.path().join("p.sql"), sql).unwrap();
+        run(directory.path(), &["run", "p.sql", "--state-dir", "state", "--trigger", "available"])
+    };
+    assert_eq!(run_file(&all).status.code(), Some(0));
+    let refused = run_file(stream);
+    let text = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(3), "{text}");
+    let message = "the state directory has the materialized view \"v\" and 1 more, which p.sql does not define";
+    assert!(text.contains(message) && !text.contains("-->"), "{text}");
+    let drops = "DROP VIEW \"W 1\"; DROP MATERIALIZED VIEW v";
+    assert!(text.contains(&format!("-c '{drops}'")), "{text}");
+    let dropped = run(directory.path(), &["--state-dir", "state", "-c", drops]);
+    assert_eq!(dropped.status.code(), Some(0), "{}", stderr(&dropped));
+    assert_eq!(run_file(stream).status.code(), Some(0));
+}
+
+#[test]
 fn flags_override_the_environment_which_overrides_the_file() {
     let directory = directory();
     std::fs::write(directory.path().join("millstream.toml"), "[output]\nformat = 'tsv'\n").unwrap();

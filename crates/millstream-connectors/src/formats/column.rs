@@ -3,7 +3,10 @@
 //! A row that turns out bad half-way is not rolled back: every column is padded to the same length with
 //! [`Column::pad`], and the decoder filters the bad rows out of the finished batch. That keeps the good path free of copies.
 
-use super::scalar::{Misfit, parse_boolean, parse_date, parse_decimal, parse_f32, parse_f64, parse_hex, parse_integer, parse_time};
+use super::scalar::{
+    Misfit, parse_boolean, parse_date, parse_decimal, parse_f32, parse_f64, parse_hex, parse_integer, parse_interval, parse_time,
+    parse_wide_decimal,
+};
 use super::timestamp::TimestampFormat;
 use crate::error::{ConnectorError, Result};
 use arrow::array::{
@@ -11,10 +14,12 @@ use arrow::array::{
     StringViewBuilder, StructArray,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::IntervalMonthDayNano;
 use arrow::datatypes::{
-    ArrowNativeType, ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, FieldRef, Fields, Float32Type, Float64Type, Int8Type,
-    Int16Type, Int32Type, Int64Type, Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowNativeType, ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, FieldRef, Fields, Float32Type, Float64Type,
+    Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, Time64NanosecondType,
+    TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type, i256,
 };
 use std::sync::Arc;
 
@@ -74,9 +79,11 @@ pub(crate) enum Builder {
     Float32(Values<f32>),
     Float64(Values<f64>),
     Decimal(Values<i128>, u8, i8),
+    WideDecimal(Values<i256>, u8, i8),
     Date(Values<i32>),
     Time(Values<i64>, TimeUnit),
     Timestamp(Values<i64>, TimeUnit),
+    Interval(Values<IntervalMonthDayNano>),
     TextView(StringViewBuilder),
     Text(StringBuilder),
     Binary(BinaryBuilder),
@@ -108,9 +115,11 @@ impl Column {
             DataType::Float32 => Builder::Float32(Values::new()),
             DataType::Float64 => Builder::Float64(Values::new()),
             DataType::Decimal128(precision, scale) => Builder::Decimal(Values::new(), *precision, *scale),
+            DataType::Decimal256(precision, scale) => Builder::WideDecimal(Values::new(), *precision, *scale),
             DataType::Date32 => Builder::Date(Values::new()),
             DataType::Time64(unit) => Builder::Time(Values::new(), *unit),
             DataType::Timestamp(unit, _) => Builder::Timestamp(Values::new(), *unit),
+            DataType::Interval(IntervalUnit::MonthDayNano) => Builder::Interval(Values::new()),
             // Deduplication is off and blocks are large: a view into a block is as cheap as it gets.
             DataType::Utf8View => Builder::TextView(StringViewBuilder::new().with_fixed_block_size(256 * 1024)),
             DataType::Utf8 => Builder::Text(StringBuilder::new()),
@@ -153,6 +162,8 @@ impl Column {
             Builder::Float32(values) => values.values.len(),
             Builder::Float64(values) => values.values.len(),
             Builder::Decimal(values, _, _) => values.values.len(),
+            Builder::WideDecimal(values, _, _) => values.values.len(),
+            Builder::Interval(values) => values.values.len(),
             Builder::TextView(values) => arrow::array::ArrayBuilder::len(values),
             Builder::Text(values) => arrow::array::ArrayBuilder::len(values),
             Builder::Binary(values) => arrow::array::ArrayBuilder::len(values),
@@ -177,6 +188,8 @@ impl Column {
             Builder::Float32(values) => values.push_null(),
             Builder::Float64(values) => values.push_null(),
             Builder::Decimal(values, _, _) => values.push_null(),
+            Builder::WideDecimal(values, _, _) => values.push_null(),
+            Builder::Interval(values) => values.push_null(),
             Builder::TextView(values) => values.append_null(),
             Builder::Text(values) => values.append_null(),
             Builder::Binary(values) => values.append_null(),
@@ -265,6 +278,14 @@ impl Column {
                 require(matches!(token, Token::Text | Token::JsonNumber))?;
                 values.push(parse_decimal(text.as_bytes(), *precision, *scale)?);
             }
+            Builder::WideDecimal(values, precision, scale) => {
+                require(matches!(token, Token::Text | Token::JsonNumber))?;
+                values.push(parse_wide_decimal(text.as_bytes(), *precision, *scale)?);
+            }
+            Builder::Interval(values) => {
+                require(matches!(token, Token::Text | Token::JsonString))?;
+                values.push(parse_interval(text)?);
+            }
             Builder::Timestamp(values, unit) => {
                 require(token == Token::Text || (token == Token::JsonNumber) == timestamps.is_number() && token != Token::JsonBoolean)?;
                 values.push(timestamps.value(text, *unit)?);
@@ -329,6 +350,8 @@ impl Column {
             Builder::Float32(values) => values.finish::<Float32Type>(data_type),
             Builder::Float64(values) => values.finish::<Float64Type>(data_type),
             Builder::Decimal(values, _, _) => values.finish::<Decimal128Type>(data_type),
+            Builder::WideDecimal(values, _, _) => values.finish::<Decimal256Type>(data_type),
+            Builder::Interval(values) => values.finish::<IntervalMonthDayNanoType>(data_type),
             Builder::Date(values) => values.finish::<Date32Type>(data_type),
             Builder::Time(values, TimeUnit::Nanosecond) => values.finish::<Time64NanosecondType>(data_type),
             Builder::Time(values, _) => values.finish::<Time64MicrosecondType>(data_type),

@@ -3,6 +3,7 @@
 //! With a header (the default) columns are found by name: a file may hold more columns and another order. A declared column that
 //! the header lacks reads as NULL, unless it is NOT NULL or the header has a name that differs in case and
 //! underscores only; then, or when no name is known at all, every row of the file is bad and the reason says what differs.
+//! A name that no column has is left out, or refuses the header with [`FormatOptions::known_fields_only`].
 //! Without a header columns are found by position. Every record must have as many fields as the header.
 //! The NULL text (by default nothing) counts only outside quotes: `""` is an empty VARCHAR.
 
@@ -27,6 +28,7 @@ pub(crate) struct CsvDecoder {
     quote: Option<u8>,
     null: String,
     timestamps: TimestampFormat,
+    known_fields_only: bool,
     fields: Vec<Field>,
     /// Contents of quoted fields that hold doubled quotes.
     unescaped: String,
@@ -79,6 +81,7 @@ impl CsvDecoder {
             quote: options.quote,
             null: options.null.clone(),
             timestamps: options.timestamp_format.clone(),
+            known_fields_only: options.known_fields_only,
             fields: Vec::new(),
             unescaped: String::new(),
         })
@@ -95,10 +98,18 @@ impl CsvDecoder {
         }
     }
 
+    /// Why the header does not fit.
+    pub(crate) fn header_problem(&self) -> Option<&str> {
+        match &self.layout {
+            Layout::Refused(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
     pub(crate) fn set_header(&mut self, line: &[u8]) {
         let names = match std::str::from_utf8(line) {
-            Ok(text) => split_record(text, self.delimiter, self.quote),
-            Err(_) => Err("it is not valid UTF-8"),
+            Ok(text) => split_record(text, self.delimiter, self.quote).map_err(|problem| problem.to_string()),
+            Err(_) => Err("it is not valid UTF-8".to_string()),
         };
         self.layout = match names {
             Ok(names) => self.match_header(&names).unwrap_or_else(Layout::Refused),
@@ -119,6 +130,9 @@ impl CsvDecoder {
                 named.push(index);
             }
             all.push(position);
+        }
+        if let Some(unknown) = names.iter().find(|name| self.known_fields_only && self.schema.index_of(name).is_err()) {
+            return Err(format!("the header has \"{}\", which is no column", shorten(unknown)));
         }
         let list = |names: &[String]| names.iter().map(|name| format!("\"{}\"", shorten(name))).collect::<Vec<_>>().join(", ");
         if named.is_empty() && !self.schema.fields().is_empty() {
@@ -162,7 +176,7 @@ impl CsvDecoder {
                 Layout::HeaderExpected => Err("the file has no header".to_string()),
                 Layout::Known { positions, width, header, .. } => {
                     let split = split_fields(text, *delimiter, *quote, fields, unescaped);
-                    split.map_err(|problem| problem.to_string()).and_then(|()| {
+                    split.map_err(|problem| problem.of_row(line.number)).and_then(|()| {
                         if fields.len() != *width {
                             let owner = if *header { "the header" } else { "the stream" };
                             return Err(format!("the row has {} fields, {owner} has {width}", fields.len()));
@@ -213,6 +227,34 @@ fn push_row(
     Ok(())
 }
 
+/// Why a record cannot be cut into fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BrokenRecord {
+    /// A quote opens a field and none closes it. Of such a record only the first line is left, see [`super::lines`].
+    Unclosed,
+    /// Text follows the quote that closes a field.
+    TextAfterQuote,
+}
+
+impl BrokenRecord {
+    /// As the reason of a bad row that begins in this line.
+    fn of_row(self, line: u64) -> String {
+        match self {
+            Self::Unclosed => format!("{self}: its quote opens in line {line}, which is left out alone"),
+            Self::TextAfterQuote => self.to_string(),
+        }
+    }
+}
+
+impl std::fmt::Display for BrokenRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unclosed => "a quoted field has no end",
+            Self::TextAfterQuote => "a quoted field is followed by text instead of a delimiter",
+        })
+    }
+}
+
 /// Cuts a record into fields.
 fn split_fields(
     record: &str,
@@ -220,7 +262,7 @@ fn split_fields(
     quote: Option<u8>,
     fields: &mut Vec<Field>,
     unescaped: &mut String,
-) -> Result<(), &'static str> {
+) -> Result<(), BrokenRecord> {
     fields.clear();
     unescaped.clear();
     let bytes = record.as_bytes();
@@ -245,7 +287,7 @@ fn split_fields(
             let mut from = start;
             let mut copied = None;
             let end = loop {
-                let at = from + memchr(quote, &bytes[from..]).ok_or("a quoted field has no end")?;
+                let at = from + memchr(quote, &bytes[from..]).ok_or(BrokenRecord::Unclosed)?;
                 if bytes.get(at + 1) != Some(&quote) {
                     break at;
                 }
@@ -264,7 +306,7 @@ fn split_fields(
             });
             position = end + 1;
             if position < bytes.len() && bytes[position] != delimiter {
-                return Err("a quoted field is followed by text instead of a delimiter");
+                return Err(BrokenRecord::TextAfterQuote);
             }
         }
         if position >= bytes.len() {
@@ -275,7 +317,7 @@ fn split_fields(
 }
 
 /// The fields of a record as text, for headers and inference.
-pub(crate) fn split_record(record: &str, delimiter: u8, quote: Option<u8>) -> Result<Vec<String>, &'static str> {
+pub(crate) fn split_record(record: &str, delimiter: u8, quote: Option<u8>) -> Result<Vec<String>, BrokenRecord> {
     let (mut fields, mut unescaped) = (Vec::new(), String::new());
     split_fields(record, delimiter, quote, &mut fields, &mut unescaped)?;
     let texts = fields.iter().map(|field| match field.unescaped {

@@ -1,8 +1,9 @@
 //! JSON lines: one object per line, each field matched to the column of exactly its name.
 //!
-//! A VARCHAR takes strings, and objects or arrays as their JSON text; lists and structs take arrays and objects.
-//! Fields that no column has are ignored and counted. A column without a field is NULL, unless it is NOT NULL or the row has a
-//! field that differs from it in case and underscores only: then the row is bad, because NULL for ever is nobody's intention.
+//! A VARCHAR takes strings, and objects or arrays as their JSON text; lists and structs take arrays and objects. Fields that no column
+//! has are ignored and counted, or make their row bad with [`FormatOptions::known_fields_only`]. A column without a field is NULL, unless
+//! it is NOT NULL or the row has a field that differs from it in case and underscores only: then the row is bad, because NULL for ever is
+//! nobody's intention.
 
 use super::column::{Builder, Column, Token};
 use super::csv::same_but_spelling;
@@ -24,6 +25,24 @@ pub(crate) struct JsonDecoder {
     columns: Vec<Column>,
     fields: FieldNames,
     timestamps: TimestampFormat,
+    known_fields_only: bool,
+}
+
+/// Fields that no column has.
+#[derive(Debug)]
+struct Unknown {
+    count: u64,
+    refused: bool,
+}
+
+impl Unknown {
+    fn meet(&mut self, name: &str) -> Result<(), Problem> {
+        self.count += 1;
+        match self.refused {
+            true => Err(Problem::Other(format!("the field \"{}\" is no column", shorten(name)))),
+            false => Ok(()),
+        }
+    }
 }
 
 /// What a field name stands for.
@@ -119,12 +138,13 @@ impl JsonDecoder {
             })
             .collect();
         let fields = FieldNames { order: Vec::new(), known: slots.len(), slots };
-        Ok(Self { schema: Arc::clone(schema), columns, fields, timestamps: options.timestamp_format.clone() })
+        let timestamps = options.timestamp_format.clone();
+        Ok(Self { schema: Arc::clone(schema), columns, fields, timestamps, known_fields_only: options.known_fields_only })
     }
 
     pub(crate) fn decode(&mut self, bytes: &[u8], lines: &[Line], rows: &mut Rows) -> Result<Vec<ArrayRef>> {
         let input = Input::new(bytes, lines);
-        let mut count = 0;
+        let mut unknown = Unknown { count: 0, refused: self.known_fields_only };
         for (index, line) in lines.iter().enumerate() {
             let Some(text) = rows.text(index, line, &input) else {
                 for column in &mut self.columns {
@@ -132,18 +152,18 @@ impl JsonDecoder {
                 }
                 continue;
             };
-            if let Err(problem) = self.row(text, index, &mut count) {
+            if let Err(problem) = self.row(text, index, &mut unknown) {
                 rows.bad(index, line, bytes, problem.reason());
                 for column in &mut self.columns {
                     column.pad(index + 1);
                 }
             }
         }
-        rows.unknown_fields += count;
+        rows.unknown_fields += unknown.count;
         self.columns.iter_mut().map(Column::finish).collect()
     }
 
-    fn row(&mut self, text: &str, row: usize, unknown_fields: &mut u64) -> Result<(), Problem> {
+    fn row(&mut self, text: &str, row: usize, unknown: &mut Unknown) -> Result<(), Problem> {
         let mut scanner = Scanner::new(text);
         if !scanner.take(b'{') {
             scanner.skip_value(1)?;
@@ -162,13 +182,13 @@ impl JsonDecoder {
                         if column.len() > row {
                             return Err(Problem::Other(format!("the field \"{}\" appears twice", shorten(&name))));
                         }
-                        push_value(&mut scanner, column, &self.timestamps, 2, unknown_fields).map_err(|problem| problem.inside(&name))?;
+                        push_value(&mut scanner, column, &self.timestamps, 2, unknown).map_err(|problem| problem.inside(&name))?;
                         filled += 1;
                     }
                     Slot::Unused => scanner.skip_value(2)?,
                     Slot::Unknown(near) => {
                         scanner.skip_value(2)?;
-                        *unknown_fields += 1;
+                        unknown.meet(&name)?;
                         if let Some(at) = near {
                             near_miss.get_or_insert_with(|| (at, name.to_string()));
                         }
@@ -222,7 +242,7 @@ fn push_value(
     column: &mut Column,
     timestamps: &TimestampFormat,
     depth: usize,
-    unknown_fields: &mut u64,
+    unknown: &mut Unknown,
 ) -> Result<(), Problem> {
     let misfit = |column: &Column, value: &str, misfit| {
         Err(Problem::Value { value: value.to_string(), data_type: column.field.data_type().clone(), misfit, path: Vec::new() })
@@ -242,8 +262,8 @@ fn push_value(
             }
             let is_object = scanner.peek() == Some(b'{');
             match (&mut column.builder, is_object) {
-                (Builder::Struct { .. }, true) => push_struct(scanner, column, timestamps, depth, unknown_fields),
-                (Builder::List { .. }, false) => push_list(scanner, column, timestamps, depth, unknown_fields),
+                (Builder::Struct { .. }, true) => push_struct(scanner, column, timestamps, depth, unknown),
+                (Builder::List { .. }, false) => push_list(scanner, column, timestamps, depth, unknown),
                 _ => {
                     let start = scanner.position();
                     scanner.skip_value(depth)?;
@@ -273,13 +293,13 @@ fn push_list(
     column: &mut Column,
     timestamps: &TimestampFormat,
     depth: usize,
-    unknown_fields: &mut u64,
+    unknown: &mut Unknown,
 ) -> Result<(), Problem> {
     scanner.expect(b'[', "expected a list")?;
     let Builder::List { offsets, nulls, child, .. } = &mut column.builder else { return Ok(()) };
     if !scanner.take(b']') {
         loop {
-            push_value(scanner, child, timestamps, depth + 1, unknown_fields).map_err(|problem| problem.inside("[]"))?;
+            push_value(scanner, child, timestamps, depth + 1, unknown).map_err(|problem| problem.inside("[]"))?;
             if !scanner.take(b',') {
                 scanner.expect(b']', "expected a comma or a closing bracket")?;
                 break;
@@ -299,7 +319,7 @@ fn push_struct(
     column: &mut Column,
     timestamps: &TimestampFormat,
     depth: usize,
-    unknown_fields: &mut u64,
+    unknown: &mut Unknown,
 ) -> Result<(), Problem> {
     scanner.expect(b'{', "expected an object")?;
     let Builder::Struct { children, nulls, rows, .. } = &mut column.builder else { return Ok(()) };
@@ -312,11 +332,11 @@ fn push_struct(
                     return Err(Problem::Other(format!("the field \"{}\" appears twice", shorten(&name))));
                 }
                 Some(child) => {
-                    push_value(scanner, child, timestamps, depth + 1, unknown_fields).map_err(|problem| problem.inside(&name))?;
+                    push_value(scanner, child, timestamps, depth + 1, unknown).map_err(|problem| problem.inside(&name))?;
                 }
                 None => {
                     scanner.skip_value(depth + 1)?;
-                    *unknown_fields += 1;
+                    unknown.meet(&name)?;
                 }
             }
             if !scanner.take(b',') {

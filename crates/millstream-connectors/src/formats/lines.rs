@@ -1,11 +1,20 @@
 //! Cuts a stream of chunks into records, one per line, without ever holding more than one record too many.
 //!
-//! With a quote character a line end inside a quoted field belongs to the record (RFC 4180). A record longer than the limit
-//! becomes one [`Line`] that says how long it was and holds its first 64 KiB; the rest is skipped to the next line end. A
+//! With a quote character a line end inside a quoted field belongs to the record (RFC 4180). A stray quote would take everything that
+//! follows with it. So a record of several lines is only its first line, and its second line begins the next record, when its quoted field
+//!
+//! - has no end before the end of the input, or
+//! - makes the record longer than the limit, or
+//! - ends with a quote that neither a delimiter nor a line end follows.
+//!
+//! A line longer than the limit becomes one [`Line`] that says how long it was and holds its first 64 KiB; the rest is skipped to the next
+//! line end. Records are the same however the input is cut into chunks, and each byte is looked at a bounded number of times. A
 //! byte order mark, `\r` before `\n`, blank lines and comments are left out here, so that everyone who counts rows counts the same.
 
 use super::{DEFAULT_MAX_ROW_BYTES, RAW_BYTES_MAX};
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr_iter, memchr2, memrchr};
+
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// How records are told apart.
 #[derive(Debug, Clone, Copy)]
@@ -71,26 +80,48 @@ impl LineBatch {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Quoting {
-    FieldStart,
-    Unquoted,
+    Outside,
     Quoted,
     /// After a quote inside a quoted field: it ends the field, or the next quote makes it a literal one.
     QuoteInQuoted,
+}
+
+/// How far the record that has begun was looked at.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    /// Bytes of it that need no second look.
+    scanned: usize,
+    /// The state there.
+    quoting: Quoting,
+    /// Where its first line ends, if that is inside a quoted field.
+    first_line: Option<usize>,
+}
+
+impl Progress {
+    const NONE: Self = Self { scanned: 0, quoting: Quoting::Outside, first_line: None };
+}
+
+/// What is known of a record that was given up: each of its line ends before `until` is inside a quoted field. A later record whose line
+/// ends so before that goes on in the same way, and need not be looked at again.
+#[derive(Debug, Clone, Copy)]
+struct GivenUp {
+    /// Offset in the input.
+    until: u64,
+    /// A record that gets there cannot end well.
+    is_doomed: bool,
 }
 
 /// See the module documentation.
 #[derive(Debug, Clone)]
 pub struct LineSplitter {
     options: SplitOptions,
-    /// The record that has begun and not ended.
+    /// From `begin` on: the record that has begun and not ended.
     carry: Vec<u8>,
-    /// How much of `carry` has been looked at, and the state there; whole lines only.
-    scanned: usize,
-    quoting: Quoting,
-    /// Lines that ended inside the record so far.
-    inner_lines: u64,
-    /// Bytes of an oversized record that were dropped.
-    skipped: Option<u64>,
+    begin: usize,
+    progress: Progress,
+    given_up: Option<GivenUp>,
+    /// Bytes of an oversized record that were dropped, and whether the last of them is `\r`.
+    skipped: Option<(u64, bool)>,
     /// Offset in the input of the start of `carry`.
     offset: u64,
     /// Its line number.
@@ -105,7 +136,7 @@ impl LineSplitter {
 
     /// A splitter that goes on at a record's start; `offset` and `line` say where that is.
     pub fn resume(options: SplitOptions, offset: u64, line: u64) -> Self {
-        Self { options, carry: Vec::new(), scanned: 0, quoting: Quoting::FieldStart, inner_lines: 0, skipped: None, offset, line }
+        Self { options, carry: Vec::new(), begin: 0, progress: Progress::NONE, given_up: None, skipped: None, offset, line }
     }
 
     /// Offset in the input after the last whole record.
@@ -125,90 +156,225 @@ impl LineSplitter {
 
     /// Appends the records that `chunk` completes to `out`.
     pub fn push(&mut self, mut chunk: &[u8], out: &mut LineBatch) {
-        if let Some(skipped) = self.skipped {
-            let Some(at) = memchr(b'\n', chunk) else {
-                self.skipped = Some(skipped + chunk.len() as u64);
+        // The record that has begun is completed line by line, so that each of its bytes is copied and looked at once.
+        while self.has_partial() {
+            let line_end = memchr(b'\n', chunk);
+            let (head, rest) = chunk.split_at(line_end.map_or(chunk.len(), |at| at + 1));
+            chunk = rest;
+            if self.skipped.is_some() {
+                self.skip(head, line_end.is_some(), out);
+            } else {
+                self.carry.extend_from_slice(head);
+                self.take_carry(false, out);
+            }
+            if line_end.is_none() {
                 return;
-            };
-            self.end_oversized(skipped + at as u64, 1, out);
-            chunk = &chunk[at + 1..];
+            }
         }
         let mut start = out.bytes.len();
-        out.bytes.extend_from_slice(&self.carry);
         out.bytes.extend_from_slice(chunk);
-        let mut position = start + self.scanned;
-        self.carry.clear();
-        while let Some(end) = self.find_end(&out.bytes, start, &mut position) {
-            let next_offset = self.offset + (end + 1 - start) as u64;
-            self.emit(out, start, end, next_offset, 1);
+        while let Some(end) = self.find_end(&out.bytes, start, false) {
+            self.emit(out, start, end, 1);
             start = end + 1;
-            position = start;
         }
-        self.scanned = position - start;
-        let partial = out.bytes.len() - start;
-        if partial > self.options.max_row_bytes {
-            self.carry.extend_from_slice(&out.bytes[start..start + partial.min(RAW_BYTES_MAX)]);
-            self.skipped = Some((partial - self.carry.len()) as u64);
-            self.scanned = 0;
-        } else {
-            self.carry.extend_from_slice(&out.bytes[start..]);
-        }
+        self.carry.extend_from_slice(&out.bytes[start..]);
         out.bytes.truncate(start);
+        self.cut_oversized();
     }
 
     /// The input has ended: the unterminated rest is the last record.
     pub fn finish(&mut self, out: &mut LineBatch) {
-        if let Some(skipped) = self.skipped {
-            self.end_oversized(skipped, 0, out);
-        } else if !self.carry.is_empty() {
-            let start = out.bytes.len();
-            out.bytes.extend_from_slice(&self.carry);
-            let next_offset = self.offset + self.carry.len() as u64;
-            self.carry.clear();
-            self.emit(out, start, out.bytes.len(), next_offset, 0);
+        match self.skipped {
+            Some(_) => self.end_oversized(0, out),
+            None => self.take_carry(true, out),
         }
-        self.scanned = 0;
+        self.progress = Progress::NONE;
     }
 
-    /// The end of the record that starts at `start`; moves `position` over whole lines that do not end it.
-    fn find_end(&mut self, bytes: &[u8], start: usize, position: &mut usize) -> Option<usize> {
-        let Some(quote) = self.options.quote else {
-            let end = *position + memchr(b'\n', &bytes[*position..])?;
-            return Some(end);
-        };
-        if self.options.comment.is_some() && bytes.get(start) == self.options.comment.as_ref() {
-            return Some(start + memchr(b'\n', &bytes[start..])?);
+    /// Moves the records that are whole from `carry` to `out`.
+    fn take_carry(&mut self, at_end: bool, out: &mut LineBatch) {
+        let carry = std::mem::take(&mut self.carry);
+        let mut start = self.begin;
+        while start < carry.len()
+            && let Some(end) = self.find_end(&carry, start, at_end)
+        {
+            let next = (end + 1).min(carry.len());
+            let moved = out.bytes.len();
+            out.bytes.extend_from_slice(&carry[start..next]);
+            self.emit(out, moved, moved + end - start, (next - end) as u64);
+            start = next;
         }
+        self.carry = carry;
+        self.begin = start;
+        // What remains is moved seldom: it may be long, and the records before it short.
+        if start > self.carry.len() / 2 {
+            self.compact();
+        }
+        self.cut_oversized();
+    }
+
+    fn compact(&mut self) {
+        self.carry.drain(..self.begin);
+        self.begin = 0;
+    }
+
+    /// The end of the record that starts at `start`: the place of its line end, or the end of `bytes` where nothing follows. `None` when
+    /// it is not there yet; then the next call, with more bytes, goes on where this one has stopped.
+    fn find_end(&mut self, bytes: &[u8], start: usize, at_end: bool) -> Option<usize> {
+        let from = start + self.progress.scanned;
+        let is_comment = self.options.comment.is_some() && bytes.get(start) == self.options.comment.as_ref();
+        let quote = self.options.quote.filter(|_| !is_comment);
+        let found = match quote {
+            Some(quote) => self.find_quoted_end(bytes, start, quote, at_end),
+            None => {
+                self.progress.scanned = bytes.len() - start;
+                memchr(b'\n', &bytes[from..]).map(|at| from + at)
+            }
+        };
+        found.or_else(|| (at_end && bytes.len() > start).then_some(bytes.len()))
+    }
+
+    /// As [`find_end`](Self::find_end), where line ends inside quoted fields belong to the record.
+    fn find_quoted_end(&mut self, bytes: &[u8], start: usize, quote: u8, at_end: bool) -> Option<usize> {
+        let limit = self.options.max_row_bytes;
+        let line_start = |end: usize| memrchr(b'\n', &bytes[start..end]).map_or(start, |at| start + at + 1);
+        let mut position = start + self.progress.scanned;
         loop {
-            if self.quoting == Quoting::FieldStart {
-                // Most records have no quotes: one pass finds the line end.
-                let found = *position + memchr2(b'\n', quote, &bytes[*position..])?;
-                if bytes[found] == b'\n' {
-                    return Some(found);
+            match self.progress.quoting {
+                Quoting::Outside => {
+                    // Most records have no quotes: one pass finds the line end.
+                    let Some(at) = memchr2(b'\n', quote, &bytes[position..]) else {
+                        position = bytes.len();
+                        break;
+                    };
+                    let found = position + at;
+                    position = found + 1;
+                    if bytes[found] == b'\n' {
+                        return match self.progress.first_line {
+                            Some(first) if found - start > limit => Some(self.give_up(start, first, line_start(found), false)),
+                            _ => Some(found),
+                        };
+                    }
+                    let opens = found == start || bytes[found - 1] == self.options.delimiter || self.is_after_mark(&bytes[start..found]);
+                    if opens {
+                        self.progress.quoting = Quoting::Quoted;
+                    }
+                }
+                Quoting::Quoted => {
+                    let Some(at) = memchr2(b'\n', quote, &bytes[position..]) else {
+                        position = bytes.len();
+                        break;
+                    };
+                    let found = position + at;
+                    position = found + 1;
+                    if bytes[found] == quote {
+                        self.progress.quoting = Quoting::QuoteInQuoted;
+                        continue;
+                    }
+                    let Some(first) = self.progress.first_line else {
+                        if found - start > limit {
+                            return Some(found);
+                        }
+                        self.progress.first_line = Some(found - start);
+                        let known = self.given_up.filter(|known| known.until > self.offset + (found - start) as u64);
+                        if let Some(known) = known {
+                            position = start + (known.until - self.offset) as usize;
+                            if known.is_doomed || position - start > limit {
+                                return Some(self.give_up(start, found - start, position, known.is_doomed));
+                            }
+                        }
+                        continue;
+                    };
+                    if position - start > limit {
+                        return Some(self.give_up(start, first, position, false));
+                    }
+                }
+                Quoting::QuoteInQuoted => {
+                    let ends = match bytes[position..] {
+                        [] => break,
+                        [b'\r'] if !at_end => break,
+                        [byte, ..] if byte == quote => {
+                            self.progress.quoting = Quoting::Quoted;
+                            position += 1;
+                            continue;
+                        }
+                        [b'\r'] | [b'\r', b'\n', ..] | [b'\n', ..] => true,
+                        [byte, ..] => byte == self.options.delimiter,
+                    };
+                    self.progress.quoting = Quoting::Outside;
+                    if let (false, Some(first)) = (ends, self.progress.first_line) {
+                        return Some(self.give_up(start, first, line_start(position), true));
+                    }
                 }
             }
-            let end = *position + memchr(b'\n', &bytes[*position..])?;
-            self.quoting = scan_quotes(&bytes[*position..end], self.quoting, quote, self.options.delimiter);
-            if self.quoting != Quoting::Quoted {
-                self.quoting = Quoting::FieldStart;
-                return Some(end);
+        }
+        let is_unclosed = at_end && self.progress.quoting == Quoting::Quoted;
+        match self.progress.first_line {
+            Some(first) if is_unclosed || bytes.len() - start > limit => {
+                Some(self.give_up(start, first, line_start(bytes.len()), is_unclosed))
             }
-            self.inner_lines += 1;
-            *position = end + 1;
+            _ => {
+                // A `\r` that the next byte decides about is looked at again with it.
+                self.progress.scanned = position - start;
+                None
+            }
         }
     }
 
-    fn emit(&mut self, out: &mut LineBatch, start: usize, end: usize, next_offset: u64, line_ends: u64) {
+    /// A byte order mark is no part of the first field.
+    fn is_after_mark(&self, before: &[u8]) -> bool {
+        self.offset == 0 && before == BYTE_ORDER_MARK
+    }
+
+    /// Makes the first line of the record all of it, because its quoted field has no end. `until` is the start of the last line that
+    /// begins inside of the field.
+    fn give_up(&mut self, start: usize, first_line: usize, until: usize, is_doomed: bool) -> usize {
+        let until = self.offset + (until - start) as u64;
+        self.given_up = Some(GivenUp { until, is_doomed });
+        start + first_line
+    }
+
+    /// Drops most of a line that is too long already.
+    fn cut_oversized(&mut self) {
+        let most = self.options.max_row_bytes.saturating_add(BYTE_ORDER_MARK.len() + 1);
+        if self.carry.len() - self.begin > most && self.progress.first_line.is_none() {
+            self.compact();
+            let kept = self.carry.len().min(RAW_BYTES_MAX + self.mark());
+            self.skipped = Some(((self.carry.len() - kept) as u64, self.carry.last() == Some(&b'\r')));
+            self.carry.truncate(kept);
+            self.progress = Progress::NONE;
+        }
+    }
+
+    /// Bytes of the mark that `carry` begins with.
+    fn mark(&self) -> usize {
+        if self.offset == 0 && self.carry.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 }
+    }
+
+    /// Drops more of it, beyond what is kept to be shown.
+    fn skip(&mut self, head: &[u8], ends: bool, out: &mut LineBatch) {
+        let Some((skipped, after_return)) = self.skipped else { return };
+        let dropped = head.len() - usize::from(ends);
+        let after_return = head[..dropped].last().map_or(after_return, |byte| *byte == b'\r');
+        let kept = dropped.min((RAW_BYTES_MAX + self.mark()).saturating_sub(self.carry.len()));
+        self.carry.extend_from_slice(&head[..kept]);
+        self.skipped = Some((skipped + (dropped - kept) as u64, after_return));
+        if ends {
+            self.end_oversized(1, out);
+        }
+    }
+
+    fn emit(&mut self, out: &mut LineBatch, start: usize, end: usize, line_ends: u64) {
+        let inner_lines = self.progress.first_line.map_or(0, |_| memchr_iter(b'\n', &out.bytes[start..end]).count() as u64);
         let at_start = self.offset == 0;
         let number = self.line;
-        self.offset = next_offset;
-        self.line += self.inner_lines + line_ends;
-        self.inner_lines = 0;
-        self.quoting = Quoting::FieldStart;
+        self.offset += (end - start) as u64 + line_ends;
+        self.line += inner_lines + line_ends;
+        self.progress = Progress::NONE;
         let mut start = start;
         let mut end = end;
-        if at_start && out.bytes[start..end].starts_with(b"\xEF\xBB\xBF") {
-            start += 3;
+        if at_start && out.bytes[start..end].starts_with(BYTE_ORDER_MARK) {
+            start += BYTE_ORDER_MARK.len();
         }
         if end > start && out.bytes[end - 1] == b'\r' {
             end -= 1;
@@ -220,35 +386,30 @@ impl LineSplitter {
         }
         let oversized = (length > self.options.max_row_bytes).then_some(length as u64);
         let end = if oversized.is_some() { start + length.min(RAW_BYTES_MAX) } else { end };
-        out.lines.push(Line { start, end, number, next_offset, next_number: self.line, oversized });
+        out.lines.push(Line { start, end, number, next_offset: self.offset, next_number: self.line, oversized });
     }
 
-    fn end_oversized(&mut self, skipped: u64, line_ends: u64, out: &mut LineBatch) {
-        let length = self.carry.len() as u64 + skipped;
+    fn end_oversized(&mut self, line_ends: u64, out: &mut LineBatch) {
+        let Some((skipped, after_return)) = self.skipped.take() else { return };
+        let whole = self.carry.len() as u64 + skipped;
+        let mark = self.mark();
+        if skipped == 0 && after_return {
+            self.carry.pop();
+        }
         let number = self.line;
-        self.offset += length + line_ends;
-        self.line += self.inner_lines + line_ends;
-        self.inner_lines = 0;
-        self.quoting = Quoting::FieldStart;
-        self.skipped = None;
-        self.scanned = 0;
+        self.offset += whole + line_ends;
+        self.line += line_ends;
+        self.progress = Progress::NONE;
         let start = out.bytes.len();
-        out.bytes.extend_from_slice(&self.carry);
+        out.bytes.extend_from_slice(&self.carry[mark..]);
         self.carry.clear();
+        let length = whole - mark as u64 - u64::from(after_return);
+        if self.options.comment.is_some() && out.bytes.get(start) == self.options.comment.as_ref() {
+            return;
+        }
         let (end, next_offset, next_number) = (out.bytes.len(), self.offset, self.line);
         out.lines.push(Line { start, end, number, next_offset, next_number, oversized: Some(length) });
     }
-}
-
-fn scan_quotes(bytes: &[u8], state: Quoting, quote: u8, delimiter: u8) -> Quoting {
-    bytes.iter().fold(state, |state, byte| match state {
-        Quoting::FieldStart if *byte == quote => Quoting::Quoted,
-        Quoting::Quoted if *byte == quote => Quoting::QuoteInQuoted,
-        Quoting::Quoted => Quoting::Quoted,
-        Quoting::QuoteInQuoted if *byte == quote => Quoting::Quoted,
-        _ if *byte == delimiter => Quoting::FieldStart,
-        _ => Quoting::Unquoted,
-    })
 }
 
 #[cfg(test)]
@@ -289,13 +450,101 @@ mod tests {
             let mut out = LineBatch::default();
             for part in input.chunks(chunk) {
                 splitter.push(part, &mut out);
-                assert!(splitter.carry.len() <= 100_000 + chunk);
+                assert!(splitter.carry.len() <= 100_100 + chunk);
             }
             assert_eq!(out.lines.len(), 2);
             assert_eq!(out.lines[0].oversized, Some(1_000_000));
             assert_eq!(out.lines[0].of(&out.bytes).len(), RAW_BYTES_MAX);
             assert_eq!((out.lines[1].of(&out.bytes), out.lines[1].number), (&b"short"[..], 2));
             assert_eq!(splitter.offset(), input.len() as u64);
+        }
+    }
+
+    const CSV: SplitOptions = SplitOptions { max_row_bytes: 60, quote: Some(b'"'), delimiter: b',', comment: None, skip_blank: true };
+
+    /// The texts and line numbers of the records, the same however the input is cut, and when reading begins anew at any of them.
+    fn records(options: SplitOptions, input: &str) -> Vec<(String, u64)> {
+        let whole = split(options, input.as_bytes(), input.len().max(1));
+        for chunk in 1..input.len() {
+            assert_eq!(split(options, input.as_bytes(), chunk), whole, "chunks of {chunk}");
+        }
+        for (index, (_, _, end)) in whole.iter().enumerate() {
+            // Only up to the end of a record, as an epoch that ends there reads it.
+            let again = split(options, &input.as_bytes()[..*end as usize], 7);
+            assert_eq!(again, whole[..=index], "up to record {index}");
+        }
+        for (index, (_, number, _)) in whole.iter().enumerate().skip(1) {
+            let from = whole[index - 1].2;
+            let mut splitter = LineSplitter::resume(options, from, *number);
+            let mut out = LineBatch::default();
+            splitter.push(&input.as_bytes()[from as usize..], &mut out);
+            splitter.finish(&mut out);
+            let again: Vec<_> = out.lines.iter().map(|line| (line.of(&out.bytes).to_vec(), line.next_offset)).collect();
+            let rest: Vec<_> = whole[index..].iter().map(|(text, _, next)| (text.as_bytes().to_vec(), *next)).collect();
+            assert_eq!(again, rest, "from record {index}");
+        }
+        whole.into_iter().map(|(text, number, _)| (text, number)).collect()
+    }
+
+    fn shown(input: &str) -> Vec<String> {
+        records(CSV, input).into_iter().map(|(text, number)| format!("{number}: {}", text.replace('\n', "|"))).collect()
+    }
+
+    #[test]
+    fn a_stray_quote_costs_its_line_only() {
+        // No end before the end of the input.
+        assert_eq!(shown("1,a\n2,\"b\n3,c\n4,d\n"), ["1: 1,a", "2: 2,\"b", "3: 3,c", "4: 4,d"]);
+        assert_eq!(shown("2,\"b\r\n3,c\r\n4"), ["1: 2,\"b", "2: 3,c", "3: 4"]);
+        assert_eq!(shown("2,\"b"), ["1: 2,\"b"]);
+        // A later field that is quoted as it should be.
+        assert_eq!(shown("2,\"b\n3,c\n4,\"d\"\n5,\"e\nf\"\n"), ["1: 2,\"b", "2: 3,c", "3: 4,\"d\"", "4: 5,\"e|f\""]);
+        // Longer than the limit.
+        let long: String = (3..30).map(|n| format!("{n},word\n")).collect();
+        let expected: Vec<String> = (3..30).map(|n| format!("{}: {n},word", n - 1)).collect();
+        assert_eq!(shown(&format!("2,\"b\n{long}"))[1..], expected);
+        assert_eq!(shown(&format!("2,\"b\n{long}30,\"\n"))[1..expected.len() + 1], expected);
+        // One after the other, and after a field of two lines.
+        assert_eq!(shown("1,\"a\n2,\"b\n3,\"c\n4,d\n"), ["1: 1,\"a", "2: 2,\"b", "3: 3,\"c", "4: 4,d"]);
+        assert_eq!(shown("1,\"a\nb\",\"c\n4,d\n"), ["1: 1,\"a", "2: b\",\"c", "3: 4,d"]);
+        // What is well-formed stays together.
+        assert_eq!(shown("1,\"a\n\nb \"\"c\"\"\"\n\"\",2\n"), ["1: 1,\"a||b \"\"c\"\"\"", "4: \"\",2"]);
+        assert_eq!(shown("1,\"a\nb\"\r\n2,\"c\nd\"\r"), ["1: 1,\"a|b\"", "3: 2,\"c|d\""]);
+    }
+
+    #[test]
+    fn every_cut_of_random_quotes_gives_the_same_records() {
+        // A linear congruential generator: Knuth's MMIX.
+        let mut state = 7_u64;
+        let mut next = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize
+        };
+        for _ in 0..300 {
+            let input: String = (0..next() % 90).map(|_| ["\"", "\"", ",", "\n", "\n", "a", "\r"][next() % 7]).collect();
+            let options = SplitOptions { max_row_bytes: 20, ..CSV };
+            let rows = records(options, &input);
+            let lines = input.split('\n').filter(|line| !line.strip_suffix('\r').unwrap_or(line).is_empty()).count();
+            assert!(rows.len() <= lines, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn many_quotes_that_stay_open_are_looked_at_once_each() {
+        // Each line closes the field of the line before, and opens one.
+        let line = "a\",\"c\n";
+        let options = SplitOptions { max_row_bytes: 1 << 20, ..CSV };
+        let input = line.repeat(400_000);
+        let rows = split(options, input.as_bytes(), 256 << 10);
+        assert_eq!(rows.len(), 400_000);
+    }
+
+    #[test]
+    fn a_line_at_the_limit_is_the_same_in_any_chunks() {
+        for length in 58..=66 {
+            for end in ["\n", "\r\n", ""] {
+                records(CSV, &format!("\u{feff}{}{end}b{end}", "x".repeat(length)));
+                records(CSV, &format!("1,\"{}{end}b\"{end}", "x".repeat(length)));
+            }
         }
     }
 }

@@ -25,9 +25,11 @@
 //! # Ok::<(), millstream_connectors::ConnectorError>(())
 //! ```
 
+pub mod all_or_nothing;
 pub(crate) mod column;
 pub mod compression;
 mod csv;
+pub(crate) mod exact;
 pub mod infer;
 mod json;
 mod json_scan;
@@ -148,6 +150,14 @@ impl Decoder {
     pub fn header_columns(&self) -> Option<Vec<usize>> {
         match &self.inner {
             Inner::Csv(decoder) => decoder.header_columns(),
+            _ => None,
+        }
+    }
+
+    /// Why the CSV header does not fit.
+    pub fn header_problem(&self) -> Option<&str> {
+        match &self.inner {
+            Inner::Csv(decoder) => decoder.header_problem(),
             _ => None,
         }
     }

@@ -79,6 +79,8 @@ pub struct FormatOptions {
     pub comment: Option<u8>,
     /// A longer row is a bad row.
     pub max_row_bytes: usize,
+    /// JSON, CSV: a field that no column has makes a row bad, instead of being ignored and counted.
+    pub known_fields_only: bool,
 }
 
 impl FormatOptions {
@@ -93,6 +95,7 @@ impl FormatOptions {
             null: String::new(),
             comment: None,
             max_row_bytes: DEFAULT_MAX_ROW_BYTES,
+            known_fields_only: false,
         }
     }
 

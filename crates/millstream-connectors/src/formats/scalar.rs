@@ -4,7 +4,8 @@
 //! `2024-02-30` no DATE. DOUBLE and REAL take the nearest value of a decimal literal, as every SQL engine does,
 //! but a finite literal that overflows to infinity is refused.
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::compute::kernels::cast_utils::parse_interval_month_day_nano;
+use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit, i256};
 
 /// Why a value does not fit its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +54,17 @@ pub fn sql_type(data_type: &DataType) -> String {
         DataType::UInt16 => "SMALLINT UNSIGNED".into(),
         DataType::UInt32 => "INTEGER UNSIGNED".into(),
         DataType::UInt64 => "BIGINT UNSIGNED".into(),
-        DataType::Float32 => "REAL".into(),
+        DataType::Float16 | DataType::Float32 => "REAL".into(),
         DataType::Float64 => "DOUBLE".into(),
-        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => format!("DECIMAL({precision}, {scale})"),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR".into(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTEA".into(),
-        DataType::Date32 => "DATE".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => "BYTEA".into(),
+        DataType::Date32 | DataType::Date64 => "DATE".into(),
+        DataType::Interval(_) | DataType::Duration(_) => "INTERVAL".into(),
+        DataType::Dictionary(_, value) => sql_type(value),
         DataType::Time64(_) | DataType::Time32(_) => "TIME".into(),
         DataType::Timestamp(TimeUnit::Microsecond, None) => "TIMESTAMP".into(),
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "TIMESTAMP WITH TIME ZONE".into(),
@@ -71,7 +77,7 @@ pub fn sql_type(data_type: &DataType) -> String {
             };
             format!("TIMESTAMP({digits}){}", if zone.is_some() { " WITH TIME ZONE" } else { "" })
         }
-        DataType::List(item) | DataType::LargeList(item) => format!("{}[]", sql_type(item.data_type())),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => format!("{}[]", sql_type(item.data_type())),
         DataType::Struct(fields) => {
             let parts: Vec<_> = fields.iter().map(|field| format!("{} {}", field.name(), sql_type(field.data_type()))).collect();
             format!("STRUCT<{}>", parts.join(", "))
@@ -148,6 +154,27 @@ fn check_float_form(text: &str, special: bool) -> Result<(), Misfit> {
 
 /// A decimal literal, optionally with an exponent, as an integer count of `10^-scale`; exact or refused.
 pub(crate) fn parse_decimal(text: &[u8], precision: u8, scale: i8) -> Result<i128, Misfit> {
+    let append = |value: i128, digit: u8| value.checked_mul(10)?.checked_add(i128::from(digit));
+    let (negative, value) = decimal_digits(text, scale, 0, append)?;
+    if value >= 10_i128.pow(u32::from(precision.min(38))) {
+        return Err(Misfit::Range);
+    }
+    Ok(if negative { -value } else { value })
+}
+
+/// As [`parse_decimal`], for more than 38 digits.
+pub(crate) fn parse_wide_decimal(text: &[u8], precision: u8, scale: i8) -> Result<i256, Misfit> {
+    let append = |value: i256, digit: u8| value.checked_mul(i256::from_i128(10))?.checked_add(i256::from_i128(i128::from(digit)));
+    let (negative, value) = decimal_digits(text, scale, i256::ZERO, append)?;
+    let end = (0..precision).try_fold(i256::ONE, |end, _| end.checked_mul(i256::from_i128(10)));
+    if end.is_some_and(|end| value >= end) {
+        return Err(Misfit::Range);
+    }
+    Ok(if negative { -value } else { value })
+}
+
+/// The digits of a decimal literal in units of `10^-scale`, put together by `append`, and whether a minus stands before them.
+fn decimal_digits<N: Copy + PartialEq>(text: &[u8], scale: i8, zero: N, append: impl Fn(N, u8) -> Option<N>) -> Result<(bool, N), Misfit> {
     let (negative, body) = match text {
         [b'-', rest @ ..] => (true, rest),
         _ => (false, text),
@@ -168,28 +195,22 @@ pub(crate) fn parse_decimal(text: &[u8], precision: u8, scale: i8) -> Result<i12
     if whole.is_empty() && fraction.is_empty() || !whole.iter().chain(fraction).all(u8::is_ascii_digit) {
         return Err(Misfit::Form);
     }
-    let mut value = 0_i128;
+    let mut value = zero;
     // Power of ten of the digit that comes next, in units of the column's scale.
     let mut place = whole.len() as i64 - 1 + exponent + i64::from(scale);
     for byte in whole.iter().chain(fraction) {
-        let digit = i128::from(byte - b'0');
-        if place < 0 {
-            if digit != 0 {
-                return Err(Misfit::Scale);
-            }
-        } else {
-            value = value.checked_mul(10).and_then(|v| v.checked_add(digit)).ok_or(Misfit::Range)?;
+        if place >= 0 {
+            value = append(value, byte - b'0').ok_or(Misfit::Range)?;
+        } else if *byte != b'0' {
+            return Err(Misfit::Scale);
         }
         place -= 1;
     }
-    while place >= 0 && value != 0 {
-        value = value.checked_mul(10).ok_or(Misfit::Range)?;
+    while place >= 0 && value != zero {
+        value = append(value, 0).ok_or(Misfit::Range)?;
         place -= 1;
     }
-    if value >= 10_i128.pow(u32::from(precision.min(38))) {
-        return Err(Misfit::Range);
-    }
-    Ok(if negative { -value } else { value })
+    Ok((negative, value))
 }
 
 fn two_digits(text: &[u8]) -> Option<u32> {
@@ -315,6 +336,16 @@ pub(crate) fn to_unit(seconds: i64, nanos: u32, unit: TimeUnit) -> Result<i64, M
         return Err(Misfit::Scale);
     }
     seconds.checked_mul(per_second).and_then(|value| value.checked_add(i64::from(nanos / nanos_per_unit))).ok_or(Misfit::Range)
+}
+
+/// `1 day 2 hours`, `1 mons 3.5 secs`: months, days and nanoseconds; exact or refused.
+pub(crate) fn parse_interval(text: &str) -> Result<IntervalMonthDayNano, Misfit> {
+    let fraction = |part: &str| part.bytes().take_while(u8::is_ascii_digit).count();
+    // Arrow's parser cuts what is below a nanosecond.
+    if text.split('.').skip(1).any(|part| fraction(part) > 9) {
+        return Err(Misfit::Scale);
+    }
+    parse_interval_month_day_nano(text).map_err(|_| Misfit::Form)
 }
 
 /// Hex digits, optionally after `\x` as PostgreSQL writes them.

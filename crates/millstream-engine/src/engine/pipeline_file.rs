@@ -1,7 +1,7 @@
 //! Pipeline files: declarative, so that a second start with the same file changes nothing.
 
 use super::Engine;
-use crate::catalog::object::ObjectKind;
+use crate::catalog::object::{Object, ObjectKind};
 use crate::error::{EngineError, Result};
 use crate::inserts::InsertNote;
 use crate::notice::Notice;
@@ -158,16 +158,35 @@ impl Engine {
                 Some(object) => return Err(fail(position, differs(&format!("{} \"{name}\"", object.kind.word()), &object.sql, statement))),
             }
         }
-        let other = catalog.objects().iter().find(|object| !named.contains(&object.name) && !object.is_adopted());
-        if let Some(object) = other.filter(|_| is_all) {
-            let position = definitions.first().map(|(position, _)| position.clone());
-            let position = position.unwrap_or(ScriptPosition { name: None, line: 1, text: String::new() });
-            let message = format!("the state directory has the {} \"{}\", which the file does not define", object.kind.word(), object.name);
-            let hint = "Put its definition back, or use another state directory.";
-            return Err(fail(&position, EngineError::invalid(message, hint)));
+        let others = catalog.objects().iter().filter(|object| is_all && !named.contains(&object.name) && !object.is_adopted());
+        let others: Vec<_> = others.collect();
+        if let Some(object) = others.first() {
+            let file = definitions.first().and_then(|(position, _)| position.name.as_deref()).unwrap_or("the file");
+            let more = if others.len() > 1 { format!(" and {} more", others.len() - 1) } else { String::new() };
+            let what = format!("the {} \"{}\"{more}", object.kind.word(), object.name);
+            let message = format!("the state directory has {what}, which {file} does not define");
+            // What was made last can go first: nothing reads it.
+            let drops: Vec<String> = others.iter().rev().map(|object| dropping(object)).collect();
+            let hint = format!(
+                "Put the definition back, or drop what is not wanted any more, with what it knows: millstream --state-dir DIR -c '{}'. \
+                 Another state directory begins anew.",
+                drops.join("; ")
+            );
+            // It stands nowhere in the file.
+            let nowhere = ScriptPosition { name: None, line: 1, text: String::new() };
+            return Err(fail(&nowhere, EngineError::invalid(message, hint)));
         }
         Ok(new)
     }
+}
+
+/// The statement that drops an object.
+fn dropping(object: &Object) -> String {
+    let name = &object.name;
+    let is_plain = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let quoted = if is_plain { name.clone() } else { format!("\"{}\"", name.replace('"', "\"\"")) };
+    format!("DROP {} {quoted}", object.kind.word().to_uppercase())
 }
 
 /// The name a statement defines.

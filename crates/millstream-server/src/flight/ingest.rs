@@ -24,9 +24,10 @@ use crate::error::{RequestError, codes};
 use crate::ingestion;
 use crate::service::Service;
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow_flight::FlightDescriptor;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
+use millstream_connectors::formats::all_or_nothing::exact_batches;
 use millstream_engine::sql_types::sql_type;
 use std::sync::Arc;
 
@@ -155,33 +156,50 @@ pub(super) async fn insert(
         ));
     };
     let Target { name, if_missing, if_there, key } = target;
+    // What fits is found out also where there are no rows.
+    let batches = match received.batches {
+        batches if batches.is_empty() => vec![RecordBatch::new_empty(Arc::clone(&schema))],
+        batches => batches,
+    };
+    let exact =
+        |batches: &[RecordBatch], wanted: &Schema| exact_batches(batches, wanted).map_err(|refusal| ingestion::refused(&refusal, wanted));
     let is_there = service.engine.catalog().iter().any(|entry| entry.name == name);
     match (is_there, if_there, if_missing) {
         (true, IfThere::Fail, _) => {
             return Err(RequestError::new("42P07", format!("relation {} exists already", quoted(&name)), "Append to it, or replace it."));
         }
-        (true, IfThere::Replace, _) => define(service, session, "CREATE OR REPLACE TABLE", &name, &schema).await?,
-        (false, _, IfMissing::Create) => define(service, session, "CREATE TABLE", &name, &schema).await?,
+        (true, IfThere::Replace, _) => {
+            exact(&batches, &defined(&schema))?;
+            define(service, session, "CREATE OR REPLACE TABLE", &name, &schema).await?;
+        }
+        (false, _, IfMissing::Create) => {
+            exact(&batches, &defined(&schema))?;
+            define(service, session, "CREATE TABLE", &name, &schema).await?;
+        }
         (true, IfThere::Append, _) | (false, _, IfMissing::Fail) => {}
     }
-    // What fits is found out also where there are no rows.
-    let batches = match received.batches {
-        batches if batches.is_empty() => vec![RecordBatch::new_empty(schema)],
-        batches => batches,
-    };
+    let batches = exact(&batches, session.session.insert_schema(&name)?.as_ref())?;
     let count: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let engine = session.session.clone();
     within(service, session, aside(async move { engine.insert_rows(&name, batches, key.as_deref()).await })).await?;
     Ok(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
-async fn define(service: &Arc<Service>, session: &FlightSession, verb: &str, name: &str, schema: &Schema) -> Result<(), RequestError> {
-    let column = |field: &arrow::datatypes::FieldRef| {
+/// The columns of a table that is made for rows.
+fn defined(schema: &Schema) -> Schema {
+    let field = |field: &FieldRef| {
         let data_type = sent_as(field.data_type()).unwrap_or(DataType::Utf8);
-        let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
-        format!("{} {}{not_null}", quoted(field.name()), sql_type(&data_type))
+        Field::new(field.name(), data_type, field.is_nullable())
     };
-    let columns: Vec<String> = schema.fields().iter().map(column).collect();
+    Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>())
+}
+
+async fn define(service: &Arc<Service>, session: &FlightSession, verb: &str, name: &str, schema: &Schema) -> Result<(), RequestError> {
+    let column = |field: &FieldRef| {
+        let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
+        format!("{} {}{not_null}", quoted(field.name()), sql_type(field.data_type()))
+    };
+    let columns: Vec<String> = defined(schema).fields().iter().map(column).collect();
     let text = format!("{verb} {} ({})", quoted(name), columns.join(", "));
     let statement = millstream_sql::parse_statement(&text).map_err(|error| {
         let error = RequestError::from(error);

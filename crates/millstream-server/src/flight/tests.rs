@@ -129,6 +129,16 @@ async fn rows_are_ingested_as_a_whole_or_not_at_all() {
     assert_eq!(number(&mut client, "SELECT n FROM v").await, 2, "it is committed when it is answered");
     let wrong = RecordBatch::try_from_iter([("ident", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
     assert!(put(client.clone(), path("s"), wrong).await.unwrap_err().contains("\"s\" has no column \"ident\""));
+    let nearly: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![7.0, 9.5]));
+    let nearly = RecordBatch::try_from_iter([("id", nearly)]).unwrap();
+    let refused = put(client.clone(), path("s"), nearly.clone()).await.unwrap_err();
+    assert!(refused.contains("row 2: column \"id\": '9.5' is not a valid BIGINT"), "{refused}");
+    let texts = RecordBatch::try_from_iter([("id", Arc::new(StringArray::from(vec!["12"])) as ArrayRef)]).unwrap();
+    let refused = put(client.clone(), path("s"), texts).await.unwrap_err();
+    assert!(refused.contains("column \"id\" is sent as VARCHAR, which cannot become BIGINT without loss"), "{refused}");
+    assert_eq!(put(client.clone(), path("s"), nearly.slice(0, 1)).await, Ok(1));
+    assert_eq!(number(&mut client, "SELECT n FROM v").await, 3, "nothing of what was refused is there");
+    assert_eq!(number(&mut client, "SELECT count(*) FROM s WHERE id = 7").await, 1);
     assert!(put(client.clone(), path("nosuch"), people()).await.unwrap_err().contains("relation \"nosuch\" does not exist"));
     let ingest = |table: &str, options: &[(&str, &str)]| {
         let options: HashMap<String, String> = options.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
@@ -139,7 +149,7 @@ async fn rows_are_ingested_as_a_whole_or_not_at_all() {
         put(client.clone(), ingest("s", &[("idempotency-key", "k")]), people()).await.unwrap();
     }
     assert!(put(client.clone(), ingest("s", &[("nosuch", "k")]), people()).await.is_err());
-    assert_eq!(number(&mut client, "SELECT n FROM v").await, 4);
+    assert_eq!(number(&mut client, "SELECT n FROM v").await, 5);
     server.stop().await;
 }
 

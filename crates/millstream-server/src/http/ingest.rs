@@ -1,6 +1,7 @@
 //! `POST /api/v1/streams/{name}/rows`: rows into a memory stream or a table, answered when they are committed.
 //!
-//! All rows of a request are one epoch's, or none are taken. With an `Idempotency-Key` a request that is sent again (because the answer
+//! All rows of a request are one epoch's, or none are taken: the decoders of the sources read them, and the first row that would be a bad
+//! row there is named in the answer (400). With an `Idempotency-Key` a request that is sent again (because the answer
 //! was lost, say) adds nothing and is answered as before; keys are part of what is committed, and the newest 100,000 are remembered.
 
 use super::arrow_body;
@@ -11,19 +12,17 @@ use crate::error::{RequestError, codes};
 use crate::ingestion;
 use crate::service::Service;
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema, SchemaRef};
-use arrow::error::ArrowError;
+use arrow::datatypes::SchemaRef;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
+use millstream_connectors::formats::all_or_nothing::{decode_lines, decode_rows, exact_batches};
+use millstream_connectors::formats::{Format, FormatOptions, Line, LineBatch};
 use serde::Serialize;
-use std::io::Cursor;
+use serde_json::value::RawValue;
 use std::sync::Arc;
 use utoipa::ToSchema;
-
-/// Rows that are turned into one batch.
-const BATCH_ROWS: usize = 8_192;
 
 /// The answer to rows that are committed.
 #[derive(Debug, Serialize, ToSchema)]
@@ -69,10 +68,10 @@ pub(super) async fn rows(
     let schema = session.insert_schema(&name)?;
     let kind = media_type(&headers, header::CONTENT_TYPE);
     let batches = match kind.as_deref() {
-        Some("application/x-ndjson" | "application/jsonl") => json(&body, &schema)?,
-        Some("application/json") => json(&lines_of_array(&body)?, &schema)?,
+        Some("application/x-ndjson" | "application/jsonl") => ndjson(&body, &schema)?,
+        Some("application/json") => json_array(&body, &schema)?,
         Some("text/csv") => csv(&body, &schema)?,
-        Some("application/vnd.apache.arrow.stream") => arrow_body::batches(body)?,
+        Some("application/vnd.apache.arrow.stream") => arrow_stream(body, &schema)?,
         _ => {
             let kinds = "Send application/x-ndjson, application/json, text/csv or application/vnd.apache.arrow.stream.";
             return Err(RequestError::new("22023", "the rows are in no form that is known", kinds).into());
@@ -84,64 +83,58 @@ pub(super) async fn rows(
     Ok(Json(Inserted { rows: count, epoch: inserted.epoch.0, repeated: inserted.repeated }))
 }
 
-/// The columns as they are read: what may not be NULL is checked when the rows are inserted.
-fn nullable(schema: &Schema) -> SchemaRef {
-    Arc::new(Schema::new(schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect::<Vec<Field>>()))
+/// Objects, one per line.
+///
+/// # Errors
+/// The first row that does not fit.
+pub(crate) fn ndjson(body: &[u8], schema: &SchemaRef) -> Result<Vec<RecordBatch>, RequestError> {
+    decode_lines(schema, &strict(Format::Json), body).map_err(|refusal| ingestion::refused(&refusal, schema))
 }
 
-/// Objects, one per line. A field that no column has is an error: it is a typing mistake more often than not.
-pub(crate) fn json(body: &[u8], schema: &Schema) -> Result<Vec<RecordBatch>, RequestError> {
-    for (index, line) in body.split(|byte| *byte == b'\n').enumerate() {
-        if line.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(line)
-            .map_err(|error| RequestError::new(codes::BAD_VALUE, format!("line {} is no object: {error}", index + 1), ""))?;
-        if let Some(unknown) = object.keys().find(|key| schema.index_of(key).is_err()) {
-            let message = format!("line {} has the field \"{unknown}\", which is no column", index + 1);
-            let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-            return Err(RequestError::new("42703", message, format!("The columns are {}.", names.join(", "))));
-        }
-    }
-    let wrong = |error: ArrowError| RequestError::new(codes::BAD_VALUE, error.to_string(), "");
-    let reader = arrow::json::ReaderBuilder::new(nullable(schema)).with_batch_size(BATCH_ROWS).build(Cursor::new(body)).map_err(wrong)?;
-    reader.collect::<Result<_, _>>().map_err(wrong)
-}
-
-/// An array of objects as one object per line.
-pub(crate) fn lines_of_array(body: &[u8]) -> Result<Vec<u8>, RequestError> {
+/// An array of objects.
+///
+/// # Errors
+/// When the body is none, or the first row that does not fit.
+pub(crate) fn json_array(body: &[u8], schema: &SchemaRef) -> Result<Vec<RecordBatch>, RequestError> {
     let wrong = |error: serde_json::Error| RequestError::new(codes::BAD_VALUE, format!("the body is no array of objects: {error}"), "");
     // As they were written: numbers keep all their digits.
-    let rows: Vec<Box<serde_json::value::RawValue>> = serde_json::from_slice(body).map_err(wrong)?;
-    let mut lines = Vec::with_capacity(body.len());
-    for row in rows {
-        lines.extend(row.get().bytes().filter(|byte| *byte != b'\n' && *byte != b'\r'));
-        lines.push(b'\n');
+    let objects: Vec<&RawValue> = serde_json::from_slice(body).map_err(wrong)?;
+    let mut rows = LineBatch::default();
+    for (number, object) in (1..).zip(objects) {
+        let start = rows.bytes.len();
+        rows.bytes.extend_from_slice(object.get().as_bytes());
+        let end = rows.bytes.len();
+        rows.lines.push(Line { start, end, number, next_offset: end as u64, next_number: number + 1, oversized: None });
     }
-    Ok(lines)
+    decode_rows(schema, &strict(Format::Json), &rows).map_err(|refusal| ingestion::refused(&refusal, schema))
 }
 
 /// CSV with a header, whose names choose the columns.
-pub(crate) fn csv(body: &[u8], schema: &Schema) -> Result<Vec<RecordBatch>, RequestError> {
-    let wrong = |error: ArrowError| RequestError::new(codes::BAD_VALUE, error.to_string(), "");
-    let (header, _) = arrow::csv::reader::Format::default().with_header(true).infer_schema(Cursor::new(body), Some(1)).map_err(wrong)?;
-    let field = |name: &String| match schema.field_with_name(name) {
-        Ok(field) => Ok(field.clone().with_nullable(true)),
-        Err(_) => {
-            let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-            let hint = format!("The first line names columns: {}.", names.join(", "));
-            Err(RequestError::new("42703", format!("the header has \"{name}\", which is no column"), hint))
-        }
-    };
-    let fields = header.fields().iter().map(|column| field(column.name())).collect::<Result<Vec<Field>, _>>()?;
-    let reader = arrow::csv::ReaderBuilder::new(Arc::new(Schema::new(fields))).with_header(true).with_batch_size(BATCH_ROWS);
-    reader.build(Cursor::new(body)).map_err(wrong)?.collect::<Result<_, _>>().map_err(wrong)
+///
+/// # Errors
+/// A header that names what is no column, or the first row that does not fit.
+pub(crate) fn csv(body: &[u8], schema: &SchemaRef) -> Result<Vec<RecordBatch>, RequestError> {
+    decode_lines(schema, &strict(Format::Csv), body).map_err(|refusal| ingestion::refused(&refusal, schema))
+}
+
+/// An Arrow stream.
+///
+/// # Errors
+/// When the body is none, or the first value that does not fit.
+pub(crate) fn arrow_stream(body: Bytes, schema: &SchemaRef) -> Result<Vec<RecordBatch>, RequestError> {
+    exact_batches(&arrow_body::batches(body)?, schema).map_err(|refusal| ingestion::refused(&refusal, schema))
+}
+
+/// A field that no column has is an error: it is a typing mistake more often than not. How long a row may be follows from the body's limit.
+fn strict(format: Format) -> FormatOptions {
+    FormatOptions { known_fields_only: true, max_row_bytes: usize::MAX, ..FormatOptions::new(format) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::datatypes::DataType;
+    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::ipc::writer::StreamWriter;
     use arrow::util::pretty::pretty_format_batches;
 
     fn schema() -> SchemaRef {
@@ -155,19 +148,32 @@ mod tests {
     #[test]
     fn the_forms_agree() {
         let table = "+------+---+\n| word | n |\n+------+---+\n| a    | 1 |\n| b    |   |\n+------+---+";
-        assert_eq!(shown(json(b"{\"word\":\"a\",\"n\":1}\n\n{\"word\":\"b\"}\n", &schema())), table);
-        let array = lines_of_array(b"[{\"word\":\"a\",\n\"n\":1},{\"word\":\"b\"}]").unwrap();
-        assert_eq!(shown(json(&array, &schema())), table);
+        assert_eq!(shown(ndjson(b"{\"word\":\"a\",\"n\":1}\n\n{\"word\":\"b\"}\n", &schema())), table);
+        assert_eq!(shown(json_array(b"[{\"word\":\"a\",\n\"n\":1},{\"word\":\"b\"}]", &schema())), table);
         assert_eq!(shown(csv(b"word,n\na,1\nb,\n", &schema())), table);
     }
 
     #[test]
+    fn what_is_given_out_is_taken_back() {
+        let json = "{\"word\":\"a\\\"b\",\"n\":9223372036854775807}\n{\"word\":\"\",\"n\":null}\n";
+        let batches = ndjson(json.as_bytes(), &schema()).unwrap();
+        let written = crate::http::body::json_lines(&batches[0]).unwrap();
+        assert_eq!(String::from_utf8(written).unwrap(), json);
+        let mut stream = StreamWriter::try_new(Vec::new(), &batches[0].schema()).unwrap();
+        stream.write(&batches[0]).unwrap();
+        let taken = arrow_stream(stream.into_inner().unwrap().into(), &schema()).unwrap();
+        assert_eq!(taken, batches);
+    }
+
+    #[test]
     fn wrong_rows_are_named() {
-        assert_eq!(shown(json(b"{\"wrd\":\"a\"}", &schema())), "line 1 has the field \"wrd\", which is no column");
-        assert!(shown(json(b"{\"word\":\"a\"}\n[1]", &schema())).starts_with("line 2 is no object"));
-        assert!(shown(json(b"{\"n\":\"x\"}", &schema())).contains('x'));
-        assert_eq!(shown(csv(b"word,m\na,1\n", &schema())), "the header has \"m\", which is no column");
-        assert!(shown(csv(b"word,n\na,x\n", &schema())).contains('x'));
-        assert!(lines_of_array(b"{}").is_err());
+        assert_eq!(shown(ndjson(b"{\"wrd\":\"a\"}", &schema())), "row 1 (line 1): the field \"wrd\" is no column");
+        assert_eq!(shown(ndjson(b"{\"word\":\"a\"}\n[1]", &schema())), "row 2 (line 2): the row is not a JSON object");
+        let wrong = json_array(b"[{\"word\":\"a\"},\n\n{\"word\":\"b\",\n\"n\":9.5}]", &schema()).unwrap_err();
+        assert_eq!(wrong.message, "row 2: column \"n\": '9.5' is not a valid BIGINT");
+        assert_eq!(wrong.hint.unwrap(), "The columns are word VARCHAR, n BIGINT. None of the rows was taken.");
+        assert_eq!(shown(csv(b"word,m\na,1\n", &schema())), "line 1: the header has \"m\", which is no column");
+        assert_eq!(shown(csv(b"word,n\na,x\n", &schema())), "row 1 (line 2): column \"n\": 'x' is not a valid BIGINT");
+        assert!(json_array(b"{}", &schema()).is_err());
     }
 }

@@ -12,7 +12,7 @@
 //! Where there are no users, requests must name the server by a loopback address: a page of the web that a browser shows must not
 //! reach it under a name of its own. Statements come in a body whose type browsers do not send across origins unasked.
 
-pub(crate) mod arrow_body;
+mod arrow_body;
 mod body;
 mod failure;
 mod health;

@@ -2,12 +2,14 @@
 
 use super::data::Input;
 use super::queries::Query;
+use crate::engine_setup;
+use crate::settings::Settings;
 use anyhow::Context;
 use datafusion::common::config::TableParquetOptions;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use millstream_connectors::sources::nexmark::NexmarkTable;
-use millstream_engine::{Engine, Stopwatch};
+use millstream_engine::Stopwatch;
 use millstream_sql::{RewriteContext, VersionTime, rewrite_query};
 use std::path::Path;
 
@@ -15,10 +17,10 @@ use std::path::Path;
 ///
 /// # Errors
 /// When the query is refused or fails.
-pub(crate) async fn run(query: &Query, input: &Input, file: &Path) -> anyhow::Result<f64> {
-    // The session of an engine has the same functions, types and checks.
-    let engine = Engine::builder().manual().build().await?;
-    let context = engine.session_context();
+pub(crate) async fn run(query: &Query, input: &Input, file: &Path, settings: &Settings) -> anyhow::Result<f64> {
+    // The session of an engine has the same functions, types and checks. It runs nothing beside this, as the other side has all memory too.
+    let engine = engine_setup::build(engine_setup::builder(settings).manual()).await?;
+    let context = engine.session_context_of_all_memory()?;
     for table in NexmarkTable::ALL.map(NexmarkTable::name).into_iter().chain(["side_input"]) {
         register(&context, table, input).await?;
     }

@@ -79,7 +79,7 @@ async fn measure(query: &Query, input: &data::Input, scratch: &Path, settings: &
     }
     let file = scratch.join("batch.parquet");
     let cpu = cpu::seconds();
-    let seconds = batch::run(query, input, &file).await.context("batch")?;
+    let seconds = batch::run(query, input, &file, settings).await.context("batch")?;
     measurement.batch_cpu_seconds = Some(cpu::seconds() - cpu);
     measurement.batch_seconds = Some(seconds);
     if compare {

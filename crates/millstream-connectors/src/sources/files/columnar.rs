@@ -1,12 +1,12 @@
 //! What Parquet, Arrow and Avro files have in common: columns by name, converted exactly, bad rows taken out.
 
 use super::assemble::{Assembler, RowNumbers, check_spelling};
-use super::exact::{BadMask, Conversion, conversion, convert};
 use super::reader::Shared;
 use super::slice::FileSlice;
 use super::storage::quoted;
 use crate::error::{ConnectorError, Result};
-use crate::formats::{Misfit, RAW_BYTES_MAX, restore_nested, shorten, sql_type};
+use crate::formats::exact::{BadMask, Conversion, conversion, convert, misfit};
+use crate::formats::{RAW_BYTES_MAX, restore_nested, shorten, sql_type};
 use crate::source::{BadRow, ReadRequest, RowPlaces, SourceBatch};
 use ::arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use ::arrow::buffer::BooleanBuffer;
@@ -106,13 +106,7 @@ impl ColumnarFile {
         let culprit = masks.iter().position(|mask| mask.as_ref().is_some_and(|mask| mask.value(row)));
         let reason = culprit.map_or_else(String::new, |at| {
             let (field, how) = &self.columns[at];
-            let misfit = match how {
-                _ if arrays[at].is_null(row) => Misfit::Null,
-                Conversion::Nanoseconds => Misfit::Scale,
-                Conversion::Cast => Misfit::Range,
-                _ => Misfit::Form,
-            };
-            misfit.reason(field.name(), &shown(&arrays[at]), field.data_type())
+            misfit(&arrays[at], how, row).reason(field.name(), &shown(&arrays[at]), field.data_type())
         });
         let mut raw = String::new();
         for (array, (field, _)) in arrays.iter().zip(&self.columns) {

@@ -23,7 +23,6 @@
 //! | `slice.rs` | a part of a file as the log knows it |
 //! | `reader.rs`, `text.rs`, `parquet.rs`, `arrow.rs`, `avro.rs` | reading ranges |
 //! | `ahead.rs` | decoding the file that comes next |
-//! | `exact.rs` | exact conversion of stored to declared types |
 //! | `storage.rs` | local files and object stores |
 
 mod ahead;
@@ -34,7 +33,6 @@ mod avro;
 mod columnar;
 mod config;
 mod discovery;
-mod exact;
 mod infer;
 mod inspect;
 mod parquet;

@@ -768,7 +768,7 @@ async fn survives_hostile_rows() {
             "0:1 bad a.csv:3 the row has 3000000 bytes, more than the limit \"max_row_bytes\" allows",
             "0:2 2",
             "0:3 bad a.csv:5 the row is not valid UTF-8 at byte 0",
-            "0:4 bad a.csv:6 a quoted field has no end",
+            "0:4 bad a.csv:6 a quoted field has no end: its quote opens in line 6, which is left out alone",
         ]
     );
     place.write("in/a.csv", 1, "");

@@ -11,9 +11,9 @@ use super::{CopyOptions, Format, SIGNATURE, bad};
 use crate::error::{RequestError, codes};
 use arrow::array::{Array as _, ArrayRef, BinaryArray, BooleanArray, ListArray, RecordBatch, StringArray, StringBuilder};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::compute::CastOptions;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use bytes::{Buf, BytesMut};
+use millstream_connectors::formats::all_or_nothing::text_column;
 use millstream_engine::EngineError;
 use millstream_engine::catalog::resolve::fold;
 use millstream_sql::statement::CopyFrom;
@@ -150,12 +150,8 @@ impl CopyIn {
         let Some(count) = texts.first().map(|texts| texts.len()).filter(|count| *count > 0) else { return Ok(()) };
         let first = self.rows - count;
         let columns = texts.iter().zip(self.schema.fields()).map(|(texts, field)| {
-            values(texts, field.data_type()).map_err(|(row, message)| {
-                RequestError::new(
-                    codes::BAD_VALUE,
-                    format!("row {} of the copy, column \"{}\": {message}", first + row + 1, field.name()),
-                    "",
-                )
+            values(texts, field).map_err(|(row, message)| {
+                RequestError::new(codes::BAD_VALUE, format!("row {} of the copy, {message}", first + row + 1), "")
             })
         });
         let columns = columns.collect::<Result<Vec<ArrayRef>, _>>()?;
@@ -368,16 +364,19 @@ impl CopyIn {
     }
 }
 
-/// Texts as values of a type; an error says which row.
-fn values(texts: &StringArray, wanted: &DataType) -> Result<ArrayRef, (usize, String)> {
+/// Texts as values of a column; an error says which row. Truth values, bytes and lists are written as PostgreSQL writes them; all others
+/// are read as the sources read text: exactly or not at all.
+fn values<'a>(texts: &'a StringArray, field: &FieldRef) -> Result<ArrayRef, (usize, String)> {
+    let named = |message: String| format!("column \"{}\": {message}", field.name());
     let each = |parse: &mut dyn FnMut(&str) -> Result<(), String>| {
         for (row, text) in texts.iter().enumerate() {
             if let Some(text) = text {
-                parse(text).map_err(|message| (row, message))?;
+                parse(text).map_err(|message| (row, named(message)))?;
             }
         }
         Ok::<(), (usize, String)>(())
     };
+    let wanted = field.data_type();
     match wanted {
         DataType::Boolean => {
             let mut parsed = Vec::with_capacity(texts.len());
@@ -396,37 +395,40 @@ fn values(texts: &StringArray, wanted: &DataType) -> Result<ArrayRef, (usize, St
             })?;
             let mut parsed = parsed.into_iter();
             let array: ArrayRef = Arc::new(BinaryArray::from_iter(texts.iter().map(|text| text.and_then(|_| parsed.next()))));
-            arrow::compute::cast(&array, wanted).map_err(|error| (0, error.to_string()))
+            arrow::compute::cast(&array, wanted).map_err(|error| (0, named(error.to_string())))
         }
         DataType::List(item) => {
             let mut elements = StringBuilder::new();
             let mut lengths = Vec::with_capacity(texts.len());
             for (row, text) in texts.iter().enumerate() {
-                let list = text.map_or_else(|| Ok(Vec::new()), text_elements).map_err(|error| (row, error.to_string()))?;
+                let list = text.map_or_else(|| Ok(Vec::new()), text_elements).map_err(|error| (row, named(error.to_string())))?;
                 lengths.push(list.len());
                 list.into_iter().for_each(|element| elements.append_option(element));
             }
             let offsets = OffsetBuffer::<i32>::from_lengths(lengths);
             let row_of = |element: usize| offsets.iter().skip(1).position(|end| usize::try_from(*end).is_ok_and(|end| element < end));
-            let parsed =
-                values(&elements.finish(), item.data_type()).map_err(|(element, message)| (row_of(element).unwrap_or(0), message))?;
+            let element = Arc::new(Field::new(field.name(), item.data_type().clone(), true));
+            let parsed = values(&elements.finish(), &element).map_err(|(element, message)| (row_of(element).unwrap_or(0), message))?;
             let nulls = NullBuffer::from_iter(texts.iter().map(|text| text.is_some()));
-            let lists = ListArray::try_new(Arc::clone(item), offsets, parsed, Some(nulls)).map_err(|error| (0, error.to_string()))?;
+            let lists =
+                ListArray::try_new(Arc::clone(item), offsets, parsed, Some(nulls)).map_err(|error| (0, named(error.to_string())))?;
             Ok(Arc::new(lists))
         }
         wanted => {
-            let options = CastOptions { safe: false, ..Default::default() };
-            arrow::compute::cast_with_options(texts, wanted, &options).map_err(|error| (culprit(texts, wanted), error.to_string()))
+            let is_text = matches!(wanted, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+            let text = |text: &'a str| match is_text {
+                true => text,
+                false => without_plus(text.trim()),
+            };
+            let column = text_column(field, texts.iter().map(|value| value.map(text)));
+            column.map_err(|refusal| (refusal.row.map_or(0, |row| row as usize - 1), refusal.reason))
         }
     }
 }
 
-/// The first row that cannot be cast.
-fn culprit(texts: &StringArray, wanted: &DataType) -> usize {
-    match arrow::compute::cast(texts, wanted) {
-        Ok(cast) => (0..texts.len()).find(|row| cast.is_null(*row) && texts.is_valid(*row)).unwrap_or(0),
-        Err(_) => 0,
-    }
+/// A number without the plus that PostgreSQL allows before it.
+fn without_plus(text: &str) -> &str {
+    text.strip_prefix('+').filter(|number| number.starts_with(|c: char| c.is_ascii_digit() || c == '.')).unwrap_or(text)
 }
 
 fn boolean(text: &str) -> Option<bool> {
@@ -523,7 +525,10 @@ mod tests {
     #[test]
     fn wrong_rows_are_named() {
         let csv = [("format", "csv")];
-        assert!(read(&csv, b"a,1,\nb,x,\n").starts_with("row 2 of the copy, column \"n\": Cast error"));
+        assert_eq!(read(&csv, b"a,1,\nb,x,\n"), "row 2 of the copy, column \"n\": 'x' is not a valid BIGINT");
+        assert_eq!(read(&csv, b"a,9.5,\n"), "row 1 of the copy, column \"n\": '9.5' is not a valid BIGINT");
+        let large = "row 1 of the copy, column \"n\": '9223372036854775808' is out of range for BIGINT";
+        assert_eq!(read(&csv, b"a,9223372036854775808,\n"), large);
         assert_eq!(read(&csv, b"a,1\n"), "row 1 of the copy has 2 values for 3 columns");
         assert_eq!(read(&csv, b"a,1,\n\"b"), "row 2 of the copy has a quote that does not end");
         assert_eq!(read(&csv, b"a,1,{x}\n"), "row 1 of the copy, column \"flags\": 'x' is no boolean");

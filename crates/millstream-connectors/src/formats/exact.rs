@@ -1,14 +1,17 @@
-//! Exact conversion of the columns of Parquet, Arrow and Avro files to the declared types.
+//! Exact conversion of Arrow columns to the declared types: those of Parquet, Arrow and Avro files, and of batches that clients send.
 //!
 //! A pair of types that cannot lose anything, or loses something for single values only (BIGINT to INTEGER out of range, nanoseconds
-//! that are not whole microseconds), is converted, and the values that do not fit make bad rows. A pair that would lose
-//! something for most values (DOUBLE to BIGINT, VARCHAR to TIMESTAMP) is refused when the file is opened.
+//! that are not whole microseconds), is converted, and the values that do not fit make bad rows. Of a file, a pair that would lose
+//! something for most values (DOUBLE to BIGINT, VARCHAR to TIMESTAMP) is refused when it is opened. Rows that a client sends are there
+//! as a whole: between numbers, and between times, each value is looked at whether it comes back ([`conversion_by_value`]).
 
+use super::Misfit;
 use crate::error::{ConnectorError, Result};
 use ::arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, StructArray, new_null_array};
 use ::arrow::buffer::{BooleanBuffer, NullBuffer};
+use ::arrow::compute::kernels::cmp::not_distinct;
 use ::arrow::compute::{CastOptions, cast_with_options};
-use ::arrow::datatypes::{DataType, Field, Int64Type, TimeUnit};
+use ::arrow::datatypes::{DataType, Field, Float64Type, Int64Type, IntervalUnit, TimeUnit};
 use std::sync::Arc;
 
 /// How a stored column becomes a declared one.
@@ -22,8 +25,12 @@ pub(crate) enum Conversion {
     Cast,
     /// First to this type, which loses nothing, then on.
     Via(DataType, Box<Conversion>),
-    /// Nanoseconds to microseconds, for timestamps and times.
-    Nanoseconds,
+    /// Timestamps and times in a unit that is so many times as long.
+    Coarser(i64),
+    /// To the nearest number of REAL or DOUBLE; what is finite stays so.
+    Nearest,
+    /// Arrow's cast; a value that does not come back from it as it was did not fit.
+    RoundTrip,
     List(Box<Conversion>),
     /// For each declared field: the stored one and how, or nothing.
     Struct(Vec<Option<(usize, Conversion)>>),
@@ -34,7 +41,17 @@ pub(crate) type BadMask = Option<BooleanBuffer>;
 
 /// How to get from one type to the other; `None` when it would lose something.
 pub(crate) fn conversion(from: &DataType, to: &DataType) -> Option<Conversion> {
+    between(from, to, false)
+}
+
+/// As [`conversion`], with pairs that keep some values and lose others: every value is tried.
+pub(crate) fn conversion_by_value(from: &DataType, to: &DataType) -> Option<Conversion> {
+    between(from, to, true)
+}
+
+fn between(from: &DataType, to: &DataType, by_value: bool) -> Option<Conversion> {
     use DataType::*;
+    let conversion = |from: &DataType, to: &DataType| between(from, to, by_value);
     if from == to {
         return Some(Conversion::Same);
     }
@@ -58,9 +75,9 @@ pub(crate) fn conversion(from: &DataType, to: &DataType) -> Option<Conversion> {
             Decimal128(_, to_scale),
         ) if to_scale >= from_scale => Some(Conversion::Cast),
         (Decimal32(_, 0) | Decimal64(_, 0) | Decimal128(_, 0), to) if integer(to) => Some(Conversion::Cast),
-        (Timestamp(TimeUnit::Nanosecond, _), Timestamp(TimeUnit::Microsecond, _)) => Some(Conversion::Nanoseconds),
+        (Timestamp(TimeUnit::Nanosecond, _), Timestamp(TimeUnit::Microsecond, _)) => Some(Conversion::Coarser(1_000)),
         (Timestamp(from_unit, _), Timestamp(to_unit, _)) if unit_rank(from_unit) <= unit_rank(to_unit) => Some(Conversion::Cast),
-        (Time64(TimeUnit::Nanosecond), Time64(TimeUnit::Microsecond)) => Some(Conversion::Nanoseconds),
+        (Time64(TimeUnit::Nanosecond), Time64(TimeUnit::Microsecond)) => Some(Conversion::Coarser(1_000)),
         (Time32(_), Time64(_)) | (Time64(TimeUnit::Microsecond), Time64(TimeUnit::Nanosecond)) => Some(Conversion::Cast),
         (LargeList(item), List(_)) => {
             let list = List(Arc::clone(item));
@@ -75,6 +92,20 @@ pub(crate) fn conversion(from: &DataType, to: &DataType) -> Option<Conversion> {
             });
             fields.collect::<Option<Vec<_>>>().map(Conversion::Struct)
         }
+        (FixedSizeList(item, _), List(_)) => {
+            let list = List(Arc::clone(item));
+            let rest = conversion(&list, to)?;
+            Some(Conversion::Via(list, Box::new(rest)))
+        }
+        (Duration(_) | Interval(_), Interval(IntervalUnit::MonthDayNano)) => Some(Conversion::Cast),
+        // As a literal for such a column is read.
+        (from, Float32 | Float64) if by_value && from.is_numeric() => Some(Conversion::Nearest),
+        (from, to) if by_value && from.is_numeric() && to.is_numeric() => Some(Conversion::RoundTrip),
+        (Timestamp(from_unit, _), Timestamp(to_unit, _)) if by_value => {
+            let steps = unit_rank(from_unit).saturating_sub(unit_rank(to_unit));
+            Some(Conversion::Coarser(1_000_i64.pow(u32::from(steps))))
+        }
+        (Date32 | Date64 | Timestamp(..), Date32 | Timestamp(..)) if by_value => Some(Conversion::RoundTrip),
         _ => None,
     }
 }
@@ -134,19 +165,37 @@ fn convert_values(array: &ArrayRef, how: &Conversion, to: &DataType) -> Result<(
             let (converted, more) = convert_values(&cast, rest, to)?;
             Ok((converted, union(bad, more)))
         }
-        Conversion::Nanoseconds => {
-            let nanos = cast_with_options(array, &DataType::Int64, &options).map_err(internal)?;
-            let nanos = nanos.as_primitive::<Int64Type>();
-            let whole: BooleanBuffer = nanos.values().iter().map(|value| value % 1_000 == 0).collect();
-            let micros: Int64Array = nanos.unary(|value| value.div_euclid(1_000));
-            let valid = nanos.nulls().map_or_else(|| BooleanBuffer::new_set(nanos.len()), |nulls| nulls.inner().clone());
+        Conversion::Coarser(times) => {
+            let counts = cast_with_options(array, &DataType::Int64, &options).map_err(internal)?;
+            let counts = counts.as_primitive::<Int64Type>();
+            let whole: BooleanBuffer = counts.values().iter().map(|value| value % times == 0).collect();
+            let coarse: Int64Array = counts.unary(|value| value.div_euclid(*times));
+            let valid = counts.nulls().map_or_else(|| BooleanBuffer::new_set(counts.len()), |nulls| nulls.inner().clone());
             let bad = &valid & &!&whole;
             let converted = match to {
-                DataType::Timestamp(unit, zone) => relabel(&(Arc::new(micros) as ArrayRef), zone.as_deref(), *unit)?,
-                other => cast_with_options(&micros, other, &options).map_err(internal)?,
+                DataType::Timestamp(unit, zone) => relabel(&(Arc::new(coarse) as ArrayRef), zone.as_deref(), *unit)?,
+                other => cast_with_options(&coarse, other, &options).map_err(internal)?,
             };
             let bad = (bad.count_set_bits() > 0).then_some(bad);
             Ok((converted, bad))
+        }
+        Conversion::Nearest => {
+            let cast = cast_with_options(array, to, &options).map_err(internal)?;
+            let infinite = |array: &ArrayRef| -> Result<BooleanBuffer> {
+                let doubles = cast_with_options(array, &DataType::Float64, &options).map_err(internal)?;
+                Ok(doubles.as_primitive::<Float64Type>().iter().map(|value| value.is_some_and(f64::is_infinite)).collect())
+            };
+            let bad = &infinite(&cast)? & &!&infinite(array)?;
+            let bad = (bad.count_set_bits() > 0).then_some(bad);
+            let lost = lost(array, &cast);
+            Ok((cast, union(bad, lost)))
+        }
+        Conversion::RoundTrip => {
+            let cast = cast_with_options(array, to, &options).map_err(internal)?;
+            let back = cast_with_options(&cast, array.data_type(), &options).map_err(internal)?;
+            let same = not_distinct(&back, array).map_err(internal)?;
+            let bad = !same.values();
+            Ok((cast, (bad.count_set_bits() > 0).then_some(bad)))
         }
         Conversion::List(item_conversion) => {
             let DataType::List(item) = to else { return Ok((Arc::clone(array), None)) };
@@ -196,6 +245,17 @@ fn convert_values(array: &ArrayRef, how: &Conversion, to: &DataType) -> Result<(
             let built = StructArray::try_new_with_length(relaxed.into(), columns, stored.nulls().cloned(), stored.len());
             Ok((Arc::new(built.map_err(internal)?), bad.filter(|bad| bad.count_set_bits() > 0)))
         }
+    }
+}
+
+/// Why the value of a row did not fit.
+pub(crate) fn misfit(array: &ArrayRef, how: &Conversion, row: usize) -> Misfit {
+    match how {
+        _ if array.is_null(row) => Misfit::Null,
+        Conversion::Coarser(_) => Misfit::Scale,
+        Conversion::Cast | Conversion::Nearest => Misfit::Range,
+        Conversion::Via(_, rest) => misfit(array, rest, row),
+        _ => Misfit::Form,
     }
 }
 
