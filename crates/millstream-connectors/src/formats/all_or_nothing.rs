@@ -390,7 +390,7 @@ mod tests {
         );
         let words: DictionaryArray<Int32Type> = vec![Some("a"), None].into_iter().collect();
         assert_eq!(sent(words, &Utf8View), "a ");
-        assert_eq!(sent(DurationSecondArray::from(vec![5]), &Interval(IntervalUnit::MonthDayNano)), "5 secs");
+        assert_eq!(sent(DurationSecondArray::from(vec![5]), &Interval(IntervalUnit::MonthDayNano)), "5.000000000 secs");
         let lists = ListArray::from_iter_primitive::<arrow::datatypes::Float64Type, _, _>([Some(vec![Some(1.0), Some(2.5)])]);
         assert_eq!(sent(lists, &DataType::new_list(Int64, true)), "row 3: column \"v\": '[1.0, 2.5]' is not a valid BIGINT[]");
     }
