@@ -1,6 +1,6 @@
 //! `millstream bench state`: what an epoch costs when there is much state. Every query is filled with as many keys as asked for; then
-//! epochs of 1,000 rows touch a thousand of them. The cost should follow the change, not the state. In memory it
-//! shows what the operators do, with a directory what an epoch of a durable pipeline costs.
+//! epochs of 1,000 rows touch a thousand of them. The cost should follow the change, not the state. In memory it shows what the operators
+//! do, with a directory what an epoch of a durable pipeline costs.
 
 use super::{quantile, temporary_under};
 use crate::args::StateBenchArgs;

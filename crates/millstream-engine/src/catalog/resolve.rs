@@ -413,6 +413,13 @@ pub fn fold(ident: &ast::Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
+/// A name as it has to be written.
+pub(crate) fn quoted_if_needed(name: &str) -> ast::Ident {
+    let is_plain =
+        name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
+    if is_plain { ast::Ident::new(name) } else { ast::Ident::with_quote('"', name) }
+}
+
 /// Relations by name.
 type Tables = HashMap<String, Arc<dyn TableProvider>>;
 

@@ -103,8 +103,8 @@ impl Pushed {
                 if state.offsets.get(&self.stream).is_some_and(|offset| *offset >= self.end) {
                     return Ok(state.epoch);
                 }
-                if let Some(stopped) = &state.stopped {
-                    return Err(EngineError::Stopped(stopped.as_ref().map(ToString::to_string)));
+                if let Some(error) = state.stopped_error() {
+                    return Err(error);
                 }
             }
             committed.changed().await.map_err(|_| EngineError::Stopped(None))?;

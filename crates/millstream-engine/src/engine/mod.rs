@@ -120,10 +120,7 @@ impl Engine {
     }
 
     fn stopped(&self) -> EngineError {
-        match &self.inner.shared.committed.borrow().stopped {
-            Some(Some(error)) => EngineError::Stopped(Some(error.to_string())),
-            _ => EngineError::Stopped(None),
-        }
+        self.inner.shared.committed.borrow().stopped_error().unwrap_or(EngineError::Stopped(None))
     }
 
     pub(crate) async fn ddl(&self, statements: Vec<Statement>) -> Result<Vec<Notice>> {

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::catalog::object::{Object, ObjectKind};
+use crate::catalog::resolve::quoted_if_needed;
 use crate::error::{EngineError, Result};
 use crate::inserts::InsertNote;
 use crate::notice::Notice;
@@ -182,11 +183,7 @@ impl Engine {
 
 /// The statement that drops an object.
 fn dropping(object: &Object) -> String {
-    let name = &object.name;
-    let is_plain = name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    let quoted = if is_plain { name.clone() } else { format!("\"{}\"", name.replace('"', "\"\"")) };
-    format!("DROP {} {quoted}", object.kind.word().to_uppercase())
+    format!("DROP {} {}", object.kind.word().to_uppercase(), quoted_if_needed(&object.name))
 }
 
 /// The name a statement defines.

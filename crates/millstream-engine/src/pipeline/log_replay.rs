@@ -13,7 +13,7 @@ use crate::dead_letters;
 use crate::edge::{Accepted, EdgeEpoch};
 use crate::error::{EngineError, Result};
 use arrow::array::RecordBatch;
-use millstream_state::{FramePayload, LogReader};
+use millstream_state::LogReader;
 use millstream_types::{Delta, Epoch, EventTime, PartitionRange};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ impl LoggedEpochs {
         let frames = LogReader::open(&self.directory)?;
         Ok(frames.filter_map(|frame| match frame {
             Ok(frame) if frame.kind != COMMIT_FRAME => None,
-            Ok(frame) => Some(logged(frame.epoch, &frame.payload)),
+            Ok(frame) => Some(CommitRecord::of_frame(&frame).map(|(record, attachments)| LoggedEpoch { record, attachments })),
             Err(error) => Some(Err(error.into())),
         }))
     }
@@ -89,13 +89,6 @@ impl LoggedEpochs {
     pub fn path(&self) -> &Path {
         &self.directory
     }
-}
-
-fn logged(epoch: Epoch, payload: &[u8]) -> Result<LoggedEpoch> {
-    let payload = FramePayload::decode(payload)?;
-    let record = serde_json::from_slice(&payload.header)
-        .map_err(|error| EngineError::Corrupt(format!("the commit record of epoch {epoch} cannot be read: {error}")))?;
-    Ok(LoggedEpoch { record, attachments: payload.attachments })
 }
 
 impl Pipeline {

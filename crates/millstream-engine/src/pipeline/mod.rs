@@ -134,6 +134,13 @@ pub struct Committed {
     pub stopped: Option<Option<EngineError>>,
 }
 
+impl Committed {
+    /// The error for whoever waits for more, if the pipeline has stopped.
+    pub(crate) fn stopped_error(&self) -> Option<EngineError> {
+        self.stopped.as_ref().map(|error| EngineError::Stopped(error.as_ref().map(ToString::to_string)))
+    }
+}
+
 /// A stream as queries and readers of history see it.
 #[derive(Debug, Clone)]
 pub struct StreamRuntime {

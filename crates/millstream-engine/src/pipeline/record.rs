@@ -3,12 +3,15 @@
 //! It is the JSON header of a commit frame; rows that cannot be read again (of sources that do not replay, and rows
 //! inserted into tables) travel in the same frame as Arrow IPC attachments, so that one sync makes them durable and committed.
 
+use super::query::Segments;
 use super::resume::QueryFailure;
 use crate::access::{Access, AccessChange};
 use crate::dead_letters::DeadLettersCheckpoint;
 use crate::edge::WatermarkState;
+use crate::error::{EngineError, Result};
 use crate::inserts::InsertNote;
 use millstream_connectors::sink::SinkCommit;
+use millstream_state::{CheckpointReader, Frame, FramePayload};
 use millstream_types::{Epoch, EventTime, PartitionRange};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,6 +92,19 @@ pub struct CommitRecord {
     pub failed: BTreeMap<String, String>,
 }
 
+impl CommitRecord {
+    /// The record of a commit frame, and the rows that travel with it.
+    ///
+    /// # Errors
+    /// [`EngineError::Corrupt`] when it cannot be read.
+    pub(super) fn of_frame(frame: &Frame) -> Result<(Self, Segments)> {
+        let payload = FramePayload::decode(&frame.payload)?;
+        let record = serde_json::from_slice(&payload.header)
+            .map_err(|error| EngineError::Corrupt(format!("the commit record of epoch {} cannot be read: {error}", frame.epoch)))?;
+        Ok((record, payload.attachments))
+    }
+}
+
 /// Everything small in a checkpoint; rows are in its segments.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CheckpointHeader {
@@ -118,6 +134,17 @@ pub struct CheckpointHeader {
     /// Refused rows.
     #[serde(default)]
     pub dead_letters: DeadLettersCheckpoint,
+}
+
+impl CheckpointHeader {
+    /// That of a checkpoint.
+    ///
+    /// # Errors
+    /// [`EngineError::Corrupt`] when it cannot be read.
+    pub(super) fn of(checkpoint: &CheckpointReader) -> Result<Self> {
+        Self::deserialize(&checkpoint.manifest().detail)
+            .map_err(|error| EngineError::Corrupt(format!("checkpoint of epoch {} cannot be read: {error}", checkpoint.epoch())))
+    }
 }
 
 /// A stream in a checkpoint.

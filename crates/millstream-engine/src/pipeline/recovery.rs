@@ -22,7 +22,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_connectors::sink::{SinkCheckpoint, SinkEpoch};
 use millstream_sql::parse_statement;
-use millstream_state::{BlobRef, CheckpointReader, FramePayload, failpoint};
+use millstream_state::{BlobRef, CheckpointReader, failpoint};
 use millstream_types::{Delta, Epoch, EventTime, PartitionRange};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -119,8 +119,7 @@ impl Pipeline {
         let mut at = Epoch::ZERO;
         if let Some(checkpoint) = recovered.checkpoint.take() {
             at = checkpoint.epoch();
-            recovery.header = serde_json::from_value(checkpoint.manifest().detail.clone())
-                .map_err(|error| EngineError::Corrupt(format!("checkpoint of epoch {at} cannot be read: {error}")))?;
+            recovery.header = CheckpointHeader::of(&checkpoint)?;
             recovery.checkpoint = Some(checkpoint);
         }
         let mut records: Vec<(CommitRecord, Segments)> = Vec::new();
@@ -129,9 +128,7 @@ impl Pipeline {
             if frame.kind != COMMIT_FRAME || frame.epoch <= at {
                 continue;
             }
-            let payload = FramePayload::decode(&frame.payload)?;
-            let record: CommitRecord = serde_json::from_slice(&payload.header)
-                .map_err(|error| EngineError::Corrupt(format!("the commit record of epoch {} cannot be read: {error}", frame.epoch)))?;
+            let (record, attachments) = CommitRecord::of_frame(&frame)?;
             let expected = records.last().map_or(at, |(record, _)| record.epoch).next();
             if record.epoch != expected {
                 return Err(EngineError::Corrupt(format!("the log has epoch {} where {expected} should follow", record.epoch)));
@@ -139,7 +136,7 @@ impl Pipeline {
             for (name, stream) in &record.streams {
                 recovery.ranges.entry(name.clone()).or_default().extend(stream.ranges.iter().cloned());
             }
-            records.push((record, payload.attachments));
+            records.push((record, attachments));
         }
         let header = recovery.header.clone();
         let checkpointed = header.clock.unwrap_or(EventTime::MIN);

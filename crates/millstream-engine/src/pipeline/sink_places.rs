@@ -5,7 +5,7 @@ use crate::catalog::resolve::object_name;
 use crate::error::{EngineError, Result};
 use millstream_sql::statement::ObjectKind;
 use millstream_sql::{Statement, parse_statement};
-use millstream_state::{CheckpointReader, FramePayload, LogReader};
+use millstream_state::{CheckpointReader, LogReader};
 use millstream_types::Epoch;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,19 +27,15 @@ impl SinkPlaces {
     pub fn read(directory: &Path) -> Result<Self> {
         let mut places = Self::default();
         if let Some(checkpoint) = CheckpointReader::newest_valid(&directory.join("checkpoint"))?.checkpoint {
-            let header: CheckpointHeader = serde_json::from_value(checkpoint.manifest().detail.clone())
-                .map_err(|error| EngineError::Corrupt(format!("checkpoint of epoch {} cannot be read: {error}", checkpoint.epoch())))?;
             places.newest = checkpoint.epoch();
-            header.catalog.iter().try_for_each(|sql| places.apply(sql))?;
+            CheckpointHeader::of(&checkpoint)?.catalog.iter().try_for_each(|sql| places.apply(sql))?;
         }
         for frame in LogReader::open(directory)? {
             let frame = frame?;
             if frame.kind != COMMIT_FRAME || frame.epoch <= places.newest {
                 continue;
             }
-            let payload = FramePayload::decode(&frame.payload)?;
-            let record: CommitRecord = serde_json::from_slice(&payload.header)
-                .map_err(|error| EngineError::Corrupt(format!("the commit record of epoch {} cannot be read: {error}", frame.epoch)))?;
+            let (record, _) = CommitRecord::of_frame(&frame)?;
             places.newest = record.epoch;
             for change in &record.catalog {
                 if let CatalogChange::Statement { sql } = change {

@@ -21,13 +21,13 @@ use super::{Session, is_client_setting, is_harmless};
 use crate::access::{Scope, UserDef, UserLimits, UserOrigin};
 use crate::catalog::Catalog;
 use crate::catalog::object::ObjectKind;
-use crate::catalog::resolve::{Named, Resolver, object_name};
+use crate::catalog::resolve::{Named, Resolver, object_name, quoted_if_needed};
 use crate::error::{EngineError, Result};
 use crate::session::contents::NamesOnly;
 use millstream_sql::Statement;
 use millstream_sql::statement::{AlterUser, CopySource, CopyTarget, Explain, ShowWhat, Subscribe, SubscribeSource};
 use millstream_types::{Privilege, Role};
-use sqlparser::ast::{self, FromTable, Ident, ObjectName, ObjectNamePart, Query, TableFactor, TableWithJoins};
+use sqlparser::ast::{self, FromTable, ObjectName, ObjectNamePart, Query, TableFactor, TableWithJoins};
 use std::sync::Arc;
 
 /// Who a session belongs to.
@@ -281,13 +281,6 @@ fn target(table: &TableWithJoins) -> Result<&ObjectName> {
         TableFactor::Table { name, .. } => Ok(name),
         other => Err(EngineError::invalid(format!("\"{other}\" is no table that can be changed"), "Name one table.")),
     }
-}
-
-/// A name as it has to be written.
-fn quoted_if_needed(name: &str) -> Ident {
-    let is_plain =
-        name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
-    if is_plain { Ident::new(name) } else { Ident::with_quote('"', name) }
 }
 
 #[cfg(test)]

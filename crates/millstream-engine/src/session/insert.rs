@@ -65,6 +65,9 @@ impl Session {
     pub async fn insert_rows(&self, target: &str, rows: Vec<RecordBatch>, key: Option<&str>) -> Result<Inserted> {
         let schema = self.insert_schema(target)?;
         let note = key.map(|key| InsertNote::keyed(target, key));
+        if let Some(epoch) = note.and_then(|note| self.engine.shared().inserts.epoch_of(note)) {
+            return Ok(Inserted { rows: 0, repeated: true, epoch });
+        }
         let mut whole = Vec::with_capacity(rows.len());
         for batch in rows {
             let columns: Vec<String> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
@@ -109,8 +112,8 @@ impl Session {
         let mut committed = shared.committed.subscribe();
         loop {
             // Seen before the key is looked up, so that no commit in between is missed.
-            if let Some(stopped) = &committed.borrow_and_update().stopped {
-                return Err(EngineError::Stopped(stopped.as_ref().map(ToString::to_string)));
+            if let Some(error) = committed.borrow_and_update().stopped_error() {
+                return Err(error);
             }
             match shared.inserts.reserve(hash, stream) {
                 Reserved::New(reservation) => return Ok(Ok(reservation)),
