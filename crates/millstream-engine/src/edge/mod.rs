@@ -215,7 +215,7 @@ impl Edge {
         accepted.rows_in += (batch.batch.num_rows() + batch.bad.len()) as u64;
         accepted.bytes += batch.bytes;
         for row in batch.bad {
-            self.bad(row, accepted)?;
+            self.bad(|| row, accepted)?;
         }
         if batch.batch.num_rows() == 0 {
             return Ok(());
@@ -238,10 +238,10 @@ impl Edge {
         };
         let outcome = changelog.apply(rows, &offsets, epoch.watermark_start, (epoch.epoch, epoch.clock))?;
         for row in outcome.bad {
-            self.bad(row, accepted)?;
+            self.bad(|| row, accepted)?;
         }
         for row in outcome.late {
-            self.late(row, accepted)?;
+            self.late(|| row, accepted)?;
         }
         accepted.rows_used += outcome.used;
         if let Some(newest) = outcome.newest {
@@ -313,7 +313,7 @@ impl Edge {
         match self.computed.evaluate(&batch, epoch.clock) {
             Ok(completed) => Ok((completed, offsets)),
             Err(error) if batch.num_rows() == 1 => {
-                self.bad(offsets.bad_row(0, error.to_string(), &batch, &self.def.name), accepted)?;
+                self.bad(|| offsets.bad_row(0, error.to_string(), &batch, &self.def.name), accepted)?;
                 let empty = self.computed.evaluate(&batch.slice(0, 0), epoch.clock)?;
                 Ok((empty, offsets.none()))
             }
@@ -345,7 +345,8 @@ impl Edge {
             for (row, kept) in keep.iter_mut().enumerate() {
                 if *kept && array.is_null(row) {
                     *kept = false;
-                    self.bad(offsets.bad_row(row, format!("column \"{name}\" is NULL but must not be"), &rows, &self.def.name), accepted)?;
+                    let reason = || format!("column \"{name}\" is NULL but must not be");
+                    self.bad(|| offsets.bad_row(row, reason(), &rows, &self.def.name), accepted)?;
                 }
             }
         }
@@ -384,36 +385,32 @@ impl Edge {
             self.watermark.observe(partition, EventTime(newest), epoch.clock);
             return Ok(rows);
         }
-        let mut keep = vec![true; rows.num_rows()];
-        let mut newest = None;
-        for (row, &time) in times.values().iter().enumerate() {
-            if time < epoch.watermark_start.0 {
-                keep[row] = false;
-                let reason = format!("event time {} is below the watermark {}", EventTime(time), epoch.watermark_start);
-                self.late(offsets.bad_row(row, reason, &rows, &self.def.name), accepted)?;
-            } else if time > horizon {
-                accepted.rows_future += 1;
-                let reason = format!("event time {} is too far after the clock {}", EventTime(time), epoch.clock);
-                match self.def.options.on_future {
-                    RowPolicy::Flow => {}
-                    RowPolicy::Skip | RowPolicy::DeadLetter => {
-                        keep[row] = false;
-                        self.bad(offsets.bad_row(row, reason, &rows, &self.def.name), accepted)?;
-                    }
-                    RowPolicy::Fail => {
-                        let row = offsets.bad_row(row, reason, &rows, &self.def.name);
-                        self.refuse("future", RowPolicy::Fail, row, accepted)?;
-                    }
-                }
-            } else {
-                newest = newest.max(Some(time));
+        let start = epoch.watermark_start;
+        let late = BooleanArray::from_unary(&times, |time| time < start.0);
+        let future = BooleanArray::from_unary(&times, |time| time > horizon);
+        for row in late.values().set_indices() {
+            let reason = |time: EventTime| format!("event time {time} is below the watermark {start}");
+            self.late(|| offsets.bad_row(row, reason(EventTime(times.value(row))), &rows, &self.def.name), accepted)?;
+        }
+        for row in future.values().set_indices() {
+            accepted.rows_future += 1;
+            let reason = |time: EventTime| format!("event time {time} is too far after the clock {}", epoch.clock);
+            let refused = || offsets.bad_row(row, reason(EventTime(times.value(row))), &rows, &self.def.name);
+            match self.def.options.on_future {
+                RowPolicy::Flow => {}
+                RowPolicy::Skip | RowPolicy::DeadLetter => self.bad(refused, accepted)?,
+                RowPolicy::Fail => self.refuse("future", RowPolicy::Fail, refused, accepted)?,
             }
         }
+        let refused = if self.def.options.on_future == RowPolicy::Flow { late.values().clone() } else { late.values() | future.values() };
+        let keep = BooleanArray::from(!&refused);
+        let in_time = times.values().iter().filter(|time| (start.0..=horizon).contains(time));
+        let newest = in_time.max().copied();
         match newest {
             Some(newest) => self.watermark.observe(partition, EventTime(newest), epoch.clock),
             None => self.watermark.touch(partition, epoch.clock),
         }
-        Ok(arrow::compute::filter_record_batch(&rows, &BooleanArray::from(keep))?)
+        Ok(arrow::compute::filter_record_batch(&rows, &keep)?)
     }
 
     /// Keeps the columns somebody reads, in declared order, and adds the ingest columns where the rows do not have them yet.
@@ -448,24 +445,29 @@ impl Edge {
         Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
     }
 
-    fn bad(&self, row: BadRow, accepted: &mut Accepted) -> Result<()> {
+    /// Counts a bad row. `row` is only described where somebody will see it.
+    fn bad(&self, row: impl FnOnce() -> BadRow, accepted: &mut Accepted) -> Result<()> {
         accepted.rows_bad += 1;
-        if accepted.bad_examples.len() < BAD_EXAMPLES_MAX {
-            accepted.bad_examples.push(format!("{}: {}", row.place, row.reason));
+        let policy = self.def.options.on_error;
+        if accepted.bad_examples.len() >= BAD_EXAMPLES_MAX {
+            return self.refuse("bad", policy, row, accepted);
         }
-        self.refuse("bad", self.def.options.on_error, row, accepted)
+        let row = row();
+        accepted.bad_examples.push(format!("{}: {}", row.place, row.reason));
+        self.refuse("bad", policy, || row, accepted)
     }
 
-    fn late(&self, row: BadRow, accepted: &mut Accepted) -> Result<()> {
+    /// Counts a late row, described as a bad one is.
+    fn late(&self, row: impl FnOnce() -> BadRow, accepted: &mut Accepted) -> Result<()> {
         accepted.rows_late += 1;
         self.refuse("late", self.def.options.on_late, row, accepted)
     }
 
-    fn refuse(&self, kind: &str, policy: RowPolicy, row: BadRow, accepted: &mut Accepted) -> Result<()> {
+    fn refuse(&self, kind: &str, policy: RowPolicy, row: impl FnOnce() -> BadRow, accepted: &mut Accepted) -> Result<()> {
         match policy {
             RowPolicy::Skip | RowPolicy::Flow => Ok(()),
             RowPolicy::DeadLetter => {
-                accepted.dead_letters.push(DeadLetter { kind: kind.to_string(), row });
+                accepted.dead_letters.push(DeadLetter { kind: kind.to_string(), row: row() });
                 Ok(())
             }
             RowPolicy::Fail => {
@@ -474,6 +476,7 @@ impl Edge {
                     "future" => "on_future",
                     _ => "on_error",
                 };
+                let row = row();
                 Err(EngineError::BadRows {
                     message: format!("stream \"{}\": {kind} row at {}: {}", self.def.name, row.place, row.reason),
                     hint: format!("Mend the row, or set {option} = 'dead_letter' for the stream to put such rows aside and go on."),
