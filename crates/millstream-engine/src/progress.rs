@@ -115,6 +115,14 @@ pub struct CheckpointProgress {
     pub elapsed: Duration,
 }
 
+impl PhaseTimes {
+    /// The time in which somebody worked on the epoch.
+    pub fn sum(&self) -> Duration {
+        let Self { plan, read, dataflow, sink, commit, publish } = *self;
+        plan + read + dataflow + sink + commit + publish
+    }
+}
+
 /// One committed epoch.
 #[derive(Debug, Clone, Serialize)]
 pub struct EpochProgress {
@@ -124,7 +132,7 @@ pub struct EpochProgress {
     pub clock: EventTime,
     /// Where the time went.
     pub phases: PhaseTimes,
-    /// From the first step to the last.
+    /// From the first step until it was durable and visible, with the time in which it waited to share a sync of the log.
     #[serde(rename = "total_ms", serialize_with = "millis")]
     pub total: Duration,
     /// Streams that brought something.
@@ -277,7 +285,7 @@ impl Progress {
         let mut registry = self.registry.lock();
         let elapsed = registry.started.elapsed();
         let rows_in: u64 = progress.sources.iter().map(|source| source.rows_in).sum();
-        registry.busy += progress.total;
+        registry.busy += progress.phases.sum();
         let totals = &mut registry.totals;
         totals.epochs += 1;
         for source in &progress.sources {

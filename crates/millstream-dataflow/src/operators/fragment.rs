@@ -12,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::displayable;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use millstream_plan::leaf::{LeafSlot, physical_plan};
 use millstream_types::row_key::{RowKeyEncoder, types_of};
@@ -43,6 +44,7 @@ impl Fragment {
     pub(crate) async fn run(&mut self, leaves: Vec<Vec<RecordBatch>>, task: &Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
         if self.physical.is_none() {
             let plan = physical_plan(&self.logical, &self.slots, &self.state).await?;
+            tracing::debug!(plan = %displayable(plan.as_ref()).indent(false), "planned a fragment");
             let unordered = merges_partitions(&plan);
             self.physical = Some(Physical { plan, unordered });
         }

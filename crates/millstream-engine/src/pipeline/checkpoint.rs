@@ -77,6 +77,7 @@ impl Pipeline {
     #[tracing::instrument(name = "checkpoint", skip_all, fields(epoch = self.epoch.0, bytes = tracing::field::Empty))]
     pub(super) async fn checkpoint_with(&mut self, states: Option<BTreeMap<String, EdgeState>>) -> Result<()> {
         let watch = Stopwatch::start();
+        self.sync_waiting().await?;
         let states = match (states, &self.sources) {
             (Some(states), _) => states,
             (None, Some(sources)) => sources.states(),

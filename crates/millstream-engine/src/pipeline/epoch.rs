@@ -1,11 +1,12 @@
 //! The second half of an epoch: dataflow, sinks, commit, publish.
 
+use super::Pipeline;
 use super::query::{Target, epoch_input};
 use super::record::{COMMIT_FRAME, CommitRecord, HistoryEntry};
 use super::resume::QueryFailure;
 use super::retained::Retained;
 use super::sources::{AssembleRequest, Assembled, StreamEpoch};
-use super::{Committed, Pipeline};
+use super::unsynced::Appended;
 use crate::catalog::object::versions_of;
 use crate::dead_letters;
 use crate::error::{EngineError, Result};
@@ -38,6 +39,8 @@ pub struct EpochWork {
     pub initial: BTreeMap<String, Delta>,
     /// Roll all files.
     pub roll: bool,
+    /// The next epoch follows at once.
+    pub more: bool,
     /// The next epoch, to be assembled while this one is made durable.
     pub next: Option<AssembleRequest>,
     /// When it began, and how long it had waited; where back-pressure should know.
@@ -148,12 +151,27 @@ impl Pipeline {
             inserts: work.inserts,
             failed,
         };
-        self.commit(&record, attachments, work.next).instrument(tracing::info_span!("commit")).await?;
+        let waits = work.more && self.may_wait(&record, !attachments.is_empty(), &assembled);
+        let commit = async {
+            self.append(&record, attachments)?;
+            if waits { Ok(()) } else { self.sync_log(work.next).await }
+        };
+        commit.instrument(tracing::info_span!("commit")).await?;
         phases.commit = phase.lap();
 
         // Everything from here on is repaired by recovery if it is interrupted.
         self.epoch = epoch;
         self.clock = clock;
+        self.remember(&record, &assembled.streams, &deltas);
+        if let Some(durability) = &mut self.durability {
+            durability.bytes_since += assembled.streams.values().map(|stream| stream.accepted.bytes).sum::<u64>();
+        }
+        if waits {
+            self.relieve(work.began, &record);
+            self.unsynced.push(Appended { record, assembled, phases, started });
+            return Ok(epoch);
+        }
+        self.tell_of_waiting().await?;
         let publish = async {
             failpoint::hit("publish.before")?;
             self.publish_sinks(&sink_commits).await?;
@@ -163,7 +181,6 @@ impl Pipeline {
                     table.changed = epoch;
                 }
             }
-            self.remember(&record, &assembled.streams, &deltas);
             self.shared.dead_letters.write().push(refused);
             self.deliver(sink_epoch, &outputs).await?;
             self.step_live(epoch, clock, &deltas).await;
@@ -173,21 +190,13 @@ impl Pipeline {
         };
         publish.instrument(tracing::info_span!("publish")).await?;
         phases.publish = phase.lap();
-        let durations = (phases, started.elapsed() + assembled.plan_time + assembled.read_time);
-        self.report(&record, &assembled, durations);
         self.publish_content();
-        self.shared.inserts.carried_out(epoch, &record.inserts);
-        self.shared.committed.send_modify(|committed| advance(committed, &record));
-
-        if let Some((begun, waited)) = work.began {
-            let rows = |name: &str| assembled.streams.get(name).map_or(0, |stream| stream.commit.rows_in);
-            self.relieve(begun, waited, rows);
-        }
-        if let Some(durability) = &mut self.durability {
-            durability.bytes_since += assembled.streams.values().map(|stream| stream.accepted.bytes).sum::<u64>();
-        }
-        if assembled.states.is_some() && self.checkpoint_due(clock) {
-            self.checkpoint_with(assembled.states.take()).await?;
+        let states = assembled.states.take();
+        let told = Appended { record, assembled, phases, started };
+        self.tell_of(&told);
+        self.relieve(work.began, &told.record);
+        if states.is_some() && self.checkpoint_due(clock) {
+            self.checkpoint_with(states).await?;
         }
         if self.shared.dead_letters.read().is_full(self.settings.dead_letter_limit()?) {
             self.write_dead_letters()?;
@@ -283,31 +292,14 @@ impl Pipeline {
         Ok(commits)
     }
 
-    /// Makes the record durable, and assembles the next epoch meanwhile if it is asked for.
-    async fn commit(
-        &mut self,
-        record: &CommitRecord,
-        attachments: Vec<(String, Vec<RecordBatch>)>,
-        next: Option<AssembleRequest>,
-    ) -> Result<()> {
+    /// Appends the record to the log; it is durable after the next sync.
+    fn append(&mut self, record: &CommitRecord, attachments: Vec<(String, Vec<RecordBatch>)>) -> Result<()> {
         failpoint::hit("commit.before_append")?;
         let Some(durability) = &mut self.durability else { return Ok(()) };
         let header = serde_json::to_vec(record).map_err(|error| EngineError::Internal(error.to_string()))?;
         let payload = FramePayload { header, attachments }.encode(Compression::None)?;
         durability.log.append(COMMIT_FRAME, record.epoch, &[&payload])?;
         failpoint::hit("commit.after_append")?;
-        match (next, &mut self.sources) {
-            (Some(request), Some(sources)) => {
-                let sync = durability.log.pending_sync()?;
-                let syncing = tokio::task::spawn_blocking(move || sync.run());
-                self.ready = Some(sources.assemble(request).await);
-                let synced = syncing.await.map_err(|error| EngineError::Internal(format!("syncing the log failed: {error}")))?;
-                durability.log.synced(synced)?;
-            }
-            _ => durability.log.sync()?,
-        }
-        failpoint::hit("commit.after_sync")?;
-        durability.dir.check_fenced()?;
         Ok(())
     }
 
@@ -367,7 +359,7 @@ impl Pipeline {
         Ok(())
     }
 
-    async fn acknowledge(&mut self, streams: &BTreeMap<String, StreamEpoch>) -> Result<()> {
+    pub(super) async fn acknowledge(&mut self, streams: &BTreeMap<String, StreamEpoch>) -> Result<()> {
         failpoint::hit("source.acknowledge")?;
         // While an epoch is read ahead the sources are away; they are acknowledged with the next epoch that finds them here.
         for (name, stream) in streams {
@@ -384,7 +376,7 @@ impl Pipeline {
         Ok(())
     }
 
-    fn report(&mut self, record: &CommitRecord, assembled: &Assembled, (phases, total): (PhaseTimes, Duration)) {
+    pub(super) fn report(&mut self, record: &CommitRecord, assembled: &Assembled, (phases, total): (PhaseTimes, Duration)) {
         let backpressure = self.settings.backpressure().unwrap_or(false);
         let sources = record
             .streams
@@ -450,15 +442,6 @@ impl super::StreamRuntime {
             Some(before) if before.as_ref() == columns => Arc::clone(before),
             _ => Arc::new(columns.clone()),
         })
-    }
-}
-
-fn advance(committed: &mut Committed, record: &CommitRecord) {
-    committed.epoch = record.epoch;
-    for (name, stream) in &record.streams {
-        if let Some(range) = stream.ranges.iter().rev().find(|range| range.partition.is_empty()) {
-            committed.offsets.insert(name.clone(), range.range.end);
-        }
     }
 }
 

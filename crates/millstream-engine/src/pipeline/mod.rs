@@ -35,6 +35,7 @@ pub mod sink_places;
 pub mod sinks;
 pub mod snapshot;
 pub mod sources;
+mod unsynced;
 
 use crate::access::{AccessWatch, UserDef};
 use crate::catalog::Catalog;
@@ -77,6 +78,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use unsynced::Unsynced;
 
 /// What everybody may look at without asking the pipeline's task.
 #[derive(Debug)]
@@ -261,6 +263,8 @@ pub struct Pipeline {
     prefetch: Option<JoinHandle<(Box<Sources>, Result<Assembled>)>>,
     /// The next epoch, read ahead.
     ready: Option<Result<Assembled>>,
+    /// Epochs whose records are not durable yet.
+    unsynced: Unsynced,
     /// The next epoch can begin at once and nothing of it is read yet.
     at_hand: bool,
     wake: Arc<Notify>,
@@ -357,6 +361,7 @@ impl Pipeline {
             clock: EventTime::MIN,
             prefetch: None,
             ready: None,
+            unsynced: Unsynced::default(),
             at_hand: false,
             wake: Arc::new(Notify::new()),
             wakers: BTreeMap::new(),
@@ -383,7 +388,11 @@ impl Pipeline {
     /// Runs until it is stopped or fails. The last state is published in [`Shared::committed`].
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         // Whoever waits must learn that nothing goes on any more, whatever the reason.
-        let outcome = guarded("an epoch or a definition", Box::pin(self.run_loop(&mut commands))).await;
+        let mut outcome = guarded("an epoch or a definition", Box::pin(self.run_loop(&mut commands))).await;
+        // A later epoch may have failed: these have not.
+        if let Err(error) = self.sync_waiting().await {
+            outcome = outcome.and(Err(error));
+        }
         for (_, waker) in std::mem::take(&mut self.wakers) {
             waker.abort();
         }
@@ -417,6 +426,7 @@ impl Pipeline {
             // Commands first: they are rare, and a backlog must not starve them.
             match commands.try_recv() {
                 Ok(command) => {
+                    self.sync_waiting().await?;
                     if self.handle(command).await? {
                         return Ok(());
                     }
@@ -434,6 +444,7 @@ impl Pipeline {
                 }
                 continue;
             }
+            self.sync_waiting().await?;
             let wake = Arc::clone(&self.wake);
             let may_run = self.may_run();
             tokio::select! {
@@ -488,6 +499,7 @@ impl Pipeline {
         let waits = !self.waiting_idle.is_empty() || self.all_ended && !self.shared.progress.ended();
         self.backlog |= ran.is_some() && waits;
         if ran.is_none() {
+            self.sync_waiting().await?;
             for waiter in self.waiting_idle.drain(..) {
                 let _ = waiter.send(Ok(()));
             }
@@ -519,6 +531,7 @@ impl Pipeline {
     /// Rolls all sinks, commits and makes a checkpoint.
     async fn roll_and_checkpoint(&mut self) -> Result<()> {
         self.settle().await?;
+        self.sync_waiting().await?;
         if self.sinks.values().any(SinkState::has_buffered) {
             self.run_epoch_with(epoch::EpochWork { roll: true, ..epoch::EpochWork::default() }).await?;
         }
@@ -556,7 +569,8 @@ impl Pipeline {
             return Ok(None);
         }
         self.refresh_due(clock).await?;
-        let mut next = (assembled.more && !self.manual && !unbounded).then(|| self.next_request(draining, self.clock_of(assembled.clock)));
+        let more = assembled.more && !self.manual && !unbounded;
+        let mut next = more.then(|| self.next_request(draining, self.clock_of(assembled.clock)));
         // To be woken up by another thread takes longer than to take up what is decoded, so that this waits for the commit.
         if !assembled.at_hand
             && let Some(request) = next.take()
@@ -565,7 +579,7 @@ impl Pipeline {
         }
         let scheduling_delay = self.beginnings.begin(begun, self.interval(), assembled.more);
         let began = Some((begun, scheduling_delay));
-        let work = epoch::EpochWork { assembled: Some(assembled), tables, next, began, ..epoch::EpochWork::default() };
+        let work = epoch::EpochWork { assembled: Some(assembled), tables, more, next, began, ..epoch::EpochWork::default() };
         self.run_epoch_with(work).await.map(Some)
     }
 
@@ -630,6 +644,9 @@ impl Pipeline {
 
     /// Waits for a prefetch, so that the sources are here and no assembled epoch is unknown.
     async fn join_prefetch(&mut self) -> Result<()> {
+        if self.prefetch.as_ref().is_some_and(|prefetch| !prefetch.is_finished()) {
+            self.sync_waiting().await?;
+        }
         if let Some(prefetch) = self.prefetch.take() {
             let (sources, assembled) = prefetch.await.map_err(|error| EngineError::Internal(format!("reading ahead failed: {error}")))?;
             self.sources = Some(sources);

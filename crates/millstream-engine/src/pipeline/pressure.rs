@@ -10,6 +10,7 @@
 //! stands still nothing is ever held back. The cut into epochs that comes of it is in the commit records, so that recovery needs
 //! no estimate.
 
+use super::record::CommitRecord;
 use super::{Pipeline, StreamRuntime};
 use crate::settings::Trigger;
 use millstream_connectors::sources::rate::{EpochObservation, PidRateEstimator, effective_rate};
@@ -74,13 +75,15 @@ impl Pipeline {
         }
     }
 
-    /// An epoch that began at `begun` is over: tells the estimators.
-    pub(super) fn relieve(&self, begun: EventTime, scheduling_delay: Duration, rows: impl Fn(&str) -> u64) {
+    /// An epoch is over: tells the estimators. `began`: when, and how long it had waited, where they should know.
+    pub(super) fn relieve(&self, began: Option<(EventTime, Duration)>, epoch: &CommitRecord) {
+        let Some((begun, scheduling_delay)) = began else { return };
         let time = self.shared.clock.now();
         let processing_delay = between(begun, time);
         for (name, stream) in &self.streams {
             if let Some(pressure) = &stream.pressure {
-                let observation = EpochObservation { time, rows: rows(name), processing_delay, scheduling_delay };
+                let rows = epoch.streams.get(name).map_or(0, |stream| stream.rows_in);
+                let observation = EpochObservation { time, rows, processing_delay, scheduling_delay };
                 pressure.observe(self.interval(), observation);
             }
         }

@@ -25,17 +25,11 @@ impl Translator<'_> {
         match plan {
             LogicalPlan::Limit(limit) => {
                 let (input, complete) = totally_ordered(&limit.input, rows_needed(limit)?)?;
-                let child = self.keep_order(&input)?;
-                let limit = LogicalPlan::Limit(Limit { input: Arc::new(input), ..limit.clone() });
-                self.chosen(&limit, child, complete)
+                self.chosen(&cut(input, limit)?, complete)
             }
             _ => {
                 let (sort, complete) = totally_ordered(plan, None)?;
-                let child = match &sort {
-                    LogicalPlan::Sort(sort) => self.translate(&sort.input, None)?,
-                    other => self.translate(other, None)?,
-                };
-                self.chosen(&sort, child, complete)
+                self.chosen(&sort, complete)
             }
         }
     }
@@ -46,20 +40,32 @@ impl Translator<'_> {
         self.ordered(&LogicalPlan::Limit(Limit { skip: None, fetch, input: Arc::new(input) }))
     }
 
-    fn chosen(&mut self, plan: &LogicalPlan, child: Part, complete: bool) -> Result<Part> {
-        let part = self.fragment(plan, vec![child], Some(REASON.into()))?;
+    fn chosen(&mut self, plan: &LogicalPlan, complete: bool) -> Result<Part> {
+        let part = self.keep_order(plan)?;
         Ok(if complete { part } else { Self::note(part, "LIMIT chooses freely between rows that differ in unsortable columns only") })
     }
 
-    /// The sort below a limit, and what lies between, as a fragment: anywhere else the order of rows means nothing.
+    /// A sort, and the limit and what else lies over it, as a fragment: anywhere else the order of rows means nothing.
     fn keep_order(&mut self, plan: &LogicalPlan) -> Result<Part> {
         let child = match plan {
             LogicalPlan::Projection(projection) => self.keep_order(&projection.input)?,
             LogicalPlan::SubqueryAlias(alias) => self.keep_order(&alias.input)?,
+            LogicalPlan::Limit(limit) => self.keep_order(&limit.input)?,
             LogicalPlan::Sort(sort) => self.translate(&sort.input, None)?,
             other => return self.translate(other, None),
         };
         self.fragment(plan, vec![child], Some(REASON.into()))
+    }
+}
+
+/// A plan cut by a limit directly above the sort in it: DataFusion takes the order of a limit whose input does not show its order any more
+/// for none, and sorts below the limit for whoever wants another one above it.
+fn cut(plan: LogicalPlan, limit: &Limit) -> Result<LogicalPlan> {
+    match plan {
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) if contains_sort(&plan) => {
+            Ok(plan.map_children(|child| Ok(Transformed::yes(cut(child, limit)?)))?.data)
+        }
+        other => Ok(LogicalPlan::Limit(Limit { input: Arc::new(other), ..limit.clone() })),
     }
 }
 

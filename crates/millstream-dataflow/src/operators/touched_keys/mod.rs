@@ -171,7 +171,7 @@ impl TouchedKeys {
         let Op::TouchedKeys { plan, keys, emit, bucket, versions, tail, reach } = &node.op else {
             return Err(DataflowError::internal("expected a plan by keys"));
         };
-        if keys.is_empty() && tail.is_none() && reach.is_none() {
+        if keys.is_empty() && tail.is_none() && reach.is_none() && versions.is_none() {
             return Err(DataflowError::internal("a plan by keys has none"));
         }
         let input = context.input(node, 0);
