@@ -469,6 +469,9 @@ pub(crate) enum Benchmark {
 /// `millstream bench state`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StateBenchArgs {
+    /// Only these queries. One alone is measured best: memory that an earlier one has given back lies in small pieces.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(crate) queries: Vec<String>,
     /// Keys in the state; each query runs with each number.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10000,10000000", value_parser = count)]
     pub(crate) keys: Vec<u64>,

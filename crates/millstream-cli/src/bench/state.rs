@@ -2,7 +2,7 @@
 //! epochs of 1,000 rows touch a thousand of them. The cost should follow the change, not the state. In memory it shows what the operators
 //! do, with a directory what an epoch of a durable pipeline costs.
 
-use super::{quantile, temporary_under};
+use super::{named, quantile, temporary_under};
 use crate::args::StateBenchArgs;
 use crate::engine_setup;
 use crate::failure::DONE;
@@ -34,15 +34,15 @@ struct Case {
 /// Rows go to `s`; the join finds its matches in `other`.
 const CASES: [Case; 6] = [
     Case { name: "aggregate", query: "SELECT k, count(*) AS n, sum(v) AS total FROM s GROUP BY k", filled: "s" },
-    Case { name: "min and max, retracting", query: "SELECT k, min(v) AS least, max(v) AS most FROM changes GROUP BY k", filled: "changes" },
+    Case { name: "extremes", query: "SELECT k, min(v) AS least, max(v) AS most FROM changes GROUP BY k", filled: "changes" },
     Case { name: "distinct", query: "SELECT DISTINCT k FROM s", filled: "s" },
     Case { name: "join", query: "SELECT s.k, s.v, other.v AS w FROM s JOIN other ON s.k = other.k", filled: "other" },
     Case {
-        name: "top 3 per key",
+        name: "top-3",
         query: "SELECT k, v FROM (SELECT *, row_number() OVER (PARTITION BY k ORDER BY v DESC) AS n FROM s) WHERE n <= 3",
         filled: "s",
     },
-    Case { name: "first 100", query: "SELECT k, v FROM changes ORDER BY v DESC, k LIMIT 100", filled: "changes" },
+    Case { name: "first-100", query: "SELECT k, v FROM changes ORDER BY v DESC, k LIMIT 100", filled: "changes" },
 ];
 
 /// What was measured of a case.
@@ -57,11 +57,13 @@ struct Measured {
 /// # Errors
 /// When an epoch fails.
 pub(crate) async fn state(args: StateBenchArgs, settings: &Settings) -> anyhow::Result<u8> {
+    let which = format!("The queries are {}.", CASES.each_ref().map(|case| case.name).join(", "));
+    let cases = named(&CASES, &args.queries, |case| case.name, &which)?;
     let header = ["touching 1,000 keys", "keys", "filled in s", "p50 ms", "p99 ms", "state", "bytes per key", "times the first"];
     let mut right = vec![true; header.len()];
     right[0] = false;
     let mut grid = Grid::new(header.map(String::from).to_vec(), right);
-    for case in &CASES {
+    for case in cases {
         let mut first = None;
         for keys in &args.keys {
             let keys = i64::try_from(*keys)?.max(TOUCHED);
