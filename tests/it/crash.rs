@@ -70,6 +70,28 @@ fn definitions(dir: &Path) -> Vec<String> {
     ]
 }
 
+/// Names the pipeline of a child that works off a backlog: few of its epochs are seen by anybody, so that they share syncs of the log.
+const BACKLOG: &str = "backlog";
+
+/// Files that wait, a sink that rolls now and then, and a view.
+fn backlog_definitions(dir: &Path) -> Vec<String> {
+    let dir = dir.display();
+    vec![
+        format!(
+            "CREATE STREAM events (id BIGINT, k VARCHAR, v BIGINT) WITH (connector = 'files', path = '{dir}/{BACKLOG}/', format = 'csv', \
+             order = 'name', max_files_per_epoch = '1', settle = '0s', discovery_interval = '0s')"
+        ),
+        format!(
+            "CREATE SINK rolled AS SELECT id, v FROM events WITH (connector = 'parquet', path = '{dir}/out/rolled/', roll_rows = '17')"
+        ),
+        "CREATE MATERIALIZED VIEW totals AS SELECT k, count(*) AS n, sum(v) AS v FROM events GROUP BY k".to_string(),
+        format!(
+            "CREATE SINK changes FROM totals \
+             WITH (connector = 'json', path = '{dir}/out/changes/', mode = 'changelog', roll_rows = '40')"
+        ),
+    ]
+}
+
 /// The stream of the recovery table: one file per interval.
 fn table_definitions(dir: &Path) -> Vec<String> {
     vec![
@@ -100,13 +122,23 @@ fn write_input(dir: &Path) {
     }
 }
 
+/// Files that have been there for long.
+fn write_backlog(dir: &Path) {
+    fs::create_dir_all(dir.join(BACKLOG)).expect("the directory can be written");
+    for file in 0..4 * FILES {
+        let rows: String = (0..3).map(|row| format!("{},{},{}\n", file * 3 + row, ["a", "b"][row % 2], file)).collect();
+        fs::write(dir.join(format!("{BACKLOG}/{file:03}.csv")), format!("id,k,v\n{rows}")).expect("the directory can be written");
+    }
+}
+
 /// The pipeline of a child process; nothing without its directory in the environment.
 #[test]
 fn child() {
     let Some(dir) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
     let result = support::block_on(async {
         failpoint::init_from_env().map_err(|error| error.to_string())?;
-        run_pipeline(&dir).await.map_err(|error| format!("{error}\nhint: {}", error.hint().unwrap_or_default()))
+        let ran = if dir.join(BACKLOG).exists() { run_backlog(&dir).await } else { run_pipeline(&dir).await };
+        ran.map_err(|error| format!("{error}\nhint: {}", error.hint().unwrap_or_default()))
     });
     if let Err(error) = result {
         eprintln!("child: {error}");
@@ -128,6 +160,16 @@ async fn run_pipeline(dir: &Path) -> Result<(), EngineError> {
     let refused = engine.sql("SELECT stream, epoch, kind, reason, raw FROM millstream.dead_letters").await?.collect().await?;
     fs::write(dir.join("refused.txt"), lines(&refused).join("\n")).expect("the directory can be written");
     engine.stop(Stop::Drain).await
+}
+
+async fn run_backlog(dir: &Path) -> Result<(), EngineError> {
+    let clock = Arc::new(ManualClock::new(support::instance::START));
+    let engine = Engine::builder().clock(clock).option("trigger", "available").state_dir(dir.join("state")).build().await?;
+    engine.apply_pipeline_file(&backlog_definitions(dir).join(";\n"), None).await.map_err(|failure| failure.error)?;
+    engine.drain().await?;
+    let view = engine.sql("SELECT * FROM totals ORDER BY k").await?.collect().await?;
+    fs::write(dir.join("view.txt"), lines(&view).join("\n")).expect("the directory can be written");
+    engine.stop(Stop::Finish).await
 }
 
 async fn open(dir: &Path) -> Result<Engine, EngineError> {
@@ -223,6 +265,27 @@ fn a_kill_at_any_fail_point_loses_and_doubles_nothing() {
     let not_reached: Vec<&str> = results.iter().filter(|(_, (reached, _))| !reached).map(|(point, _)| *point).collect();
     let known: Vec<&str> = NOT_REACHED.iter().map(|(point, _)| *point).collect();
     assert_eq!(not_reached, known, "fail points that no run came by");
+}
+
+/// The same while a backlog is worked off, whose epochs share syncs: what was appended and not synced was seen by nobody.
+#[test]
+fn a_kill_in_a_backlog_loses_and_doubles_nothing() {
+    let dir = support::scratch_dir();
+    write_backlog(dir.path());
+    finish(dir.path(), "an uninterrupted run");
+    let expected = result(dir.path());
+    assert_eq!(expected["rolled"].len(), 12 * FILES, "the uninterrupted run itself is wrong");
+    let points = ["commit.after_append", "commit.after_sync", "epoch.after_dataflow", "publish.before", "sink.publish.after_rename"];
+    let mut killed = 0;
+    for (point, hit) in points.iter().flat_map(|point| [1, 2, 5, 11, 19].map(|hit| (point, hit))) {
+        let dir = support::scratch_dir();
+        write_backlog(dir.path());
+        killed += usize::from(was_killed(&run_child(dir.path(), &format!("{point}=kill@{hit}"))));
+        let what = format!("{point}=kill@{hit} in a backlog");
+        finish(dir.path(), &what);
+        assert_eq!(difference(&expected, dir.path(), &what), None);
+    }
+    assert!(killed >= 10, "only {killed} kills");
 }
 
 /// What came of killing at one point.

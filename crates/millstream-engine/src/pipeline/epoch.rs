@@ -167,6 +167,8 @@ impl Pipeline {
             durability.bytes_since += assembled.streams.values().map(|stream| stream.accepted.bytes).sum::<u64>();
         }
         if waits {
+            // No files: the sinks only note that what they hold is committed.
+            self.publish_sinks(&sink_commits).await?;
             self.relieve(work.began, &record);
             self.unsynced.push(Appended { record, assembled, phases, started });
             return Ok(epoch);

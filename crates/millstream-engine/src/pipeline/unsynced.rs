@@ -58,7 +58,8 @@ impl Pipeline {
     /// Whether an epoch's record may wait for the next one's, if that follows at once. `attached`: rows travel in it.
     pub(super) fn may_wait(&self, record: &CommitRecord, attached: bool, assembled: &Assembled) -> bool {
         let CommitRecord { tables, sinks, catalog, inserts, failed, .. } = record;
-        let tells_nobody = tables.is_empty() && sinks.is_empty() && catalog.is_empty() && inserts.is_empty() && failed.is_empty();
+        let rolls = sinks.values().any(|commit| !commit.files.is_empty() || !commit.cause.is_empty());
+        let tells_nobody = tables.is_empty() && !rolls && catalog.is_empty() && inserts.is_empty() && failed.is_empty();
         self.durability.is_some()
             && tells_nobody
             && !attached
