@@ -198,6 +198,36 @@ impl Pipeline {
     /// Steps every query in creation order; views feed later queries. `known`: in recovery, the queries that failed on the epoch.
     pub(super) async fn step_queries(
         &mut self,
+        at: (Epoch, EventTime),
+        deltas: &mut HashMap<String, Delta>,
+        initial: BTreeMap<String, Delta>,
+        known: Option<&BTreeMap<String, String>>,
+    ) -> Result<Stepped> {
+        let stepped = self.step_each(at, deltas, initial, known).await;
+        // Not before: how others take the change depends on who shares rows with them, and recovery does not run what has failed.
+        self.part_failed(at.0);
+        self.arrangements.end_epoch();
+        stepped
+    }
+
+    /// Queries that do not run any more since this epoch share nothing. Those that were left out keep their state of before.
+    fn part_failed(&mut self, epoch: Epoch) {
+        for query in &mut self.queries {
+            let Some(failure) = query.failed.as_mut().filter(|failure| failure.after.next() == epoch) else { continue };
+            if failure.intact {
+                failure.intact = query.dataflow.part().unwrap_or_else(|error| {
+                    tracing::warn!(query = query.def.name, epoch = epoch.0, %error, "state of a query that was left out is lost");
+                    false
+                });
+            }
+            if !failure.intact {
+                query.dataflow.let_go();
+            }
+        }
+    }
+
+    async fn step_each(
+        &mut self,
         (epoch, clock): (Epoch, EventTime),
         deltas: &mut HashMap<String, Delta>,
         mut initial: BTreeMap<String, Delta>,
@@ -435,6 +465,7 @@ impl Pipeline {
                     state_rows: stats.state_rows as u64,
                     state_bytes: stats.state_bytes as u64,
                     dropped_rows: stats.dropped_rows,
+                    shared_with: stats.shared_with as u64,
                 });
             }
         }

@@ -109,7 +109,7 @@ fn join(case: &Case, keep: [Keep; 2], shared: bool) -> Op {
         null_equals_null: case.null_equals_null,
         null_aware: case.null_aware,
         keep: Box::new(keep),
-        shared,
+        one_copy: shared,
         lookup: false,
         state_ttl_micros: [None; 2],
     }
@@ -178,7 +178,7 @@ fn self_join(shared: bool, retracting: bool, filter: bool) -> (Graph, Case) {
     let mut builder = GraphBuilder::default();
     let input = builder.input("t", &left_schema(), !retracting);
     let mut op = join(&case, [Keep::Forever, Keep::Forever], true);
-    if let Op::Join { shared: found, .. } = &mut op {
+    if let Op::Join { one_copy: found, .. } = &mut op {
         *found = shared;
     }
     let top = builder.add(op, &[input, input], &both_sides(), !retracting);
@@ -362,7 +362,7 @@ async fn rows_below_the_bound_are_dropped() {
                 null_equals_null: false,
                 null_aware: false,
                 keep: Box::new(keep),
-                shared: false,
+                one_copy: false,
                 lookup: false,
                 state_ttl_micros: [None; 2],
             };
