@@ -41,6 +41,8 @@ pub(super) mod residual;
 pub(super) mod shared;
 mod sharing;
 #[cfg(test)]
+mod sharing_tests;
+#[cfg(test)]
 mod tests;
 mod walk;
 
