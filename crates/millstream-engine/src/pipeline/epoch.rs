@@ -237,6 +237,9 @@ impl Pipeline {
         let policy = self.settings.on_query_failure()?;
         let ended = !self.streams.is_empty() && self.streams.values().all(|stream| stream.watermark.1);
         let mut stepped = Stepped::default();
+        let filled_back: BTreeSet<String> = initial.keys().cloned().collect();
+        // By query that was filled back: what it has changed by beyond that.
+        let mut since: HashMap<String, Delta> = HashMap::new();
         let mut failed: BTreeSet<String> =
             self.queries.iter().filter(|query| query.failed.is_some()).map(|query| query.def.name.clone()).collect();
         let before = || self.streams.iter().map(|(name, stream)| (name.clone(), stream.watermark_before)).collect();
@@ -263,7 +266,18 @@ impl Pipeline {
             let result = match initial.remove(&name) {
                 Some(changes) => {
                     query.held.emitted = Some(clock);
-                    Ok(changes)
+                    // It was filled back with what there was before this epoch, in which a view may have followed the clock.
+                    let later = |name: &String| if filled_back.contains(name) { since.get(name) } else { deltas.get(name) };
+                    let later =
+                        query.reads.iter().filter_map(|name| Some((name.clone(), later(name).filter(|delta| has_rows(delta))?.clone())));
+                    let later: HashMap<String, Delta> = later.collect();
+                    match later.is_empty() {
+                        true => Ok(changes),
+                        false => query.step(&epoch_input(epoch, clock, later, &watermarks)).await.and_then(|more| {
+                            since.insert(name.clone(), more.clone());
+                            query.shaped(changes.into_iter().chain(more).collect())
+                        }),
+                    }
                 }
                 None => {
                     let own = query.reads.iter().filter_map(|name| deltas.get(name).map(|delta| (name.clone(), delta.clone()))).collect();

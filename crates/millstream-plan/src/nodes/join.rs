@@ -259,7 +259,8 @@ impl Translator<'_> {
         let append_only = !expires && left.properties.append_only && right.properties.append_only && (monotone || at_once());
         let nondeterminism = expires.then(|| state_ttl::note("rows"));
         let properties = Properties { append_only, bounds, keys, clock_dependent: expires, nondeterminism };
-        let mut one_copy = !expires && join_type == JoinType::Inner && sides.left == sides.right && conditions.same_keys(&left.df_schema)?;
+        let mut one_copy =
+            !expires && join_type == JoinType::Inner && sides.left == sides.right && conditions.same_keys(&left.df_schema)?;
         one_copy &= match &keep {
             [Keep::Forever, Keep::Forever] => true,
             [Keep::Until { value: l, bound: l_bound }, Keep::Until { value: r, bound: r_bound }] => {

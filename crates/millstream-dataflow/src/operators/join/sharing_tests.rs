@@ -26,7 +26,6 @@ struct Query {
 struct Pipeline {
     pool: Arc<dyn MemoryPool>,
     arrangements: SharedArrangements,
-    append_only: [bool; 2],
     content: [Bag; 2],
     epoch: u64,
     queries: Vec<Query>,
@@ -52,10 +51,10 @@ fn rows(bag: &Bag, schema: &arrow::datatypes::SchemaRef) -> Delta {
 }
 
 impl Pipeline {
-    fn new(append_only: [bool; 2]) -> Self {
+    fn new() -> Self {
         let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1 << 30));
         let arrangements = SharedArrangements::new(Arc::clone(&pool));
-        Self { pool, arrangements, append_only, content: Default::default(), epoch: 0, queries: vec![] }
+        Self { pool, arrangements, content: Default::default(), epoch: 0, queries: vec![] }
     }
 
     fn flow(case: &Case) -> Dataflow {
@@ -158,7 +157,7 @@ async fn sharers_get_what_each_would_get_alone() {
     let mut shared = 0;
     for (number, case) in cases().into_iter().enumerate() {
         let append_only = case.append_only;
-        let mut pipeline = Pipeline::new(append_only);
+        let mut pipeline = Pipeline::new();
         let mut rng = rng(number as u64);
         let (keys, null_equals_null) = (case.keys, case.null_equals_null);
         let inner = Case { keys, null_equals_null, filter: number % 2 == 0, ..kind(JoinType::Inner, append_only) };
@@ -206,7 +205,7 @@ fn inserted(schema: &arrow::datatypes::SchemaRef, rows: &[(i64, i64)]) -> Delta 
 /// The first of the sharers counts the rows; when it goes, the next one does.
 #[tokio::test]
 async fn shared_rows_are_counted_once() {
-    let mut pipeline = Pipeline::new([true, false]);
+    let mut pipeline = Pipeline::new();
     let inner = kind(JoinType::Inner, [true, false]);
     pipeline.create(kind(JoinType::Left, [true, false]), None).await;
     pipeline.create(inner.clone(), None).await;
@@ -226,7 +225,7 @@ async fn shared_rows_are_counted_once() {
 /// A query that has seen less begins rows of its own, which others who have seen as much share.
 #[tokio::test]
 async fn only_equal_rows_are_shared() {
-    let mut pipeline = Pipeline::new([true, true]);
+    let mut pipeline = Pipeline::new();
     let inner = kind(JoinType::Inner, [true, true]);
     pipeline.create(inner.clone(), None).await;
     pipeline.step([inserted(&left_schema(), &[(1, 1), (2, 2)]), inserted(&right_schema(), &[(1, 10), (2, 20)])], None).await;
@@ -247,7 +246,7 @@ async fn only_equal_rows_are_shared() {
 /// A change that does not fit loses the rows for everybody.
 #[tokio::test]
 async fn all_sharers_fail_with_the_rows() {
-    let mut pipeline = Pipeline::new([true, false]);
+    let mut pipeline = Pipeline::new();
     let inner = kind(JoinType::Inner, [true, false]);
     pipeline.create(inner.clone(), None).await;
     pipeline.create(inner.clone(), None).await;
