@@ -123,7 +123,8 @@ pub(crate) trait Operator: Send + Sync {
     }
 }
 
-/// State that operators of several queries have together. Each begins alone; between epochs it comes together with others whose state is equal.
+/// State that operators of several queries have together. Each begins alone; between epochs it comes together with others whose state is
+/// equal.
 pub(crate) trait Sharing {
     /// Shares what equals the state of others.
     fn share(&mut self, arrangements: &SharedArrangements) -> Result<()>;

@@ -4,8 +4,8 @@
 //!   query a:  orders ─────▶ Join on orders.account = accounts.id ◀───── accounts (id, name)     same columns by the same key:
 //!   query b:  payments ───▶ Join on payments.payer = accounts.id ◀───── accounts (id, name)     one copy
 //! ```
-//! A side counts if what it keeps follows from the changes of relations alone: all rows, for good, and made of these changes by operators that
-//! keep nothing. Then every query gives it the same rows in the same epochs, whatever stands above or on the other side of its join.
+//! A side counts if what it keeps follows from the changes of relations alone: all rows, for good, and made of these changes by operators
+//! that keep nothing. Then every query gives it the same rows in the same epochs, whatever stands above or on the other side of its join.
 
 use crate::canonical::canonical_text;
 use crate::error::Result;

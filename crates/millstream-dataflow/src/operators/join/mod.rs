@@ -22,8 +22,9 @@
 //! **Null-aware anti join** (`NOT IN`): rows with a NULL key match all rows of the other side, and the NULL rows of the other side match
 //! every row.
 //!
-//! **Shared rows**: a side that keeps all rows of its relation and does not count their matches has them together with joins of other queries
-//! (`shared.rs`). It is one change ahead where another query has stepped first, and then comes second in the steps above, or both are ahead:
+//! **Shared rows**: a side that keeps all rows of its relation and does not count their matches has them together with joins of other
+//! queries (`shared.rs`). Such rows have the change of the epoch before any of these joins looks at them. If they are those of the right
+//! side, the sides change places in the steps above. If both sides are shared, pairs of two changes would come twice:
 //! `change of the result  =  left change ⋈ new right rows  +  new left rows ⋈ right change  -  left change ⋈ right change`.
 //!
 //! **State**: per side its rows with weights and sums of matches (`left`, `right`: columns, `__matches`, `__touched`, `__weight`).

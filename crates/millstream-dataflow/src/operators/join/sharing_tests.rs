@@ -266,3 +266,26 @@ async fn all_sharers_fail_with_the_rows() {
     pipeline.step([inserted(&left_schema(), &[(1, 1)]), inserted(&right_schema(), &[(1, 10)])], None).await;
     assert_eq!(pipeline.shared_with(), [0]);
 }
+
+/// Checkpoints of versions that did not share hold the rows of each query.
+#[tokio::test]
+async fn state_that_is_not_shared_is_read() {
+    let mut pipeline = Pipeline::new();
+    let inner = kind(JoinType::Inner, [true, false]);
+    pipeline.create(inner.clone(), None).await;
+    pipeline.create(inner, None).await;
+    pipeline.step([inserted(&left_schema(), &[(1, 1), (2, 2)]), inserted(&right_schema(), &[(1, 10), (2, 20)])], None).await;
+    let saved: Vec<_> = pipeline.queries.iter_mut().map(|query| query.flow.checkpoint().unwrap()).collect();
+    pipeline.arrangements = SharedArrangements::new(Arc::clone(&pipeline.pool));
+    for (query, states) in pipeline.queries.iter_mut().zip(saved) {
+        assert!(states.iter().all(|state| state.shared.is_empty() && state.format == 1));
+        query.flow = Pipeline::flow(&query.case);
+        query.flow.restore_shared(states, &pipeline.arrangements).await.unwrap();
+    }
+    assert_eq!((pipeline.state_rows(), pipeline.shared_with()), (vec![4, 4], vec![0, 0]));
+    for query in &mut pipeline.queries {
+        query.flow.share(&pipeline.arrangements).unwrap();
+    }
+    assert_eq!((pipeline.state_rows(), pipeline.shared_with()), (vec![4, 0], vec![1, 1]));
+    pipeline.step([inserted(&left_schema(), &[(1, 3)]), inserted(&right_schema(), &[(1, 11)])], None).await;
+}
