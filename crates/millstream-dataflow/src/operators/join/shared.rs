@@ -6,8 +6,9 @@
 //!   join of query c ─ SharedRows ─┘
 //! ```
 //! **Who shares**: sides with equal [`rows_of_side`](millstream_plan::sharing::rows_of_side) that hold equal rows when they come together:
-//! a query begins alone, and compares when it has caught up. After that all get the same changes. Rows under one description may differ (of a
-//! stream that retains little, a later query has seen less); each content then has a cell of its own. The last side to go takes it along.
+//! a query begins alone, and compares when it has caught up. After that all get the same changes. Rows under one description may differ
+//! (of a stream that retains little, a later query has seen less); each content then has a cell of its own. The last side to go takes it
+//! along.
 //!
 //! **An epoch**: the first side to step applies the change, for all of them; the others find it done. So a side sees the rows of the
 //! *new* version, where a side of its own would be one change behind. A side that is alone goes on as with rows of its own.
