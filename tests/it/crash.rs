@@ -37,7 +37,7 @@ const NOT_REACHED: &[(&str, &str)] = &[
     ("sink.stage", "file sinks have finer points of their own"),
 ];
 
-/// A stateless query, a windowed one, changes, a whole result, a table and a view: every kind of state and of sink.
+/// A stateless query, a windowed one, changes, a whole result, a table, a view, joins that share rows: every kind of state and of sink.
 fn definitions(dir: &Path) -> Vec<String> {
     let dir = dir.display();
     vec![
@@ -66,6 +66,14 @@ fn definitions(dir: &Path) -> Vec<String> {
         format!(
             "CREATE SINK whole FROM totals \
              WITH (connector = 'parquet', path = '{dir}/out/whole/', mode = 'complete', roll_interval = '0s')"
+        ),
+        format!(
+            "CREATE SINK joined AS SELECT e.id, t.n FROM events e JOIN totals t ON e.k = t.k \
+             WITH (connector = 'json', path = '{dir}/out/joined/', mode = 'changelog', roll_rows = '11')"
+        ),
+        format!(
+            "CREATE SINK also_joined AS SELECT e.id, max(t.n) AS n FROM events e JOIN totals t ON e.k = t.k GROUP BY e.id \
+             WITH (connector = 'json', path = '{dir}/out/also_joined/', mode = 'changelog', roll_interval = '0s')"
         ),
     ]
 }
@@ -206,6 +214,8 @@ fn result(dir: &Path) -> Tables {
         ("closed", "out/closed/*.parquet"),
         ("changes", "out/changes/*.json"),
         ("whole", "out/whole/current/*.parquet"),
+        ("joined", "out/joined/*.json"),
+        ("also joined", "out/also_joined/*.json"),
     ] {
         let mut rows = Vec::new();
         for path in content::files(dir, pattern) {

@@ -10,7 +10,8 @@
 //! the operators that keep it; what they handed out downstream in the first epoch is part of the state there.
 
 use crate::error::{DataflowError, Result};
-use crate::operator::{Operator, Saved, StateStats, StepContext};
+use crate::operator::{Operator, Saved, Sharing, StateStats, StepContext};
+use crate::operators::SharedArrangements;
 use crate::operators::registry::{BuildContext, build};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -20,7 +21,7 @@ use millstream_plan::bound::BoundContext;
 use millstream_plan::graph::{Graph, Node, NodeId, Op, Strategy};
 use millstream_types::delta::{Delta, num_rows};
 use millstream_types::{Epoch, EventTime};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tracing::Instrument;
 
@@ -64,8 +65,10 @@ pub struct OperatorStats {
     pub rows_out: u64,
     /// Rows it keeps.
     pub state_rows: usize,
-    /// Memory of its state in bytes.
+    /// Memory of its state in bytes. State that several operators share is counted by the first of them alone.
     pub state_bytes: usize,
+    /// How many other operators, of this query or others, share rows of its state.
+    pub shared_with: usize,
     /// Keys it has looked up.
     pub touched_keys: u64,
     /// Rows of its state that it has computed again because their key was touched.
@@ -87,6 +90,8 @@ pub struct OperatorState {
     pub format: u32,
     /// Its rows by what they are.
     pub groups: Vec<(String, Vec<RecordBatch>)>,
+    /// The numbers of groups that several operators share; of those one operator alone has the rows.
+    pub shared: BTreeMap<String, u64>,
     /// Everything that is not rows.
     pub detail: serde_json::Value,
 }
@@ -115,11 +120,20 @@ struct Task {
 }
 
 impl Task {
-    /// Accounts for the memory of its state.
+    /// Accounts for the memory of its own state; what it shares accounts for itself.
     fn reserve(&mut self) -> Result<()> {
         let StateStats { bytes, .. } = self.operator.stats();
         let reserved = self.reservation.try_resize(bytes);
         reserved.map_err(|source| DataflowError::Memory { operator: self.label.clone(), bytes, source: Box::new(source) })
+    }
+
+    /// Takes state back. `numbers`: of the groups that are shared.
+    fn load(&mut self, saved: &Saved, numbers: &BTreeMap<String, u64>, arrangements: Option<&SharedArrangements>) -> Result<()> {
+        match (arrangements, self.operator.sharing()) {
+            (Some(arrangements), Some(sharing)) => sharing.restore(saved, numbers, arrangements),
+            _ if numbers.is_empty() => self.operator.restore(saved),
+            _ => Err(DataflowError::mismatch("its rows are shared with other queries")),
+        }
     }
 }
 
@@ -249,8 +263,9 @@ impl Dataflow {
                 strategy: node.strategy,
                 rows_in: task.rows_in,
                 rows_out: task.rows_out,
-                state_rows: state.rows,
-                state_bytes: state.bytes,
+                state_rows: state.rows + state.shared.0,
+                state_bytes: state.bytes + state.shared.1,
+                shared_with: state.shared_with,
                 touched_keys: state.touched_keys,
                 read_rows: state.read_rows,
                 dropped_rows: state.dropped_rows,
@@ -259,23 +274,81 @@ impl Dataflow {
         self.graph.nodes.iter().zip(&self.tasks).map(stats).collect()
     }
 
-    /// The whole state. Batches share memory with the operators where they can.
+    /// Puts state together with equal state of other dataflows, from now on. To be called between epochs, when everything that the others
+    /// have seen is in.
+    ///
+    /// # Errors
+    /// When state cannot be read, or there is no memory for it.
+    pub fn share(&mut self, arrangements: &SharedArrangements) -> Result<()> {
+        for task in &mut self.tasks {
+            let Some(sharing) = task.operator.sharing() else { continue };
+            // What is shared is accounted for anew.
+            task.reservation.free();
+            sharing.share(arrangements).map_err(|error| error.at(&task.label))?;
+            task.reserve()?;
+        }
+        Ok(())
+    }
+
+    /// Goes on alone, with the state of before the running epoch, in which this dataflow was not stepped. `false`: that is lost, and the
+    /// dataflow with it.
+    ///
+    /// # Errors
+    /// When state cannot be copied.
+    pub fn part(&mut self) -> Result<bool> {
+        let mut whole = true;
+        for task in &mut self.tasks {
+            if let Some(sharing) = task.operator.sharing() {
+                whole &= sharing.part().map_err(|error| error.at(&task.label))?;
+                // It was in memory before, whatever the limit says.
+                task.reservation.resize(task.operator.stats().bytes);
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Lets go of what it shares: it is not stepped any more.
+    pub fn let_go(&mut self) {
+        self.tasks.iter_mut().filter_map(|task| task.operator.sharing()).for_each(Sharing::let_go);
+    }
+
+    /// The whole state, what is shared included. Batches share memory with the operators where they can.
     ///
     /// # Errors
     /// When state cannot be copied.
     pub fn checkpoint(&mut self) -> Result<Vec<OperatorState>> {
+        self.saved(|operator| Ok(operator.checkpoint()?.map(|saved| (saved, BTreeMap::new()))))
+    }
+
+    /// As [`checkpoint`](Self::checkpoint), but of what is shared only what is not `written` yet.
+    ///
+    /// # Errors
+    /// When state cannot be copied.
+    pub fn checkpoint_shared(&mut self, written: &mut BTreeSet<u64>) -> Result<Vec<OperatorState>> {
+        self.saved(|operator| match operator.sharing() {
+            Some(sharing) => sharing.checkpoint(written).map(Some),
+            None => Ok(operator.checkpoint()?.map(|saved| (saved, BTreeMap::new()))),
+        })
+    }
+
+    fn saved(
+        &mut self,
+        mut state_of: impl FnMut(&mut dyn Operator) -> Result<Option<(Saved, BTreeMap<String, u64>)>>,
+    ) -> Result<Vec<OperatorState>> {
         let mut states = vec![OperatorState {
             fingerprint: self.graph.output_node().fingerprint,
             ordinal: 0,
             name: RUNNER.to_string(),
             format: FORMAT,
             groups: vec![],
+            shared: BTreeMap::new(),
             detail: serde_json::json!({ "started": self.started }),
         }];
         for (node, task) in self.graph.nodes.iter().zip(&mut self.tasks) {
-            if let Some(Saved { format, groups, detail }) = task.operator.checkpoint().map_err(|error| error.at(&task.label))? {
-                let name = node.op.name().to_string();
-                states.push(OperatorState { fingerprint: node.fingerprint, ordinal: task.ordinal, name, format, groups, detail });
+            let saved = state_of(task.operator.as_mut()).map_err(|error| error.at(&task.label))?;
+            if let Some((Saved { format, groups, detail }, shared)) = saved {
+                let (name, ordinal) = (node.op.name().to_string(), task.ordinal);
+                states.push(OperatorState { fingerprint: node.fingerprint, ordinal, name, format, groups, shared, detail });
             }
         }
         Ok(states)
@@ -286,7 +359,21 @@ impl Dataflow {
     /// # Errors
     /// [`DataflowError::StateMismatch`] when the state is of another query or format; errors of the constants' plans.
     pub async fn restore(&mut self, states: Vec<OperatorState>) -> Result<()> {
-        self.load(states)?;
+        self.load(states, None)?;
+        self.restored().await
+    }
+
+    /// Loads what [`checkpoint_shared`](Self::checkpoint_shared) gave. Shared rows may be missing where
+    /// [`SharedArrangements::has`] them already.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    pub async fn restore_shared(&mut self, states: Vec<OperatorState>, arrangements: &SharedArrangements) -> Result<()> {
+        self.load(states, Some(arrangements))?;
+        self.restored().await
+    }
+
+    async fn restored(&mut self) -> Result<()> {
         if self.started {
             self.load_constants().await?;
         }
@@ -297,14 +384,14 @@ impl Dataflow {
     }
 
     /// As [`restore`](Self::restore), but for constants.
-    pub(crate) fn load(&mut self, states: Vec<OperatorState>) -> Result<()> {
+    pub(crate) fn load(&mut self, states: Vec<OperatorState>, arrangements: Option<&SharedArrangements>) -> Result<()> {
         if self.started {
             return Err(DataflowError::internal("a dataflow that has run is not restored").at(RUNNER));
         }
-        let mut found: BTreeMap<(u64, u32), Saved> = BTreeMap::new();
+        let mut found: BTreeMap<(u64, u32), (Saved, BTreeMap<String, u64>)> = BTreeMap::new();
         let mut names: BTreeMap<(u64, u32), String> = BTreeMap::new();
         let mut started = None;
-        for OperatorState { fingerprint, ordinal, name, format, groups, detail } in states {
+        for OperatorState { fingerprint, ordinal, name, format, groups, shared, detail } in states {
             let saved = Saved { format, groups, detail };
             if name == RUNNER {
                 saved.expect_format(FORMAT).map_err(|error| error.at(RUNNER))?;
@@ -314,7 +401,7 @@ impl Dataflow {
                 started = Some(saved.detail("started").map_err(|error| error.at(RUNNER))?);
             } else {
                 names.insert((fingerprint, ordinal), name);
-                found.insert((fingerprint, ordinal), saved);
+                found.insert((fingerprint, ordinal), (saved, shared));
             }
         }
         let started: bool = started.ok_or_else(|| DataflowError::mismatch("it is incomplete").at(RUNNER))?;
@@ -325,7 +412,7 @@ impl Dataflow {
                 Some(_) if names.get(&key).is_some_and(|name| name != node.op.name()) => {
                     return Err(DataflowError::mismatch(format!("it is of operator \"{}\"", names[&key])).at(&task.label));
                 }
-                Some(saved) => task.operator.restore(&saved).map_err(|error| error.at(&task.label))?,
+                Some((saved, numbers)) => task.load(&saved, &numbers, arrangements).map_err(|error| error.at(&task.label))?,
                 None if stateful => return Err(DataflowError::mismatch("there is none in the checkpoint").at(&task.label)),
                 None => {}
             }

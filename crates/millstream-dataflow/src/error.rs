@@ -5,6 +5,7 @@ use datafusion::error::DataFusionError;
 use millstream_plan::error::PlanError;
 use millstream_plan::process::FunctionError;
 use millstream_types::{Classified, ErrorKind};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Shorthand for results of this crate.
@@ -65,6 +66,9 @@ pub enum DataflowError {
         #[source]
         source: Box<DataFusionError>,
     },
+    /// Rows that several queries share are lost: the error that each of them gets.
+    #[error("{0}")]
+    Shared(Arc<DataflowError>),
     /// Saved state does not fit the query.
     #[error("saved state of operator \"{operator}\" does not fit: {reason}")]
     StateMismatch {
@@ -108,7 +112,7 @@ impl DataflowError {
                     *operator = name.to_string();
                 }
             }
-            Self::EndlessRecursion { .. } => {}
+            Self::EndlessRecursion { .. } | Self::Shared(_) => {}
         }
         self
     }
@@ -144,6 +148,7 @@ impl Classified for DataflowError {
                 DataFusionError::Internal(_) => ErrorKind::Internal,
                 _ => ErrorKind::Invalid,
             },
+            Self::Shared(error) => error.kind(),
             Self::Memory { .. } => ErrorKind::Unavailable,
             Self::StateMismatch { .. } => ErrorKind::Corrupt,
             Self::Internal { .. } => ErrorKind::Internal,
@@ -167,6 +172,7 @@ impl Classified for DataflowError {
                 Some("The query or the engine's state format has changed since the checkpoint; rebuild the query from its inputs.".into())
             }
             Self::Function { .. } => Some("Nothing of the epoch is kept. It is run again with the same rows after a restart, or when the query is resumed.".into()),
+            Self::Shared(error) => error.hint(),
             Self::Expression { .. } | Self::Internal { .. } => None,
         }
     }

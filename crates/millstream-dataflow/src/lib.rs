@@ -33,4 +33,5 @@ mod zset;
 pub use columns::{data_bytes, owned};
 pub use dataflow::{Dataflow, DataflowContext, EpochInput, OperatorState, OperatorStats};
 pub use error::{DataflowError, Result};
+pub use operators::SharedArrangements;
 pub use view::ViewStore;

@@ -1,13 +1,14 @@
 //! What an operator is.
 
 use crate::error::{DataflowError, Result};
+use crate::operators::SharedArrangements;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::execution::TaskContext;
 use millstream_plan::bound::BoundContext;
 use millstream_types::EventTime;
 use millstream_types::delta::{Delta, DeltaBatch};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What an operator may know about the epoch besides its input.
@@ -61,6 +62,10 @@ pub(crate) struct StateStats {
     pub(crate) rows: usize,
     /// Their memory with indexes.
     pub(crate) bytes: usize,
+    /// Rows and bytes beyond that of state that it shares with others and is the first to have: the others do not count them.
+    pub(crate) shared: (usize, usize),
+    /// How many other operators share state with it.
+    pub(crate) shared_with: usize,
     /// Keys looked up since the start of the process.
     pub(crate) touched_keys: u64,
     /// Rows of state that were computed again because their key was touched, since the start of the process.
@@ -107,8 +112,32 @@ pub(crate) trait Operator: Send + Sync {
         Ok(())
     }
 
+    /// How it shares state with operators of other queries, if it may.
+    fn sharing(&mut self) -> Option<&mut dyn Sharing> {
+        None
+    }
+
     /// Counters.
     fn stats(&self) -> StateStats {
         StateStats::default()
     }
+}
+
+/// State that operators of several queries have together. Each begins alone; between epochs it comes together with others whose state is
+/// equal.
+pub(crate) trait Sharing {
+    /// Shares what equals the state of others.
+    fn share(&mut self, arrangements: &SharedArrangements) -> Result<()>;
+
+    /// Goes on alone, with the state of before the running epoch, which the operator has not stepped in. `false`: that is lost.
+    fn part(&mut self) -> Result<bool>;
+
+    /// Lets go of what is shared. The operator is undefined afterwards.
+    fn let_go(&mut self);
+
+    /// As [`Operator::checkpoint`], and the numbers of the groups that are shared: their rows are left out if they are `written` already.
+    fn checkpoint(&mut self, written: &mut BTreeSet<u64>) -> Result<(Saved, BTreeMap<String, u64>)>;
+
+    /// Takes back what [`checkpoint`](Self::checkpoint) gave. Shared rows are in `saved` unless another operator has brought them back.
+    fn restore(&mut self, saved: &Saved, numbers: &BTreeMap<String, u64>, arrangements: &SharedArrangements) -> Result<()>;
 }

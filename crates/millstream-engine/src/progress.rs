@@ -101,6 +101,8 @@ pub struct OperatorProgress {
     pub state_bytes: u64,
     /// Rows of state dropped by watermark.
     pub dropped_rows: u64,
+    /// Other operators that share rows of its state, which only the first of them counts.
+    pub shared_with: u64,
 }
 
 /// A checkpoint.

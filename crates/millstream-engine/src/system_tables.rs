@@ -120,6 +120,7 @@ fn rows(name: &str, shared: &Shared, snapshot: &Snapshot) -> Option<Result<Recor
                 ("state_rows", int(operators.iter().map(|operator| operator.state_rows))),
                 ("state_bytes", int(operators.iter().map(|operator| operator.state_bytes))),
                 ("dropped_rows", int(operators.iter().map(|operator| operator.dropped_rows))),
+                ("shared_with", int(operators.iter().map(|operator| operator.shared_with))),
             ]
         }
         "queries" => vec![

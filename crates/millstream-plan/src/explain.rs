@@ -251,7 +251,7 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
         }
         Op::StaticJoin { .. } => Some("the input at rest".into()),
         Op::Join { lookup: true, .. } => Some("right rows by key, as large as its input".into()),
-        Op::Join { keep, shared, state_ttl_micros, .. } => {
+        Op::Join { keep, one_copy, state_ttl_micros, .. } => {
             let kept = |side: usize| match &keep[side] {
                 _ if let Some(micros) = state_ttl_micros[side] => Some(format!(
                     "removed when their key is untouched for {} by the epoch clock, which changes the result",
@@ -266,7 +266,7 @@ fn state(graph: &Graph, node: &Node) -> Option<String> {
                 Keep::Forever => Some("as large as its input".into()),
             };
             Some(match (kept(0), kept(1)) {
-                (Some(rows), _) if *shared => format!("rows, once for both sides, {rows}"),
+                (Some(rows), _) if *one_copy => format!("rows, once for both sides, {rows}"),
                 (Some(left), Some(right)) if left == right => format!("rows of both sides, {left}"),
                 (Some(left), Some(right)) => format!("left rows{}; right rows{}", joined(&left), joined(&right)),
                 (Some(left), None) => format!("left rows{}", joined(&left)),

@@ -360,7 +360,7 @@ pub enum Op {
         /// How long the rows of the left and of the right side are kept.
         keep: Box<[Keep; 2]>,
         /// Both inputs are the same node under the same key, and one copy of its rows serves both sides.
-        shared: bool,
+        one_copy: bool,
         /// `FOR SYSTEM_TIME AS OF PROCTIME()`: rows of the append-only left input are looked up among the right rows of the epoch
         /// before, once; changes of the right input give no result. Inner, Left, LeftSemi, LeftAnti, LeftMark; `keep` is never and forever.
         lookup: bool,

@@ -29,6 +29,7 @@ mod one_row_queries;
 pub mod optimize;
 pub mod process;
 pub mod relation;
+pub mod sharing;
 mod state_ttl;
 pub mod temporal;
 pub mod translate;

@@ -41,8 +41,16 @@ pub(super) struct Mismatch {
     pub(super) text: String,
 }
 
-/// Contents of one view and its batch answer, epoch by epoch.
+/// Contents of each view and its batch answer, epoch by epoch.
 pub(super) type History = Vec<Vec<(Vec<Cells>, Vec<Cells>)>>;
+
+/// What came of a case.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) history: History,
+    /// Joins of two queries shared rows.
+    pub(super) shared: bool,
+}
 
 impl Case {
     /// The case of a seed.
@@ -78,7 +86,7 @@ impl Case {
     ///
     /// # Errors
     /// The first difference.
-    pub(super) async fn run(&self) -> Result<History, Mismatch> {
+    pub(super) async fn run(&self) -> Result<Ran, Mismatch> {
         let dir = scratch_dir();
         let refused = |query: usize, epoch: usize, text: String| Mismatch { query, epoch, text };
         let state_dir = self.restart_after.map(|_| dir.path().join("state"));
@@ -87,7 +95,7 @@ impl Case {
             instance.rows(&table.definition()).await.map_err(|error| refused(0, 0, format!("{error} in {}", table.definition())))?;
         }
         let mut live = vec![Live::default(); self.tables.len()];
-        let (mut running, mut lasting) = (Vec::new(), Vec::new());
+        let (mut running, mut lasting, mut twins) = (Vec::new(), Vec::new(), Vec::new());
         for (index, query) in self.queries.iter().enumerate() {
             // What DataFusion cannot answer has no answer to compare with.
             if batch_rows(&self.tables, &live, query, 0, false).await.is_err() {
@@ -128,6 +136,14 @@ impl Case {
                 // A subscription ends with its engine.
                 integral = None;
             }
+            if number == self.epochs.len() / 2 {
+                for &index in running.iter().filter(|index| has_join(&self.queries[**index])) {
+                    let statement =
+                        format!("CREATE MATERIALIZED VIEW twin{index} AS SELECT *, 1 AS one FROM ({}) AS q", self.queries[index].sql);
+                    instance.rows(&statement).await.map_err(|error| refused(index, number, format!("{error}\n{statement}")))?;
+                    twins.push(index);
+                }
+            }
             for &index in &running {
                 let query = &self.queries[index];
                 // Errors that depend on the data are no answer either.
@@ -153,6 +169,18 @@ impl Case {
                         return Err(refused(index, number, text));
                     }
                 }
+                if twins.contains(&index) {
+                    let view = format!("SELECT * FROM twin{index}");
+                    let found = instance.rows(&view).await.map_err(|error| refused(index, number, error.to_string()))?;
+                    let mut found = compare::cells(&found);
+                    found.iter_mut().for_each(|row| drop(row.pop()));
+                    if !compare::same(&expected, &found) {
+                        let difference = output::difference(&compare::lines(&expected), &compare::lines(&found));
+                        let text =
+                            format!("the twin (+) differs from the batch answer (-) after epoch {number}\n{difference}\n{}", query.sql);
+                        return Err(refused(index, number, text));
+                    }
+                }
                 if let Some(integral) = integral.as_mut().filter(|integral| integral.view == index) {
                     let problem = integral.difference(&found).map_err(|error| refused(index, number, error.to_string()))?;
                     if let Some(difference) = problem {
@@ -166,9 +194,11 @@ impl Case {
                 history[index].push((found, expected));
             }
         }
+        let sharing = "SELECT 1 FROM millstream.operators WHERE query LIKE 'twin%' AND shared_with > 0";
+        let sharing = instance.rows(sharing).await.map_err(|error| refused(0, self.epochs.len(), error.to_string()))?;
         self.end(&mut instance, &live, &running).await?;
         instance.stop().await.map_err(|error| refused(0, self.epochs.len(), error.to_string()))?;
-        Ok(history)
+        Ok(Ran { history, shared: sharing.iter().any(|batch| batch.num_rows() > 0) })
     }
 
     /// Ends the input: what waited for a watermark comes out.
@@ -265,6 +295,11 @@ impl Integral {
         let (sum, view) = (output::sorted(sum.collect()), output::sorted(compare::lines(view)));
         Ok((sum != view).then(|| output::difference(&view, &sum)))
     }
+}
+
+/// Whether a query, which may be made again half-way, joins somewhere.
+fn has_join(query: &Query) -> bool {
+    query.closes.is_none() && (query.kind.ends_with("join") || query.parts.iter().any(has_join))
 }
 
 /// The number in `query "v3" failed`.

@@ -10,6 +10,8 @@ use std::fmt;
 pub(super) struct Coverage {
     pairs: BTreeMap<(&'static str, &'static str), usize>,
     cases: usize,
+    /// Cases in which joins of two queries shared rows.
+    shared: usize,
     queries: usize,
 }
 
@@ -21,6 +23,11 @@ impl Coverage {
         for query in &case.queries {
             self.count_query(query);
         }
+    }
+
+    /// Counts a case in which joins of two queries shared rows.
+    pub(super) fn count_shared(&mut self, shared: bool) {
+        self.shared += usize::from(shared);
     }
 
     fn count_query(&mut self, query: &Query) {
@@ -37,12 +44,17 @@ impl Coverage {
     pub(super) fn assert_complete(&self) {
         let missing: Vec<_> = KINDS.iter().filter(|kind| !self.pairs.keys().any(|(upper, _)| upper == *kind)).collect();
         assert!(missing.is_empty(), "constructs that no case has: {missing:?}");
+        assert!(self.shared > 0, "no case has joins that share rows");
     }
 }
 
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} cases with {} queries; constructs and what stood below them:", self.cases, self.queries)?;
+        writeln!(
+            f,
+            "{} cases with {} queries, {} with shared rows; constructs and what stood below them:",
+            self.cases, self.queries, self.shared
+        )?;
         for kind in KINDS {
             let below: Vec<String> =
                 self.pairs.iter().filter(|((upper, _), _)| upper == kind).map(|((_, below), count)| format!("{below} {count}")).collect();

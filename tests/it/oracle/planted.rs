@@ -26,8 +26,8 @@ fn every_planted_bug_is_found() {
     let mut found = [None; MISTAKES.len()];
     for seed in 1..=CASES {
         let case = Case::generate(seed);
-        let Ok(history) = support::block_on(case.run()) else { continue };
-        for (query, epochs) in case.queries.iter().zip(&history) {
+        let Ok(ran) = support::block_on(case.run()) else { continue };
+        for (query, epochs) in case.queries.iter().zip(&ran.history) {
             let mut before: Vec<Cells> = Vec::new();
             for (shown, expected) in epochs {
                 for ((_, mistake), found) in MISTAKES.iter().zip(&mut found) {

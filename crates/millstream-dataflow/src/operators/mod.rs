@@ -19,5 +19,7 @@ mod union;
 mod unnest;
 mod window_close;
 
+pub use join::shared::SharedArrangements;
+
 #[cfg(test)]
 mod tests;

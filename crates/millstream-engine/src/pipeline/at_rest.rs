@@ -226,7 +226,7 @@ impl Pipeline {
             }
             let def = Arc::clone(&query.def);
             let dataflow = self.planned_dataflow(&def.query, &def.columns, &def.name, def.form).await?;
-            self.queries[index].take_over(dataflow).await?;
+            self.queries[index].take_over(dataflow, &self.arrangements).await?;
         }
         for index in 0..self.live.len() {
             if self.live[index].at_rest().contains(name) {

@@ -12,7 +12,7 @@ use arrow::array::RecordBatch;
 use millstream_state::checkpoint::remove_older_than;
 use millstream_state::{CheckpointReader, CheckpointWriter, failpoint};
 use millstream_types::{Epoch, EventTime};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Input since the last checkpoint that makes one due, whatever the time.
@@ -206,8 +206,9 @@ impl Pipeline {
         for (name, table) in &mut self.tables {
             segments.push((format!("table/{name}"), table.rows.checkpoint()?));
         }
+        let mut written = BTreeSet::new();
         for query in &mut self.queries {
-            let (checkpoint, rows) = query.checkpoint()?;
+            let (checkpoint, rows) = query.checkpoint(&mut written)?;
             segments.extend(rows);
             header.queries.insert(query.def.name.clone(), checkpoint);
         }

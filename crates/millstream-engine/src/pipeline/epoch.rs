@@ -209,6 +209,36 @@ impl Pipeline {
     /// Steps every query in creation order; views feed later queries. `known`: in recovery, the queries that failed on the epoch.
     pub(super) async fn step_queries(
         &mut self,
+        at: (Epoch, EventTime),
+        deltas: &mut HashMap<String, Delta>,
+        initial: BTreeMap<String, Delta>,
+        known: Option<&BTreeMap<String, String>>,
+    ) -> Result<Stepped> {
+        let stepped = self.step_each(at, deltas, initial, known).await;
+        // Not before: how others take the change depends on who shares rows with them, and recovery does not run what has failed.
+        self.part_failed(at.0);
+        self.arrangements.end_epoch();
+        stepped
+    }
+
+    /// Queries that do not run any more since this epoch share nothing. Those that were left out keep their state of before.
+    fn part_failed(&mut self, epoch: Epoch) {
+        for query in &mut self.queries {
+            let Some(failure) = query.failed.as_mut().filter(|failure| failure.after.next() == epoch) else { continue };
+            if failure.intact {
+                failure.intact = query.dataflow.part().unwrap_or_else(|error| {
+                    tracing::warn!(query = query.def.name, epoch = epoch.0, %error, "state of a query that was left out is lost");
+                    false
+                });
+            }
+            if !failure.intact {
+                query.dataflow.let_go();
+            }
+        }
+    }
+
+    async fn step_each(
+        &mut self,
         (epoch, clock): (Epoch, EventTime),
         deltas: &mut HashMap<String, Delta>,
         mut initial: BTreeMap<String, Delta>,
@@ -218,6 +248,9 @@ impl Pipeline {
         let policy = self.settings.on_query_failure()?;
         let ended = !self.streams.is_empty() && self.streams.values().all(|stream| stream.watermark.1);
         let mut stepped = Stepped::default();
+        let filled_back: BTreeSet<String> = initial.keys().cloned().collect();
+        // By query that was filled back: what it has changed by beyond that.
+        let mut since: HashMap<String, Delta> = HashMap::new();
         let mut failed: BTreeSet<String> =
             self.queries.iter().filter(|query| query.failed.is_some()).map(|query| query.def.name.clone()).collect();
         let before = || self.streams.iter().map(|(name, stream)| (name.clone(), stream.watermark_before)).collect();
@@ -244,7 +277,18 @@ impl Pipeline {
             let result = match initial.remove(&name) {
                 Some(changes) => {
                     query.held.emitted = Some(clock);
-                    Ok(changes)
+                    // It was filled back with what there was before this epoch, in which a view may have followed the clock.
+                    let later = |name: &String| if filled_back.contains(name) { since.get(name) } else { deltas.get(name) };
+                    let later =
+                        query.reads.iter().filter_map(|name| Some((name.clone(), later(name).filter(|delta| has_rows(delta))?.clone())));
+                    let later: HashMap<String, Delta> = later.collect();
+                    match later.is_empty() {
+                        true => Ok(changes),
+                        false => query.step(&epoch_input(epoch, clock, later, &watermarks)).await.and_then(|more| {
+                            since.insert(name.clone(), more.clone());
+                            query.shaped(changes.into_iter().chain(more).collect())
+                        }),
+                    }
                 }
                 None => {
                     let own = query.reads.iter().filter_map(|name| deltas.get(name).map(|delta| (name.clone(), delta.clone()))).collect();
@@ -429,6 +473,7 @@ impl Pipeline {
                     state_rows: stats.state_rows as u64,
                     state_bytes: stats.state_bytes as u64,
                     dropped_rows: stats.dropped_rows,
+                    shared_with: stats.shared_with as u64,
                 });
             }
         }

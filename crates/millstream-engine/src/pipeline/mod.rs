@@ -59,7 +59,7 @@ use derived::DerivedPlan;
 use live::LiveQuery;
 use millstream_connectors::source::Reader;
 use millstream_connectors::sources::history::HistoryOptions;
-use millstream_dataflow::{Dataflow, ViewStore};
+use millstream_dataflow::{Dataflow, SharedArrangements, ViewStore};
 use millstream_plan::functions::EpochClock;
 use millstream_plan::process::StatefulFunctions;
 use millstream_state::{Log, StateDir};
@@ -248,6 +248,8 @@ pub struct Pipeline {
     streams: BTreeMap<String, StreamRuntime>,
     tables: BTreeMap<String, TableState>,
     queries: Vec<QueryState>,
+    /// Rows that joins of several queries keep together.
+    arrangements: SharedArrangements,
     sinks: BTreeMap<String, SinkState>,
     live: Vec<LiveQuery>,
     next_live: u64,
@@ -336,6 +338,7 @@ impl Pipeline {
             Some(durability) => durability.dir.id().to_string(),
             None => passing_id(options.shared.clock.now()),
         };
+        let arrangements = SharedArrangements::new(Arc::clone(&options.shared.base.runtime_env().memory_pool));
         let mut catalog = Catalog::default();
         options.adopted.into_iter().for_each(|object| catalog.put(object));
         *options.shared.catalog.write() = Arc::new(catalog.clone());
@@ -349,6 +352,7 @@ impl Pipeline {
             streams: BTreeMap::new(),
             tables: BTreeMap::new(),
             queries: Vec::new(),
+            arrangements,
             sinks: BTreeMap::new(),
             live: Vec::new(),
             next_live: 1,

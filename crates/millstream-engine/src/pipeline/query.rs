@@ -10,7 +10,7 @@ use crate::error::{EngineError, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_connectors::sink::SinkMode;
-use millstream_dataflow::{Dataflow, EpochInput, OperatorState, ViewStore};
+use millstream_dataflow::{Dataflow, EpochInput, OperatorState, SharedArrangements, ViewStore};
 use millstream_plan::bound::BoundContext;
 use millstream_plan::graph::Graph;
 use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, delta};
@@ -93,8 +93,9 @@ impl QueryState {
     ///
     /// # Errors
     /// When it is the dataflow of another query.
-    pub async fn take_over(&mut self, mut dataflow: Dataflow) -> Result<()> {
+    pub async fn take_over(&mut self, mut dataflow: Dataflow, arrangements: &SharedArrangements) -> Result<()> {
         dataflow.restore(self.dataflow.checkpoint()?).await?;
+        dataflow.share(arrangements)?;
         self.dataflow = dataflow;
         Ok(())
     }
@@ -139,22 +140,28 @@ impl QueryState {
         Ok(rows.iter().cloned().map(DeltaBatch::insertions).collect())
     }
 
-    /// Its state for a checkpoint: facts, and rows by segment name.
+    /// Its state for a checkpoint: facts, and rows by segment name. `written`: the shared rows that the checkpoint has already.
     ///
     /// # Errors
     /// When state cannot be read.
-    pub fn checkpoint(&mut self) -> Result<(QueryCheckpoint, Segments)> {
+    pub fn checkpoint(&mut self, written: &mut BTreeSet<u64>) -> Result<(QueryCheckpoint, Segments)> {
         let mut segments = Vec::new();
         let mut operators = Vec::new();
         // What an epoch that failed has left behind is no state.
         let broken = self.failed.as_ref().is_some_and(|failure| !failure.intact);
-        let states = if broken { Vec::new() } else { self.dataflow.checkpoint()? };
+        let states = if broken { Vec::new() } else { self.dataflow.checkpoint_shared(written)? };
         for (index, state) in states.into_iter().enumerate() {
             let mut groups = Vec::new();
             for (group, batches) in state.groups {
-                if !batches.is_empty() {
-                    segments.push((format!("query/{}/{index}/{group}", self.def.name), batches));
-                    groups.push(group);
+                if batches.is_empty() {
+                    continue;
+                }
+                match state.shared.get(&group) {
+                    Some(number) => segments.push((shared_segment(*number), batches)),
+                    None => {
+                        segments.push((format!("query/{}/{index}/{group}", self.def.name), batches));
+                        groups.push(group);
+                    }
                 }
             }
             operators.push(OperatorCheckpoint {
@@ -164,6 +171,7 @@ impl QueryState {
                 format: state.format,
                 detail: state.detail,
                 groups,
+                shared: state.shared,
             });
         }
         if let Target::View(store) | Target::Sink { result: Some(store), .. } = &mut self.target {
@@ -182,12 +190,20 @@ impl QueryState {
     ///
     /// # Errors
     /// When the state belongs to another plan.
-    pub async fn restore(&mut self, checkpoint: &QueryCheckpoint, mut segment: impl FnMut(&str) -> Result<Vec<RecordBatch>>) -> Result<()> {
+    pub async fn restore(
+        &mut self,
+        checkpoint: &QueryCheckpoint,
+        arrangements: &SharedArrangements,
+        mut segment: impl FnMut(&str) -> Result<Vec<RecordBatch>>,
+    ) -> Result<()> {
         let mut states = Vec::new();
         for (index, operator) in checkpoint.operators.iter().enumerate() {
             let mut groups = Vec::new();
             for group in &operator.groups {
                 groups.push((group.clone(), segment(&format!("query/{}/{index}/{group}", self.def.name))?));
+            }
+            for (group, number) in operator.shared.iter().filter(|(_, number)| !arrangements.has(**number)) {
+                groups.push((group.clone(), segment(&shared_segment(*number))?));
             }
             states.push(OperatorState {
                 fingerprint: operator.fingerprint,
@@ -195,11 +211,12 @@ impl QueryState {
                 name: operator.name.clone(),
                 format: operator.format,
                 groups,
+                shared: operator.shared.clone(),
                 detail: operator.detail.clone(),
             });
         }
         if checkpoint.failed.as_ref().is_none_or(|failure| failure.intact) {
-            self.dataflow.restore(states).await?;
+            self.dataflow.restore_shared(states, arrangements).await?;
         }
         if let Target::View(store) | Target::Sink { result: Some(store), .. } = &mut self.target {
             store.restore(&segment(&format!("query/{}/result", self.def.name))?)?;
@@ -210,6 +227,11 @@ impl QueryState {
         self.failed = checkpoint.failed.clone();
         Ok(())
     }
+}
+
+/// The segment of rows that several queries share.
+fn shared_segment(number: u64) -> String {
+    format!("shared/{number}")
 }
 
 /// The batch with the schema's names and types; same number of columns, in order.

@@ -204,7 +204,7 @@ pub struct QueryCheckpoint {
     pub emitted: Option<EventTime>,
 }
 
-/// An operator's state: the facts; its rows are in segments `query/<name>/<index>/<group>`.
+/// An operator's state: the facts; its rows are in segments `query/<name>/<index>/<group>`, those that are shared in `shared/<number>`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OperatorCheckpoint {
     /// Identity of the node.
@@ -219,4 +219,7 @@ pub struct OperatorCheckpoint {
     pub detail: serde_json::Value,
     /// Names of its groups of rows.
     pub groups: Vec<String>,
+    /// The numbers of groups that operators of several queries share.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shared: BTreeMap<String, u64>,
 }

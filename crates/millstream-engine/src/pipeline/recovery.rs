@@ -78,7 +78,7 @@ impl Pipeline {
     pub(super) async fn restore_query(&mut self, query: &mut QueryState) -> Result<bool> {
         let Some(recovery) = &self.recovery else { return Ok(false) };
         let Some(checkpoint) = recovery.header.queries.get(&query.def.name) else { return Ok(false) };
-        query.restore(checkpoint, |name| recovery.segment(name)).await?;
+        query.restore(checkpoint, &self.arrangements, |name| recovery.segment(name)).await?;
         Ok(true)
     }
 
@@ -158,6 +158,10 @@ impl Pipeline {
         }
         recovered.set_damaged_aside()?;
         self.recovery = None;
+        // Older checkpoints hold the rows of each query by themselves. What was replayed came in the order it had then.
+        for query in self.queries.iter_mut().filter(|query| query.failed.is_none()) {
+            query.dataflow.share(&self.arrangements)?;
+        }
         if let Some(durability) = &mut self.durability {
             if at > Epoch::ZERO {
                 durability.checkpoints.push_back(at);

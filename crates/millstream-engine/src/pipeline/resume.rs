@@ -64,7 +64,8 @@ impl Pipeline {
         let indices = self.queries_to_resume(alter, &mut notices)?;
         let mut done: Vec<CaughtUp> = Vec::new();
         for index in indices {
-            let caught_up = self.catch_up(index, initial).await?;
+            let mut caught_up = self.catch_up(index, initial).await?;
+            caught_up.dataflow.share(&self.arrangements)?;
             initial.insert(self.queries[index].def.name.clone(), caught_up.changes.clone());
             done.push(caught_up);
         }

@@ -259,8 +259,9 @@ impl Translator<'_> {
         let append_only = !expires && left.properties.append_only && right.properties.append_only && (monotone || at_once());
         let nondeterminism = expires.then(|| state_ttl::note("rows"));
         let properties = Properties { append_only, bounds, keys, clock_dependent: expires, nondeterminism };
-        let mut shared = !expires && join_type == JoinType::Inner && sides.left == sides.right && conditions.same_keys(&left.df_schema)?;
-        shared &= match &keep {
+        let mut one_copy =
+            !expires && join_type == JoinType::Inner && sides.left == sides.right && conditions.same_keys(&left.df_schema)?;
+        one_copy &= match &keep {
             [Keep::Forever, Keep::Forever] => true,
             [Keep::Until { value: l, bound: l_bound }, Keep::Until { value: r, bound: r_bound }] => {
                 canonical_text(l, &left.df_schema)? == canonical_text(r, &right.df_schema)? && l_bound.canonical() == r_bound.canonical()
@@ -279,7 +280,7 @@ impl Translator<'_> {
                 null_equals_null,
                 null_aware,
                 keep: Box::new(keep),
-                shared,
+                one_copy,
                 lookup: false,
                 state_ttl_micros,
             },

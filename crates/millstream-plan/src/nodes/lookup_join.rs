@@ -129,7 +129,7 @@ impl Translator<'_> {
                 null_equals_null,
                 null_aware,
                 keep,
-                shared: false,
+                one_copy: false,
                 lookup: true,
                 state_ttl_micros: [None; 2],
             },

@@ -269,3 +269,33 @@ async fn notices() {
         ]
     );
 }
+
+#[tokio::test]
+async fn equal_rows_of_joins_are_told() {
+    let rows = |sql: &'static str, side| async move {
+        let graph = planned(sql, EmitClause::None).await.unwrap().graph;
+        let join = graph.nodes.iter().find(|node| matches!(node.op, Op::Join { .. })).unwrap().clone();
+        crate::sharing::rows_of_side(&graph, &join, side).unwrap()
+    };
+    let stock = rows("SELECT c.price, s.amount FROM bids c JOIN stock s ON c.auction = s.item", 1).await;
+    assert!(stock.is_some());
+    // Whatever it is called and on whichever side it stands, and whatever is joined with it.
+    assert_eq!(rows("SELECT t.amount AS n, e.b FROM stock t JOIN edges e ON e.a = t.item", 0).await, stock);
+    assert_eq!(rows("SELECT c.price, s.amount FROM bids c LEFT JOIN stock s ON c.auction = s.item", 1).await, stock);
+    // Other columns, other rows, another key.
+    for sql in [
+        "SELECT c.price, s.item FROM bids c JOIN stock s ON c.auction = s.item",
+        "SELECT c.price, s.amount FROM bids c JOIN stock s ON c.auction = s.item AND s.amount > 1",
+        "SELECT c.price, s.amount FROM bids c JOIN stock s ON c.auction = s.item + 1",
+    ] {
+        let other = rows(sql, 1).await;
+        assert!(other.is_some() && other != stock, "{sql}");
+    }
+    // They do not follow from the changes of the epoch.
+    for sql in [
+        "SELECT c.price, s.amount FROM bids c JOIN (SELECT item, sum(amount) AS amount FROM stock GROUP BY item) s ON c.auction = s.item",
+        "SELECT auction FROM bids WHERE auction NOT IN (SELECT item FROM stock)",
+    ] {
+        assert_eq!(rows(sql, 1).await, None, "{sql}");
+    }
+}

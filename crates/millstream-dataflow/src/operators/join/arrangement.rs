@@ -22,7 +22,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use datafusion::physical_plan::PhysicalExpr;
 use millstream_plan::bound::BoundContext;
 use millstream_types::delta::DeltaBatch;
-use millstream_types::row_key::types_of;
+use millstream_types::row_key::{RowKeyEncoder, types_of};
 use std::sync::Arc;
 
 /// Chunks of state are merged up to this many rows.
@@ -162,6 +162,31 @@ impl Arrangement {
         })
     }
 
+    /// One like this without rows, whose rows stay until they are taken back.
+    pub(super) fn emptied(&self, keys: &JoinKeys) -> Result<Self> {
+        Self::new(&self.schema, keys, (self.rows.is_some(), false), Kept::Forever, None)
+    }
+
+    /// A change as if it were rows, with weights of any sign.
+    pub(super) fn of_change(&self, parts: &[Part], keys: &JoinKeys) -> Result<Self> {
+        let mut change = Self::new(&self.schema, keys, (false, false), Kept::Forever, None)?;
+        for part in parts {
+            let mut slots = Vec::with_capacity(part.delta.num_rows());
+            for row in 0..part.delta.num_rows() {
+                let slot = change.insert(part, row, None, 0);
+                change.weights[slot as usize] = part.delta.weights.value(row);
+                slots.push(slot);
+            }
+            change.log.append(&part.delta.batch, &slots)?;
+        }
+        Ok(change)
+    }
+
+    /// Columns of the rows.
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
     /// A part of the side's change, with its keys.
     pub(super) fn part(&self, delta: DeltaBatch, keys: &JoinKeys) -> Result<Part> {
         let keys = keys.evaluate(&delta.batch)?;
@@ -244,6 +269,29 @@ impl Arrangement {
     pub(super) fn slots(&self) -> Vec<u32> {
         let slots = self.log.chunks().flat_map(|(_, _, slots)| slots.iter().copied());
         slots.filter(|slot| *slot != DEAD && self.weights[*slot as usize] != 0).collect()
+    }
+
+    /// The slot that the next row gets, if rows that come later have greater ones: none goes, and each has its own.
+    pub(super) fn next_slot(&self) -> Option<u32> {
+        (self.rows.is_none() && self.free.is_empty()).then_some(self.weights.len() as u32)
+    }
+
+    /// What the rows are, whatever their order: equal for equal multisets.
+    pub(super) fn content(&self) -> Result<u128> {
+        let encoder = RowKeyEncoder::new(types_of(self.schema.fields()))?;
+        let mut sum = 0u128;
+        for (batch, slots) in self.log.live()? {
+            let weight = |slot: u32| self.weights[slot as usize] as u128;
+            if batch.num_columns() == 0 {
+                // Rows without columns are all equal.
+                sum = slots.iter().fold(sum, |sum, slot| sum.wrapping_add(weight(*slot)));
+                continue;
+            }
+            for (row, slot) in encoder.encode(batch.columns())?.iter().zip(&slots) {
+                sum = sum.wrapping_add(xxhash_rust::xxh3::xxh3_128(row.as_ref()).wrapping_mul(weight(*slot)));
+            }
+        }
+        Ok(sum)
     }
 
     /// Weight of a slot's row.

@@ -22,6 +22,11 @@
 //! **Null-aware anti join** (`NOT IN`): rows with a NULL key match all rows of the other side, and the NULL rows of the other side match
 //! every row.
 //!
+//! **Shared rows**: a side that keeps all rows of its relation and does not count their matches has them together with joins of other
+//! queries (`shared.rs`). Such rows have the change of the epoch before any of these joins looks at them. If they are those of the right
+//! side, the sides change places in the steps above. If both sides are shared, pairs of two changes would come twice:
+//! `change of the result  =  left change ⋈ new right rows  +  new left rows ⋈ right change  -  left change ⋈ right change`.
+//!
 //! **State**: per side its rows with weights and sums of matches (`left`, `right`: columns, `__matches`, `__touched`, `__weight`).
 //! **Dropped**: a row whose value is below the bound of the other side ([`Keep::Until`]), as no later row can match it. If such a row is
 //! taken back later, its matches are looked up again. Nothing is kept of a side whose other side does not change, and a semi, anti or mark
@@ -34,6 +39,10 @@ mod arrangement;
 mod expiry;
 pub(super) mod keys;
 pub(super) mod residual;
+pub(super) mod shared;
+mod sharing;
+#[cfg(test)]
+mod sharing_tests;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -42,7 +51,7 @@ use crate::bucket::BucketColumn;
 use crate::chains::NONE;
 use crate::columns::{make_batch, take_columns};
 use crate::error::{DataflowError, Result};
-use crate::operator::{Operator, Saved, StateStats, StepContext};
+use crate::operator::{Operator, Saved, Sharing, StateStats, StepContext};
 use crate::operators::registry::BuildContext;
 use arrangement::{Arrangement, Before, Kept, Part, too_many};
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, UInt32Array, new_null_array};
@@ -55,6 +64,7 @@ use millstream_plan::compile::compile;
 use millstream_plan::graph::{Keep, Node, Op};
 use millstream_types::delta::{Delta, DeltaBatch, Weights, consolidate};
 use residual::{Residual, retain};
+use sharing::{Common, Shares};
 use std::sync::Arc;
 use walk::{Pairs, Walk};
 
@@ -75,8 +85,10 @@ pub(crate) struct Join {
     hands_out_pairs: bool,
     /// By side: what its rows give depending on whether they have a match.
     presence: [Option<Presence>; 2],
-    /// One for each side, or one for both.
+    /// One for each side, or one for both. Of a side that shares its rows it is empty between steps.
     arrangements: Vec<Arrangement>,
+    /// By side: the rows that it shares with others.
+    shares: [Shares; 2],
     /// Keys go that nothing touches.
     expires: bool,
     touched_keys: u64,
@@ -116,7 +128,7 @@ impl Presence {
 
 impl Join {
     pub(crate) fn new(node: &Node, context: &BuildContext<'_>) -> Result<Self> {
-        let Op::Join { join_type, on, filter, filter_schema, null_equals_null, null_aware, keep, shared, lookup, state_ttl_micros } =
+        let Op::Join { join_type, on, filter, filter_schema, null_equals_null, null_aware, keep, one_copy, lookup, state_ttl_micros } =
             &node.op
         else {
             return Err(DataflowError::internal("expected a join"));
@@ -136,13 +148,13 @@ impl Join {
         if *null_aware && (*join_type != JoinType::LeftAnti || on.len() != 1) {
             return Err(DataflowError::internal("only an anti join with one key is null-aware"));
         }
-        if *shared && *join_type != JoinType::Inner {
+        if *one_copy && *join_type != JoinType::Inner {
             return Err(DataflowError::internal("only an inner join shares its rows between the sides"));
         }
-        if *lookup && (!matches!(keep.as_ref(), [Keep::Never, Keep::Forever]) || presence[1].is_some() || *shared) {
+        if *lookup && (!matches!(keep.as_ref(), [Keep::Never, Keep::Forever]) || presence[1].is_some() || *one_copy) {
             return Err(DataflowError::internal("a lookup keeps the right rows and hands out none by themselves"));
         }
-        let keeps_all = matches!(keep.as_ref(), [Keep::Forever, Keep::Forever]) && !*shared && !*null_aware;
+        let keeps_all = matches!(keep.as_ref(), [Keep::Forever, Keep::Forever]) && !*one_copy && !*null_aware;
         let expires = state_ttl_micros.iter().any(Option::is_some);
         if expires && (!keeps_all || on.is_empty()) {
             return Err(DataflowError::internal("only keys whose rows are all kept expire"));
@@ -150,7 +162,7 @@ impl Join {
         let inputs = [context.input(node, 0), context.input(node, 1)];
         let keys = JoinKeys::of_both(on, inputs[0], inputs[1], *null_equals_null, context.state)?;
         let residual = filter.as_ref().map(|filter| Residual::new(filter, filter_schema, inputs[0], inputs[1], context.state));
-        let sides = if *shared { 1 } else { 2 };
+        let sides = if *one_copy { 1 } else { 2 };
         let arrangement = |side: usize| {
             let input = inputs[side];
             let kept = match &keep[side] {
@@ -168,6 +180,11 @@ impl Join {
             Arrangement::new(&input.schema, &keys[side], (retracting, counted), kept, state_ttl_micros[side].map(Expiry::new))
         };
         let arrangements = (0..sides).map(arrangement).collect::<Result<Vec<_>>>()?;
+        let shares = |side: usize| match presence[side] {
+            None => Shares::new(context.graph, node, side, keys[side].types()),
+            Some(_) => Ok(Shares::default()),
+        };
+        let shares = [shares(0)?, shares(1)?];
         Ok(Self {
             schema: Arc::clone(&node.schema),
             schemas: inputs.map(|input| Arc::clone(&input.schema)),
@@ -178,6 +195,7 @@ impl Join {
             hands_out_pairs: matches!(join_type, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full),
             presence,
             arrangements,
+            shares,
             expires,
             touched_keys: 0,
         })
@@ -218,13 +236,17 @@ impl Join {
         walk
     }
 
-    /// Finds the matches of a part of side `side` among the rows of the other side: counts them, and hands them out if the join does.
-    fn probe(&mut self, side: usize, part: &mut Part, output: &mut Delta) -> Result<()> {
+    /// Finds the matches of a part of side `side` among the rows of the other side in slots below `end`: counts them, and hands them out if
+    /// the join does.
+    fn probe(&mut self, side: usize, part: &mut Part, end: u32, output: &mut Delta) -> Result<()> {
         let other = 1 - side;
         self.touched_keys += part.delta.num_rows() as u64;
         let mut walk = self.walk(side, part);
         let mut pairs = Pairs::default();
         while walk.fill(self.arrangement(other).links(), &mut pairs) {
+            if end != NONE {
+                pairs.keep_below(end);
+            }
             self.filter(side, part, &mut pairs)?;
             if self.presence[side].is_some() {
                 for (row, slot) in pairs.rows.iter().zip(&pairs.slots) {
@@ -295,25 +317,46 @@ impl Join {
         Ok(DeltaBatch { batch, weights })
     }
 
-    /// Brings the result up to date with changes of both sides, except for rows whose matches have changed.
-    fn exchange(&mut self, mut left: Vec<Part>, mut right: Vec<Part>, output: &mut Delta) -> Result<[Vec<Part>; 2]> {
-        for part in &mut left {
-            self.probe(0, part, output)?;
-        }
-        for part in &left {
-            self.arrange(0, part, output)?;
-        }
-        if !self.lookup {
-            for part in &mut right {
-                self.probe(1, part, output)?;
+    /// Brings the result up to date with changes of both sides, except for rows whose matches have changed. The rows of a side that is
+    /// ahead have its change already.
+    fn exchange(&mut self, left: Vec<Part>, right: Vec<Part>, output: &mut Delta) -> Result<[Vec<Part>; 2]> {
+        let mut changes = [left, right];
+        let ahead = [0, 1].map(|side| self.shares[side].ahead);
+        // The first change meets rows without the second one, the second one rows with the first.
+        let first = usize::from(ahead[1].is_some() && ahead[0].is_none());
+        let common = self.common(ahead);
+        for side in [first, 1 - first] {
+            if !(self.lookup && side == 1) {
+                for part in &mut changes[side] {
+                    self.probe(side, part, common.end(side), output)?;
+                }
+            }
+            if ahead[side].is_none() && side < self.arrangements.len() {
+                for part in &changes[side] {
+                    self.arrange(side, part, output)?;
+                }
             }
         }
-        if self.arrangements.len() == 2 {
-            for part in &right {
-                self.arrange(1, part, output)?;
-            }
+        if common == Common::TakenBack {
+            self.take_back_common(&mut changes, output)?;
         }
-        Ok([left, right])
+        Ok(changes)
+    }
+
+    /// The change of the result, with the rows of both sides at hand.
+    fn step_with(&mut self, [left, right]: [Vec<Part>; 2], context: &StepContext<'_>) -> Result<Delta> {
+        let mut output = vec![];
+        let changes = self.exchange(left, right, &mut output)?;
+        if self.expires {
+            self.expire(&changes, context.bounds.clock.0, &mut output)?;
+        }
+        for side in 0..2 {
+            self.present(side, &mut output)?;
+        }
+        for arrangement in &mut self.arrangements {
+            arrangement.settle(context.bounds)?;
+        }
+        Ok(output)
     }
 
     /// Takes back the rows of keys that nothing has touched for so long, as `changes` touch them.
@@ -419,43 +462,34 @@ impl Operator for Join {
     }
 
     async fn step(&mut self, inputs: &[&[DeltaBatch]], context: &StepContext<'_>) -> Result<Delta> {
-        let mut output = vec![];
-        let (left, right) = (self.parts(0, inputs[0])?, self.parts(1, inputs[1])?);
-        let changes = self.exchange(left, right, &mut output)?;
-        if self.expires {
-            self.expire(&changes, context.bounds.clock.0, &mut output)?;
-        }
-        for side in 0..2 {
-            self.present(side, &mut output)?;
-        }
-        for arrangement in &mut self.arrangements {
-            arrangement.settle(context.bounds)?;
-        }
-        Ok(output)
+        let changes = [self.parts(0, inputs[0])?, self.parts(1, inputs[1])?];
+        let taken = self.take_shared(&changes, context.bounds);
+        let output = taken.and_then(|()| self.step_with(changes, context));
+        self.put_shared_back()?;
+        output
     }
 
     fn checkpoint(&mut self) -> Result<Option<Saved>> {
-        let sides = self.arrangements.iter().zip(SIDES);
-        let groups = sides.clone().map(|(rows, name)| Ok((name.to_string(), rows.checkpoint()?))).collect::<Result<Vec<_>>>()?;
-        let floors = sides.map(|(rows, name)| (name.to_string(), serde_json::json!(rows.floor())));
-        let detail = serde_json::json!({ "floors": floors.collect::<serde_json::Map<_, _>>() });
-        Ok(Some(Saved { format: FORMAT, groups, detail }))
+        let groups = (0..self.arrangements.len()).map(|side| Ok((SIDES[side].to_string(), self.saved_rows(side)?)));
+        Ok(Some(Saved { format: FORMAT, groups: groups.collect::<Result<_>>()?, detail: self.saved_detail() }))
     }
 
     fn restore(&mut self, saved: &Saved) -> Result<()> {
         saved.expect_format(FORMAT)?;
-        let mut floors: std::collections::BTreeMap<String, _> = saved.detail("floors")?;
-        for (side, rows) in self.arrangements.iter_mut().enumerate() {
-            let floor = floors.remove(SIDES[side]).ok_or_else(|| DataflowError::mismatch("a floor is missing"))?;
-            rows.restore(saved.group(SIDES[side]), floor, &self.keys[side])?;
-        }
-        Ok(())
+        self.restore_sides(saved, [true; 2])
+    }
+
+    fn sharing(&mut self) -> Option<&mut dyn Sharing> {
+        self.may_share().then_some(self)
     }
 
     fn stats(&self) -> StateStats {
+        let sizes = self.shares.iter().map(Shares::size);
         StateStats {
             rows: self.arrangements.iter().map(Arrangement::len).sum(),
             bytes: self.arrangements.iter().map(Arrangement::bytes).sum(),
+            shared: sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1)),
+            shared_with: self.shares.iter().map(Shares::others).max().unwrap_or(0),
             touched_keys: self.touched_keys,
             ..StateStats::default()
         }

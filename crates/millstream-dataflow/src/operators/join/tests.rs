@@ -25,29 +25,29 @@ const KINDS: [JoinType; 10] = [
 ];
 
 /// What a join does, and what its inputs may.
-#[derive(Debug)]
-struct Case {
-    join_type: JoinType,
-    keys: bool,
-    filter: bool,
-    null_equals_null: bool,
-    null_aware: bool,
-    append_only: [bool; 2],
+#[derive(Clone, Debug)]
+pub(super) struct Case {
+    pub(super) join_type: JoinType,
+    pub(super) keys: bool,
+    pub(super) filter: bool,
+    pub(super) null_equals_null: bool,
+    pub(super) null_aware: bool,
+    pub(super) append_only: [bool; 2],
 }
 
-fn left_schema() -> SchemaRef {
+pub(super) fn left_schema() -> SchemaRef {
     schema(&[("k", DataType::Int64), ("v", DataType::Int64)])
 }
 
-fn right_schema() -> SchemaRef {
+pub(super) fn right_schema() -> SchemaRef {
     schema(&[("rk", DataType::Int64), ("rv", DataType::Int64)])
 }
 
-fn both_sides() -> SchemaRef {
+pub(super) fn both_sides() -> SchemaRef {
     schema(&[("k", DataType::Int64), ("v", DataType::Int64), ("rk", DataType::Int64), ("rv", DataType::Int64)])
 }
 
-fn output_schema(join_type: JoinType) -> SchemaRef {
+pub(super) fn output_schema(join_type: JoinType) -> SchemaRef {
     let marked = |key, value| schema(&[(key, DataType::Int64), (value, DataType::Int64), ("mark", DataType::Boolean)]);
     match join_type {
         JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => both_sides(),
@@ -58,13 +58,13 @@ fn output_schema(join_type: JoinType) -> SchemaRef {
     }
 }
 
-fn random_pair(rng: &mut SmallRng) -> Row {
+pub(super) fn random_pair(rng: &mut SmallRng) -> Row {
     let mut value = |range| (!rng.random_bool(0.15)).then(|| rng.random_range(range));
     vec![value(0..5), value(-4..4)]
 }
 
 /// The join by nested loops.
-fn naive(left: &Bag, right: &Bag, case: &Case) -> Bag {
+pub(super) fn naive(left: &Bag, right: &Bag, case: &Case) -> Bag {
     let (left, right) = (expanded(left), expanded(right));
     let filter = |l: &Row, r: &Row| !case.filter || matches!((l[1], r[1]), (Some(a), Some(b)) if a < b);
     let key = |l: &Row, r: &Row| {
@@ -96,7 +96,7 @@ fn naive(left: &Bag, right: &Bag, case: &Case) -> Bag {
     }
 }
 
-fn join(case: &Case, keep: [Keep; 2], shared: bool) -> Op {
+pub(super) fn join(case: &Case, keep: [Keep; 2], shared: bool) -> Op {
     Op::Join {
         join_type: case.join_type,
         on: match (case.keys, shared) {
@@ -109,13 +109,13 @@ fn join(case: &Case, keep: [Keep; 2], shared: bool) -> Op {
         null_equals_null: case.null_equals_null,
         null_aware: case.null_aware,
         keep: Box::new(keep),
-        shared,
+        one_copy: shared,
         lookup: false,
         state_ttl_micros: [None; 2],
     }
 }
 
-fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![];
     for join_type in KINDS {
         for choice in 0..32 {
@@ -178,7 +178,7 @@ fn self_join(shared: bool, retracting: bool, filter: bool) -> (Graph, Case) {
     let mut builder = GraphBuilder::default();
     let input = builder.input("t", &left_schema(), !retracting);
     let mut op = join(&case, [Keep::Forever, Keep::Forever], true);
-    if let Op::Join { shared: found, .. } = &mut op {
+    if let Op::Join { one_copy: found, .. } = &mut op {
         *found = shared;
     }
     let top = builder.add(op, &[input, input], &both_sides(), !retracting);
@@ -362,7 +362,7 @@ async fn rows_below_the_bound_are_dropped() {
                 null_equals_null: false,
                 null_aware: false,
                 keep: Box::new(keep),
-                shared: false,
+                one_copy: false,
                 lookup: false,
                 state_ttl_micros: [None; 2],
             };

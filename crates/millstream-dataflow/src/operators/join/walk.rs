@@ -33,6 +33,19 @@ impl Pairs {
         self.rows.len()
     }
 
+    /// Leaves out the pairs with slots from `first` on.
+    pub(super) fn keep_below(&mut self, first: u32) {
+        let mut kept = 0;
+        for pair in 0..self.slots.len() {
+            if self.slots[pair] < first {
+                (self.rows[kept], self.slots[kept]) = (self.rows[pair], self.slots[pair]);
+                kept += 1;
+            }
+        }
+        self.rows.truncate(kept);
+        self.slots.truncate(kept);
+    }
+
     fn push(&mut self, row: u32, slot: u32) {
         self.rows.push(row);
         self.slots.push(slot);

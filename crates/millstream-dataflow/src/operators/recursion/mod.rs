@@ -36,7 +36,7 @@ use millstream_plan::{term_column, term_input};
 use millstream_types::delta::{Delta, DeltaBatch, consolidate, num_rows};
 use millstream_types::row_key::types_of;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 const FORMAT: u32 = 1;
@@ -191,7 +191,7 @@ impl Operator for Recursion {
         let states = self.term.checkpoint()?;
         let (mut groups, mut operators) = (vec![], vec![]);
         for (place, state) in states.into_iter().enumerate() {
-            let OperatorState { fingerprint, ordinal, name, format, groups: own, detail } = state;
+            let OperatorState { fingerprint, ordinal, name, format, groups: own, detail, .. } = state;
             let names = own.iter().map(|(name, _)| name.clone()).collect();
             groups.extend(own.into_iter().map(|(name, batches)| (format!("term/{place}/{name}"), batches)));
             operators.push(SavedOperator { fingerprint, ordinal, name, format, groups: names, detail });
@@ -213,9 +213,10 @@ impl Operator for Recursion {
                 let batches = saved.group(&format!("term/{place}/{name}")).to_vec();
                 (name, batches)
             };
-            OperatorState { fingerprint, ordinal, name, format, groups: groups.into_iter().map(group).collect(), detail }
+            let groups = groups.into_iter().map(group).collect();
+            OperatorState { fingerprint, ordinal, name, format, groups, shared: BTreeMap::new(), detail }
         });
-        self.term.load(states.collect())?;
+        self.term.load(states.collect(), None)?;
         if let Some(known) = &mut self.known {
             for batch in saved.group("result") {
                 check_columns(&self.schema, batch, 0)?;
@@ -236,6 +237,7 @@ impl Operator for Recursion {
             touched_keys: term.iter().map(|stats| stats.touched_keys).sum(),
             read_rows: term.iter().map(|stats| stats.read_rows).sum(),
             dropped_rows: term.iter().map(|stats| stats.dropped_rows).sum(),
+            ..StateStats::default()
         }
     }
 }

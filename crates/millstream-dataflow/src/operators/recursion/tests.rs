@@ -33,7 +33,7 @@ fn step(append_only: bool) -> Graph {
         null_equals_null: false,
         null_aware: false,
         keep: Box::new([Keep::Forever, Keep::Forever]),
-        shared: false,
+        one_copy: false,
         lookup: false,
         state_ttl_micros: [None; 2],
     };

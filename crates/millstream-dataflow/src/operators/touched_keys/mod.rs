@@ -466,6 +466,7 @@ impl Operator for TouchedKeys {
             touched_keys: self.touched_keys,
             read_rows: self.read_rows,
             dropped_rows: self.dropped_rows,
+            ..StateStats::default()
         }
     }
 }

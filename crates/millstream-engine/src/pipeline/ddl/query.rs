@@ -51,6 +51,7 @@ impl Pipeline {
         };
         if !self.restore_query(&mut query).await? {
             let changes = self.backfill(&mut query, backfill, initial).await?;
+            query.dataflow.share(&self.arrangements)?;
             initial.insert(name, changes);
         }
         self.queries.push(query);
