@@ -297,8 +297,8 @@ impl Integral {
     }
 }
 
-/// Whether a query joins somewhere and may be made again half-way. What it looked up in the epoch before, or in versions of a stream, is not
-/// there any more.
+/// Whether a query joins somewhere and may be made again half-way. What it looked up in the epoch before, or in versions of a stream,
+/// is not there any more.
 fn may_have_twin(query: &Query) -> bool {
     query.closes.is_none() && has_join(query) && !query.sql.contains("FOR SYSTEM_TIME")
 }

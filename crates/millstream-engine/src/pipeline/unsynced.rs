@@ -1,7 +1,7 @@
 //! Epochs that share a sync of the log.
 //!
-//! While a backlog is worked off, the record of an epoch that nobody waits for need not be synced by itself: the next epoch follows at once,
-//! and one sync makes both durable. Until then nothing of the epoch is told to anybody. It is in no reader's sight and in no
+//! While a backlog is worked off, the record of an epoch that nobody waits for need not be synced by itself: the next epoch follows at
+//! once, and one sync makes both durable. Until then nothing of the epoch is told to anybody. It is in no reader's sight and in no
 //! figure, and its input is not acknowledged; a crash takes it back, and recovery reads its ranges again.
 //!
 //! ```text
