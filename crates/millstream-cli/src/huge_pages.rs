@@ -8,7 +8,7 @@ use crate::memory;
 use std::time::Duration;
 
 /// A process of this size has state that profits.
-const LARGE_BYTES: u64 = 192 << 20;
+const LARGE_BYTES: u64 = 384 << 20;
 /// How often the size is looked at until it is reached.
 const INTERVAL: Duration = Duration::from_millis(250);
 
