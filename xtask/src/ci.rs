@@ -3,6 +3,9 @@
 use crate::{clients, process, tidy};
 use std::path::Path;
 
+/// The workspace with everything in it that is optional. Lints and docs read the same one, so that its dependencies are checked once.
+const WHOLE: [&str; 3] = ["--workspace", "--features", "millstream-cli/otel,millstream-telemetry/otel"];
+
 /// Runs all steps and stops at the first that fails.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
     let before = changes(root)?;
@@ -11,18 +14,16 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     step("tidy");
     tidy::run(root)?;
     step("clippy");
-    process::cargo(root, &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    process::cargo(root, &[&["clippy", "--locked"][..], &WHOLE, &["--all-targets", "--", "-D", "warnings"]].concat())?;
     step("clients");
     clients::install(root)?;
     step("test");
     process::cargo(root, &["test", "--locked", "--workspace"])?;
     step("opentelemetry");
-    // The crate of the exporter has its tests alone, since nothing of it needs the engine; the program is only checked.
+    // The crate of the exporter has its tests alone, since nothing of it needs the engine; the program with it is linted above.
     process::cargo(root, &["test", "--locked", "--package", "millstream-telemetry", "--features", "otel"])?;
-    let features = ["--workspace", "--features", "millstream-cli/otel,millstream-telemetry/otel"];
-    process::cargo(root, &[&["clippy", "--locked"][..], &features, &["--all-targets", "--", "-D", "warnings"]].concat())?;
     step("docs");
-    process::cargo_with(root, &["doc", "--locked", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    process::cargo_with(root, &[&["doc", "--locked", "--no-deps"][..], &WHOLE].concat(), &[("RUSTDOCFLAGS", "-D warnings")])?;
     step("nothing changed");
     if changes(root)? != before {
         process::git(root, &["status", "--short"]).map(|status| print!("{status}"))?;
