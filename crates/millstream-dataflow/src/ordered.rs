@@ -181,6 +181,17 @@ impl Ordered {
     }
 }
 
+/// Reads of each of these partitions what a change of it will read first. The accesses to memory overlap here; in the work on one
+/// partition after the other each would be waited for.
+pub(crate) fn read_ahead<'s>(partitions: &[Ordered], slots: impl Iterator<Item = &'s u32>) {
+    let small = |slot: &u32| match partitions.get(*slot as usize) {
+        Some(Ordered::Small(entries)) => entries.as_slice(),
+        _ => &[],
+    };
+    let entries: Vec<&[(Entry, i64)]> = slots.map(small).collect();
+    std::hint::black_box(entries.iter().filter_map(|entries| entries.first()).fold(0, |sum, (_, weight)| sum ^ weight));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,6 @@ use crate::error::{DataflowError, Result};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{filter_record_batch, interleave, take};
 use arrow::datatypes::SchemaRef;
-use std::collections::HashMap;
 
 /// How many chunks of a tier are merged; also the ratio between tiers.
 const FAN: usize = 8;
@@ -104,43 +103,40 @@ impl RowLog {
         if slots.is_empty() {
             return Ok(());
         }
-        for &slot in slots {
-            if self.locations.len() <= slot as usize {
-                self.locations.resize(slot as usize + 1, NOWHERE);
-            }
-            self.kill(slot);
+        let length = slots.iter().max().map_or(0, |last| *last as usize + 1);
+        if self.locations.len() < length {
+            self.locations.resize(length, NOWHERE);
         }
+        self.kill(slots);
         self.push(owned(batch)?, slots.to_vec());
         Ok(())
     }
 
     /// Forgets the rows of these slots.
     pub(crate) fn remove(&mut self, slots: &[u32]) -> Result<()> {
-        for &slot in slots {
-            self.kill(slot);
-        }
+        self.kill(slots);
         self.settle()
     }
 
     /// Columns `columns` of the rows of `slots`, in their order.
     pub(crate) fn gather(&self, slots: &[u32], columns: impl IntoIterator<Item = usize>) -> Result<Vec<ArrayRef>> {
         let columns = columns.into_iter();
-        let mut dense: HashMap<u32, usize> = HashMap::new();
         let mut used: Vec<&RecordBatch> = Vec::new();
+        // By chunk: its place in `used`.
+        let mut places = vec![usize::MAX; self.chunks.len()];
         let mut rows: Vec<(usize, usize)> = Vec::with_capacity(slots.len());
-        let mut last = (u32::MAX, 0);
-        for &slot in slots {
-            let location = self.locations[slot as usize];
-            if location.chunk != last.0 {
-                let chunk = self.chunks.get(location.chunk as usize).and_then(Option::as_ref);
-                let chunk = chunk.ok_or_else(|| DataflowError::internal(format!("slot {slot} has no row")))?;
-                let index = *dense.entry(location.chunk).or_insert_with(|| {
-                    used.push(&chunk.batch);
+        for (slot, Location { chunk, row }) in slots.iter().zip(self.locations(slots)) {
+            let place = match places.get(chunk as usize).copied() {
+                Some(usize::MAX) | None => {
+                    let found = self.chunks.get(chunk as usize).and_then(Option::as_ref);
+                    let found = found.ok_or_else(|| DataflowError::internal(format!("slot {slot} has no row")))?;
+                    used.push(&found.batch);
+                    places[chunk as usize] = used.len() - 1;
                     used.len() - 1
-                });
-                last = (location.chunk, index);
-            }
-            rows.push((last.1, location.row as usize));
+                }
+                Some(place) => place,
+            };
+            rows.push((place, row as usize));
         }
         match used.as_slice() {
             [] => Ok(columns.map(|column| arrow::array::new_empty_array(self.schema.field(column).data_type())).collect()),
@@ -155,6 +151,11 @@ impl RowLog {
                 })
                 .collect(),
         }
+    }
+
+    /// Where the rows of slots are. In a loop of its own, so that the memory accesses overlap.
+    fn locations(&self, slots: &[u32]) -> Vec<Location> {
+        slots.iter().map(|slot| self.locations[*slot as usize]).collect()
     }
 
     /// Brings slots into the order of [`live`](Self::live), oldest first. It is also the quickest to gather.
@@ -206,18 +207,24 @@ impl RowLog {
         self.chunks[id as usize] = Some(Chunk { batch, slots, live, bytes, version: self.versions });
     }
 
-    fn kill(&mut self, slot: u32) {
-        let location = std::mem::replace(&mut self.locations[slot as usize], NOWHERE);
-        let Some(chunk) = self.chunks.get_mut(location.chunk as usize).and_then(Option::as_mut) else { return };
-        chunk.slots[location.row as usize] = DEAD;
-        chunk.live -= 1;
-        self.live -= 1;
-        self.versions += 1;
-        chunk.version = self.versions;
-        let rows = chunk.slots.len();
-        // Queued once: when the last row dies, or on the way down past one half.
-        if chunk.live == 0 || (rows >= REWRITE_ROWS && chunk.live == rows / 2 - 1) {
-            self.sparse.push(location.chunk);
+    /// The rows of these slots are no longer theirs.
+    fn kill(&mut self, slots: &[u32]) {
+        for (slot, location) in slots.iter().zip(self.locations(slots)) {
+            let Some(chunk) = self.chunks.get_mut(location.chunk as usize).and_then(Option::as_mut) else { continue };
+            if chunk.slots[location.row as usize] != *slot {
+                continue;
+            }
+            self.locations[*slot as usize] = NOWHERE;
+            chunk.slots[location.row as usize] = DEAD;
+            chunk.live -= 1;
+            self.live -= 1;
+            self.versions += 1;
+            chunk.version = self.versions;
+            let rows = chunk.slots.len();
+            // Queued once: when the last row dies, or on the way down past one half.
+            if chunk.live == 0 || (rows >= REWRITE_ROWS && chunk.live == rows / 2 - 1) {
+                self.sparse.push(location.chunk);
+            }
         }
     }
 

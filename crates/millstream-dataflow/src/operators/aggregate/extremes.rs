@@ -11,7 +11,7 @@ use super::call::Call;
 use crate::columns::{describe_row, take_columns};
 use crate::error::{DataflowError, Result};
 use crate::key_index::KeyIndex;
-use crate::ordered::{Changed, Entry, Ordered};
+use crate::ordered::{self, Changed, Entry, Ordered};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{SortOptions, cast, take};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -103,8 +103,12 @@ impl Extremes {
     /// The slots of groups, new ones where they are not known.
     fn slots(&mut self, keys: &[ArrayRef], count: usize) -> Result<Vec<u32>> {
         let encoded = self.index.encode(keys)?;
-        let slots: Vec<u32> =
-            (0..count).map(|group| self.index.find(&encoded, group).unwrap_or_else(|| self.index.insert(&encoded, group))).collect();
+        let known = self.index.find_all(&encoded, count);
+        ordered::read_ahead(&self.values, known.iter().flatten());
+        let find = |(group, known): (usize, Option<u32>)| {
+            known.or_else(|| self.index.find(&encoded, group)).unwrap_or_else(|| self.index.insert(&encoded, group))
+        };
+        let slots: Vec<u32> = known.into_iter().enumerate().map(find).collect();
         let length = slots.iter().max().map_or(0, |last| *last as usize + 1);
         if self.values.len() < length {
             self.values.resize_with(length, Ordered::default);
@@ -145,7 +149,7 @@ impl Extremes {
     pub(crate) fn forget(&mut self, keys: &[ArrayRef]) -> Result<()> {
         let Some(count) = keys.first().map(|column| column.len()) else { return Ok(()) };
         let encoded = self.index.encode(keys)?;
-        for slot in (0..count).filter_map(|group| self.index.find(&encoded, group)).collect::<Vec<_>>() {
+        for slot in self.index.find_all(&encoded, count).into_iter().flatten() {
             let values = std::mem::take(&mut self.values[slot as usize]);
             self.entry_bytes -= values.iter().map(|(entry, _)| Entry::memory(entry.bytes.len())).sum::<usize>();
             self.index.remove(slot);

@@ -249,7 +249,7 @@ impl Groups {
             if let Some(touched) = touched {
                 let touched = touched.as_primitive_opt::<Int64Type>();
                 let touched = touched.ok_or_else(|| DataflowError::mismatch("the times of groups are no integers"))?;
-                let slots: Vec<Option<u32>> = (0..rows.len()).map(|row| self.index.find(&encoded, row)).collect();
+                let slots = self.index.find_all(&encoded, rows.len());
                 for (slot, touched) in slots.into_iter().zip(touched.values()) {
                     if let (Some(expiry), Some(slot)) = (&mut self.expiry, slot) {
                         expiry.touch(slot, *touched);

@@ -409,7 +409,7 @@ impl Aggregate {
     /// Applies the change of the touched groups and closes what the floor has passed.
     fn apply(&mut self, touched: &Touched, floor: Floor) -> Result<Delta> {
         let encoded = if touched.count > 0 { self.groups.index.encode(&touched.keys)? } else { EncodedKeys::Unit };
-        let slots: Vec<Option<u32>> = (0..touched.count).map(|group| self.groups.index.find(&encoded, group)).collect();
+        let slots = self.groups.index.find_all(&encoded, touched.count);
         let present: Vec<usize> = (0..touched.count).filter(|group| slots[*group].is_some()).collect();
         let old_slots: Vec<u32> = slots.iter().copied().flatten().collect();
         let buckets = if touched.count > 0 { self.groups.bucket_keys(&touched.keys)? } else { None };

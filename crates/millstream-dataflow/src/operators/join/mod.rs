@@ -217,12 +217,12 @@ impl Join {
         let mut walk = Walk::default();
         let null = if self.null_aware { other.first_null() } else { NONE };
         let mut wide = vec![];
-        for row in 0..part.delta.num_rows() {
+        for (row, first) in other.first_of_each(&part.encoded, part.delta.num_rows()).into_iter().enumerate() {
             match part.keys.is_null(row) {
                 true if self.null_aware => wide.push(row as u32),
                 true => {}
                 false => {
-                    for first in [other.first(&part.encoded, row), null] {
+                    for first in [first, null] {
                         if first != NONE {
                             walk.start(row, first);
                         }

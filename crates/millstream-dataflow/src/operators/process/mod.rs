@@ -141,7 +141,7 @@ impl Process {
     /// Calls the function for the keys with rows.
     fn call_rows(&mut self, sorted: &Sorted, now: &Moment, calls: &mut Calls) -> Result<()> {
         let encoded = self.states.index.encode(&sorted.keys)?;
-        let slots: Vec<Option<u32>> = (0..sorted.ranges.len()).map(|key| self.states.index.find(&encoded, key)).collect();
+        let slots = self.states.index.find_all(&encoded, sorted.ranges.len());
         let known: Vec<u32> = slots.iter().flatten().copied().collect();
         let mut known = self.states.read(&known)?.into_iter();
         for (number, (range, slot)) in sorted.ranges.iter().zip(&slots).enumerate() {

@@ -29,7 +29,7 @@ use crate::key_index::{EncodedKeys, KeyIndex};
 use crate::operator::{Operator, Saved, StateStats, StepContext};
 use crate::operators::aggregate::interner::{Interner, Numbered};
 use crate::operators::registry::BuildContext;
-use crate::ordered::{Changed, Entry, Ordered};
+use crate::ordered::{self, Changed, Entry, Ordered};
 use crate::zset::{with_weights, without_weights};
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::SortOptions;
@@ -251,7 +251,8 @@ impl TopN {
             return Ok((go, come));
         }
         let encoded = if numbered.keys.is_empty() { EncodedKeys::Unit } else { self.index.encode(&numbered.keys)? };
-        let slots: Vec<Option<u32>> = (0..numbered.count).map(|number| self.index.find(&encoded, number)).collect();
+        let slots = self.index.find_all(&encoded, numbered.count);
+        ordered::read_ahead(&self.partitions, slots.iter().flatten());
         let buckets = self.bucket.as_ref().map(|(bucket, _)| bucket.keys(&numbered.keys[bucket.column])).transpose()?;
         self.encode(parts, &slots)?;
         let by_partition = group(parts, numbered.count);
