@@ -35,6 +35,29 @@ const RUNNER: &str = "Dataflow";
 pub struct DataflowContext {
     /// Session with the functions and settings that the query was planned with. Its runtime's memory pool limits the state.
     pub state: SessionState,
+    /// How far operators are divided among cores.
+    pub parallelism: Parallelism,
+}
+
+/// How far operators with state by key are divided, each shard with keys of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parallelism {
+    /// Into how many shards; less than two: not at all.
+    pub shards: usize,
+    /// A change of so many rows is worth it.
+    pub from_rows: usize,
+}
+
+impl Parallelism {
+    /// Nothing is divided.
+    pub const NONE: Self = Self { shards: 1, from_rows: usize::MAX };
+}
+
+impl DataflowContext {
+    /// A session, in which nothing is divided.
+    pub fn new(state: SessionState) -> Self {
+        Self { state, parallelism: Parallelism::NONE }
+    }
 }
 
 /// One epoch.
@@ -69,6 +92,8 @@ pub struct OperatorStats {
     pub state_bytes: usize,
     /// How many other operators, of this query or others, share rows of its state.
     pub shared_with: usize,
+    /// Into how many shards it is divided; one if it is not.
+    pub shards: usize,
     /// Keys it has looked up.
     pub touched_keys: u64,
     /// Rows of its state that it has computed again because their key was touched.
@@ -98,10 +123,10 @@ pub struct OperatorState {
 
 /// A running query.
 pub struct Dataflow {
-    graph: Graph,
+    graph: Arc<Graph>,
     tasks: Vec<Task>,
     /// By node: it follows from constants alone, without state.
-    constant: Vec<bool>,
+    constant: Arc<[bool]>,
     task: Arc<TaskContext>,
     started: bool,
     /// It is part of an operator, which accounts for its memory.
@@ -157,9 +182,11 @@ impl Dataflow {
     /// # Errors
     /// When an expression does not compile or the graph breaks a rule of its operators.
     pub fn new(graph: Graph, context: DataflowContext) -> Result<Self> {
-        let constant = constant_nodes(&graph);
-        let task = context.state.task_ctx();
-        let build_context = BuildContext { graph: &graph, state: &context.state, constant: &constant };
+        let DataflowContext { state, parallelism } = context;
+        let constant: Arc<[bool]> = constant_nodes(&graph).into();
+        let (graph, state) = (Arc::new(graph), Arc::new(state));
+        let task = state.task_ctx();
+        let build_context = BuildContext { graph: &graph, state: &state, constant: &constant, parallelism, shard: None };
         let mut ordinals: BTreeMap<u64, u32> = BTreeMap::new();
         let mut tasks = Vec::with_capacity(graph.nodes.len());
         for (place, node) in graph.nodes.iter().enumerate() {
@@ -266,6 +293,7 @@ impl Dataflow {
                 state_rows: state.rows + state.shared.0,
                 state_bytes: state.bytes + state.shared.1,
                 shared_with: state.shared_with,
+                shards: state.shards.max(1),
                 touched_keys: state.touched_keys,
                 read_rows: state.read_rows,
                 dropped_rows: state.dropped_rows,

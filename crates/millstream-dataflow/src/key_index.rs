@@ -25,6 +25,18 @@ pub(crate) enum EncodedKeys {
     Rows(Rows),
 }
 
+impl EncodedKeys {
+    /// The key group of row `row`. It follows from bits of the hash that tables do not look at, so keys of one group are spread in them.
+    pub(crate) fn key_group(&self, row: usize) -> u8 {
+        let hash = match self {
+            EncodedKeys::Unit => 0,
+            EncodedKeys::Fixed(values) => values[row].map_or(0, mix),
+            EncodedKeys::Rows(rows) => xxhash_rust::xxh3::xxh3_64(rows.row(row).as_ref()),
+        };
+        (hash >> 40) as u8
+    }
+}
+
 /// The index.
 #[derive(Debug)]
 pub(crate) struct KeyIndex {

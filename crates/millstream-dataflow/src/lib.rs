@@ -31,7 +31,7 @@ mod view;
 mod zset;
 
 pub use columns::{data_bytes, owned};
-pub use dataflow::{Dataflow, DataflowContext, EpochInput, OperatorState, OperatorStats};
+pub use dataflow::{Dataflow, DataflowContext, EpochInput, OperatorState, OperatorStats, Parallelism};
 pub use error::{DataflowError, Result};
 pub use operators::SharedArrangements;
 pub use view::ViewStore;

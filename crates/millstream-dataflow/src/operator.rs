@@ -66,6 +66,8 @@ pub(crate) struct StateStats {
     pub(crate) shared: (usize, usize),
     /// How many other operators share state with it.
     pub(crate) shared_with: usize,
+    /// Into how many shards it is divided; zero if it is not.
+    pub(crate) shards: usize,
     /// Keys looked up since the start of the process.
     pub(crate) touched_keys: u64,
     /// Rows of state that were computed again because their key was touched, since the start of the process.

@@ -1,7 +1,7 @@
 //! Helpers of this crate's tests: graphs by hand, batches from rows of numbers, relations as maps, and a runner that restores a copy
 //! of the dataflow now and then and demands that both go on alike.
 
-use crate::dataflow::{Dataflow, DataflowContext, EpochInput};
+use crate::dataflow::{Dataflow, DataflowContext, EpochInput, Parallelism};
 use crate::error::Result;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
@@ -200,14 +200,38 @@ pub(crate) fn epoch_input(epoch: u64, deltas: &[(&str, Delta)], watermark: i64) 
     }
 }
 
-/// A dataflow and, from the first random restore on, its restored copy.
+/// How operators are divided in tests: after a few rows.
+pub(crate) const DIVIDED: Parallelism = Parallelism { shards: 3, from_rows: 4 };
+
+/// A dataflow and, from the first random restore on, its restored copy. Beside it the same with shards, which must change alike.
 pub(crate) struct Runner {
-    graph: Graph,
-    state: SessionState,
     pub(crate) flow: Dataflow,
-    copy: Option<Dataflow>,
+    whole: Restored,
+    divided: (Dataflow, Restored),
     epoch: u64,
     restore_rng: SmallRng,
+}
+
+/// The restored copy of a dataflow.
+struct Restored {
+    graph: Graph,
+    context: DataflowContext,
+    copy: Option<Dataflow>,
+}
+
+impl Restored {
+    /// The copy must return the same rows in the same order.
+    async fn step(&mut self, input: &EpochInput, output: &Delta) {
+        if let Some(copy) = &mut self.copy {
+            assert_eq!(listed(&copy.step(input).await.unwrap()), listed(output), "epoch {} of the restored dataflow", input.epoch.0);
+        }
+    }
+
+    async fn restore(&mut self, flow: &mut Dataflow) {
+        let mut copy = Dataflow::new(self.graph.clone(), self.context.clone()).unwrap();
+        copy.restore(flow.checkpoint().unwrap()).await.unwrap();
+        self.copy = Some(copy);
+    }
 }
 
 impl Runner {
@@ -216,29 +240,35 @@ impl Runner {
     }
 
     pub(crate) fn with_state(graph: Graph, state: SessionState) -> Self {
-        let flow = Dataflow::new(graph.clone(), DataflowContext { state: state.clone() }).unwrap();
-        Self { graph, state, flow, copy: None, epoch: 0, restore_rng: rng(7) }
+        let make = |parallelism| {
+            let context = DataflowContext { state: state.clone(), parallelism };
+            let flow = Dataflow::new(graph.clone(), context.clone()).unwrap();
+            (flow, Restored { graph: graph.clone(), context, copy: None })
+        };
+        let (flow, whole) = make(Parallelism::NONE);
+        Self { flow, whole, divided: make(DIVIDED), epoch: 0, restore_rng: rng(7) }
     }
 
-    /// Runs one epoch. The copy must return the same rows in the same order.
+    /// Runs one epoch.
     pub(crate) async fn step(&mut self, deltas: &[(&str, Delta)], watermark: i64) -> Result<Delta> {
         self.epoch += 1;
         let input = epoch_input(self.epoch, deltas, watermark);
         let output = self.flow.step(&input).await?;
-        if let Some(copy) = &mut self.copy {
-            assert_eq!(listed(&copy.step(&input).await?), listed(&output), "epoch {} of the restored dataflow", self.epoch);
-        }
+        self.whole.step(&input, &output).await;
+        let (flow, restored) = &mut self.divided;
+        let divided = flow.step(&input).await.unwrap();
+        let change = |delta: &Delta| {
+            let mut change = Bag::new();
+            add(&mut change, delta);
+            change
+        };
+        assert_eq!(change(&divided), change(&output), "epoch {} with shards", self.epoch);
+        restored.step(&input, &divided).await;
         if self.restore_rng.random_bool(0.25) {
-            self.restore().await;
+            self.whole.restore(&mut self.flow).await;
+            restored.restore(flow).await;
         }
         Ok(output)
-    }
-
-    async fn restore(&mut self) {
-        let saved = self.flow.checkpoint().unwrap();
-        let mut copy = Dataflow::new(self.graph.clone(), DataflowContext { state: self.state.clone() }).unwrap();
-        copy.restore(saved).await.unwrap();
-        self.copy = Some(copy);
     }
 }
 

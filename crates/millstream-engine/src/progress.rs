@@ -103,6 +103,8 @@ pub struct OperatorProgress {
     pub dropped_rows: u64,
     /// Other operators that share rows of its state, which only the first of them counts.
     pub shared_with: u64,
+    /// Into how many shards it is divided.
+    pub shards: u64,
 }
 
 /// A checkpoint.

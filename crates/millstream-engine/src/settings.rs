@@ -2,10 +2,12 @@
 
 use crate::error::{EngineError, Result};
 use crate::memory::parse_limit;
+use millstream_dataflow::Parallelism;
 use millstream_plan::FloatSum;
 use millstream_types::options::{parse_bytes, parse_duration};
 use millstream_types::suggest::nearest;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -86,6 +88,9 @@ pub struct SettingInfo {
     pub doc: &'static str,
 }
 
+/// An operator has no more shards than key groups.
+const SHARDS_MAX: usize = 256;
+
 /// Name, default and documentation of every option.
 const SETTINGS: &[(&str, &str, &str)] = &[
     (
@@ -123,6 +128,16 @@ const SETTINGS: &[(&str, &str, &str)] = &[
         "on_query_failure",
         "stop",
         "'stop' ends the pipeline when a query fails on an epoch; 'isolate' takes only that query and its dependents out.",
+    ),
+    (
+        "parallel_rows",
+        "16384",
+        "From how many rows of a change on the cores share the work of an operator with state by key. Set before the first query.",
+    ),
+    (
+        "parallelism",
+        "auto",
+        "Into how many shards, each with keys of its own, such an operator is divided then: 'auto' is the number of cores, '1' divides nothing. Set before the first query.",
     ),
     ("trigger", "100ms", "Least distance between epoch starts, or 'available' or 'once' to process what is there and stop."),
     ("unbounded_state", "warn", "What CREATE does about operator state that no watermark bounds: 'allow', 'warn' or 'refuse'."),
@@ -226,6 +241,7 @@ impl Settings {
         self.allow_fallback()?;
         self.float_sum()?;
         self.memory_limit()?;
+        self.parallelism()?;
         Ok(())
     }
 
@@ -315,6 +331,27 @@ impl Settings {
     /// As [`Settings::trigger`].
     pub fn float_sum(&self) -> Result<FloatSum> {
         self.choice("float_sum", &[("fast", FloatSum::Fast), ("exact", FloatSum::Exact)])
+    }
+
+    /// How far operators are divided.
+    ///
+    /// # Errors
+    /// As [`Settings::trigger`].
+    pub fn parallelism(&self) -> Result<Parallelism> {
+        let number = |name: &'static str, range: RangeInclusive<usize>| {
+            let number = self.text(name).parse().ok().filter(|number| range.contains(number));
+            number.ok_or_else(|| {
+                EngineError::invalid(
+                    format!("setting \"{name}\" is '{}', not a number from {} to {}", self.text(name), range.start(), range.end()),
+                    format!("Write for example SET {name} = '{}'.", if name == "parallelism" { 4 } else { 100_000 }),
+                )
+            })
+        };
+        let shards = match self.text("parallelism") {
+            auto if auto.eq_ignore_ascii_case("auto") => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
+            _ => number("parallelism", 1..=SHARDS_MAX)?,
+        };
+        Ok(Parallelism { shards, from_rows: number("parallel_rows", 1..=usize::MAX)? })
     }
 
     /// Bytes that state and snapshots may take.

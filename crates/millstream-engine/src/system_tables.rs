@@ -121,6 +121,7 @@ fn rows(name: &str, shared: &Shared, snapshot: &Snapshot) -> Option<Result<Recor
                 ("state_bytes", int(operators.iter().map(|operator| operator.state_bytes))),
                 ("dropped_rows", int(operators.iter().map(|operator| operator.dropped_rows))),
                 ("shared_with", int(operators.iter().map(|operator| operator.shared_with))),
+                ("shards", int(operators.iter().map(|operator| operator.shards))),
             ]
         }
         "queries" => vec![

@@ -1,17 +1,13 @@
 //! Row identity: one canonical byte encoding for keys, DISTINCT, consolidation and comparison.
 //!
 //! Two rows are the same when their encodings are equal: NULL = NULL, -0.0 = 0.0, and all NaN are one value. The encoding
-//! is arrow-row's after floats were made canonical, so bytes also order like the values. The stable hash (xxh3) over it
-//! gives the key group; it never changes between builds, unlike the hashes used inside hash tables.
+//! is arrow-row's after floats were made canonical, so bytes also order like the values.
 
 use arrow::array::{Array, ArrayRef, AsArray, Float16Array, Float32Array, Float64Array};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, FieldRef, Float16Type, Float32Type, Float64Type};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
 use std::sync::Arc;
-
-/// Number of key groups a pipeline's keyed state is divided into; fixed for the life of a state directory.
-pub const KEY_GROUPS: u64 = 256;
 
 /// Encodes rows of fixed column types into canonical, memcmp-ordered bytes.
 #[derive(Debug)]
@@ -59,11 +55,6 @@ impl RowKeyEncoder {
     pub fn decode<'a>(&self, rows: impl IntoIterator<Item = arrow::row::Row<'a>>) -> Result<Vec<ArrayRef>, ArrowError> {
         self.converter.convert_rows(rows)
     }
-}
-
-/// The key group (0..256) of a canonical encoding.
-pub fn key_group(encoded: &[u8]) -> u8 {
-    (xxhash_rust::xxh3::xxh3_64(encoded) % KEY_GROUPS) as u8
 }
 
 fn contains_float(data_type: &DataType) -> bool {

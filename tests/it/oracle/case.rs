@@ -31,6 +31,8 @@ pub(super) struct Case {
     pub(super) queries: Vec<Query>,
     /// Whether the engine is started anew after an epoch; `None` runs in memory.
     pub(super) restart_after: Option<usize>,
+    /// Whether operators are divided as soon as a change has two rows, and into how many shards.
+    pub(super) shards: Option<usize>,
 }
 
 /// Where a view and its batch answer differ.
@@ -50,6 +52,8 @@ pub(super) struct Ran {
     pub(super) history: History,
     /// Joins of two queries shared rows.
     pub(super) shared: bool,
+    /// Operators were divided into shards.
+    pub(super) divided: bool,
 }
 
 impl Case {
@@ -79,7 +83,12 @@ impl Case {
             })
             .collect();
         let restart_after = rng.random_ratio(1, 4).then(|| rng.random_range(0..epochs.len().max(1)));
-        Case { tables, epochs, queries, restart_after }
+        let shards = rng.random_ratio(1, 2).then(|| rng.random_range(2..=4));
+        Case { tables, epochs, queries, restart_after, shards }
+    }
+
+    fn settings(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        self.shards.into_iter().flat_map(|shards| [("parallelism", shards), ("parallel_rows", 2)])
     }
 
     /// Runs the case.
@@ -91,6 +100,10 @@ impl Case {
         let refused = |query: usize, epoch: usize, text: String| Mismatch { query, epoch, text };
         let state_dir = self.restart_after.map(|_| dir.path().join("state"));
         let mut instance = Instance::start(state_dir.as_deref()).await.map_err(|error| refused(0, 0, error.to_string()))?;
+        for (name, value) in self.settings() {
+            let set = instance.rows(&format!("SET {name} = '{value}'")).await;
+            set.map_err(|error| refused(0, 0, error.to_string()))?;
+        }
         for table in &self.tables {
             instance.rows(&table.definition()).await.map_err(|error| refused(0, 0, format!("{error} in {}", table.definition())))?;
         }
@@ -194,11 +207,16 @@ impl Case {
                 history[index].push((found, expected));
             }
         }
-        let sharing = "SELECT 1 FROM millstream.operators WHERE query LIKE 'twin%' AND shared_with > 0";
-        let sharing = instance.rows(sharing).await.map_err(|error| refused(0, self.epochs.len(), error.to_string()))?;
+        let operators = "SELECT 1 FROM millstream.operators WHERE";
+        let mut any = Vec::new();
+        for condition in ["query LIKE 'twin%' AND shared_with > 0", "shards > 1"] {
+            let found = instance.rows(&format!("{operators} {condition}")).await;
+            let found = found.map_err(|error| refused(0, self.epochs.len(), error.to_string()))?;
+            any.push(found.iter().any(|batch| batch.num_rows() > 0));
+        }
         self.end(&mut instance, &live, &running).await?;
         instance.stop().await.map_err(|error| refused(0, self.epochs.len(), error.to_string()))?;
-        Ok(Ran { history, shared: sharing.iter().any(|batch| batch.num_rows() > 0) })
+        Ok(Ran { history, shared: any[0], divided: any[1] })
     }
 
     /// Ends the input: what waited for a watermark comes out.
@@ -226,6 +244,9 @@ impl Case {
     /// The case as a script of `tests/slt`.
     pub(super) fn to_script(&self) -> String {
         let mut script = String::from("# Found by the oracle.\n\n");
+        for (name, value) in self.settings() {
+            let _ = writeln!(script, "statement ok\nSET {name} = '{value}'\n");
+        }
         for table in &self.tables {
             let _ = writeln!(script, "statement ok\n{}\n", table.definition());
         }

@@ -1,6 +1,6 @@
 //! Which pairs of query constructs the cases went through.
 
-use super::case::Case;
+use super::case::{Case, Ran};
 use super::query::{KINDS, Query};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +12,8 @@ pub(super) struct Coverage {
     cases: usize,
     /// Cases in which joins of two queries shared rows.
     shared: usize,
+    /// Cases in which operators were divided.
+    divided: usize,
     queries: usize,
 }
 
@@ -25,9 +27,10 @@ impl Coverage {
         }
     }
 
-    /// Counts a case in which joins of two queries shared rows.
-    pub(super) fn count_shared(&mut self, shared: bool) {
-        self.shared += usize::from(shared);
+    /// Counts what a case has shown.
+    pub(super) fn count_ran(&mut self, ran: &Ran) {
+        self.shared += usize::from(ran.shared);
+        self.divided += usize::from(ran.divided);
     }
 
     fn count_query(&mut self, query: &Query) {
@@ -45,6 +48,7 @@ impl Coverage {
         let missing: Vec<_> = KINDS.iter().filter(|kind| !self.pairs.keys().any(|(upper, _)| upper == *kind)).collect();
         assert!(missing.is_empty(), "constructs that no case has: {missing:?}");
         assert!(self.shared > 0, "no case has joins that share rows");
+        assert!(self.divided > 0, "no case has operators that are divided");
     }
 }
 
@@ -52,8 +56,8 @@ impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} cases with {} queries, {} with shared rows; constructs and what stood below them:",
-            self.cases, self.queries, self.shared
+            "{} cases with {} queries, {} with shared rows, {} with shards; constructs and what stood below them:",
+            self.cases, self.queries, self.shared, self.divided
         )?;
         for kind in KINDS {
             let below: Vec<String> =

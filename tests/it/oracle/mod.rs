@@ -53,7 +53,7 @@ fn run_share(share: u64) {
         let case = Case::generate(seed);
         coverage.count(&case);
         match support::block_on(case.run()) {
-            Ok(ran) => coverage.count_shared(ran.shared),
+            Ok(ran) => coverage.count_ran(&ran),
             Err(mismatch) => {
                 let (case, mismatch) = shrink::shrink(case, mismatch);
                 panic!("seed {seed}: {mismatch}\n\nreplay it with ORACLE_SEED={seed}; as a script:\n\n{}", case.to_script());

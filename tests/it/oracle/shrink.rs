@@ -13,7 +13,7 @@ pub(super) fn shrink(case: Case, mismatch: Mismatch) -> (Case, Mismatch) {
     shrinker.only_epochs_up_to_failure();
     loop {
         let before = shrinker.runs;
-        let progress = shrinker.without_restart() | shrinker.fewer_rows() | shrinker.smaller_query();
+        let progress = shrinker.without_restart() | shrinker.without_shards() | shrinker.fewer_rows() | shrinker.smaller_query();
         if !progress || shrinker.runs >= RUNS_MAX || shrinker.runs == before {
             return (shrinker.case, shrinker.mismatch);
         }
@@ -57,6 +57,11 @@ impl Shrinker {
     fn without_restart(&mut self) -> bool {
         let mut case = self.case.clone();
         case.restart_after.take().is_some() && self.try_case(case)
+    }
+
+    fn without_shards(&mut self) -> bool {
+        let mut case = self.case.clone();
+        case.shards.take().is_some() && self.try_case(case)
     }
 
     /// Whole epochs first, then pushes, then rows.

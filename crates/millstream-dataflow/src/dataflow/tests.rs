@@ -45,7 +45,7 @@ fn graph() -> Graph {
 }
 
 fn flow() -> Dataflow {
-    Dataflow::new(graph(), DataflowContext { state: state() }).unwrap()
+    Dataflow::new(graph(), DataflowContext::new(state())).unwrap()
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn incomplete_and_foreign_checkpoints_are_refused() {
 async fn the_memory_limit_names_the_operator() {
     let runtime = RuntimeEnvBuilder::new().with_memory_limit(20_000, 1.0).build_arc().unwrap();
     let state = SessionContext::new_with_config_rt(SessionConfig::new(), runtime).state();
-    let mut flow = Dataflow::new(graph(), DataflowContext { state }).unwrap();
+    let mut flow = Dataflow::new(graph(), DataflowContext::new(state)).unwrap();
     flow.step(&epoch_input(1, &[("t", part(&[1]))], 0)).await.unwrap();
     let many: Vec<i64> = (0..5_000).collect();
     let error = flow.step(&epoch_input(2, &[("t", part(&many))], 0)).await.unwrap_err();

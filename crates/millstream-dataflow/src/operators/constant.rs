@@ -29,7 +29,7 @@ pub(crate) struct Constant {
 
 impl Constant {
     pub(crate) fn new(node: &Node, plan: &Arc<LogicalPlan>, context: &BuildContext<'_>) -> Self {
-        Self { plan: Arc::clone(plan), schema: Arc::clone(&node.schema), state: context.state.clone() }
+        Self { plan: Arc::clone(plan), schema: Arc::clone(&node.schema), state: context.state.as_ref().clone() }
     }
 }
 

@@ -11,6 +11,7 @@ mod recompute;
 mod recursion;
 pub(crate) mod registry;
 mod session_window;
+mod sharded;
 mod static_join;
 mod temporal_filter;
 mod top_n;

@@ -1,5 +1,6 @@
 //! The one list of operators: from what a node does to what runs it.
 
+use crate::dataflow::Parallelism;
 use crate::error::Result;
 use crate::operator::Operator;
 use crate::operators::aggregate::Aggregate;
@@ -12,6 +13,7 @@ use crate::operators::process::Process;
 use crate::operators::recompute::Recompute;
 use crate::operators::recursion::Recursion;
 use crate::operators::session_window::SessionWindow;
+use crate::operators::sharded::Sharded;
 use crate::operators::static_join::StaticJoin;
 use crate::operators::temporal_filter::TemporalFilter;
 use crate::operators::top_n::TopN;
@@ -21,15 +23,29 @@ use crate::operators::unnest::Unnest;
 use crate::operators::window_close::WindowClose;
 use datafusion::execution::SessionState;
 use millstream_plan::graph::{Graph, Node, Op};
+use std::sync::Arc;
 
 /// What operators are built from.
 pub(crate) struct BuildContext<'a> {
     /// The graph.
-    pub(crate) graph: &'a Graph,
+    pub(crate) graph: &'a Arc<Graph>,
     /// The session whose functions and settings the expressions use.
-    pub(crate) state: &'a SessionState,
+    pub(crate) state: &'a Arc<SessionState>,
     /// By node: it follows from constants alone, so a restart computes its rows again.
-    pub(crate) constant: &'a [bool],
+    pub(crate) constant: &'a Arc<[bool]>,
+    /// How far operators may be divided.
+    pub(crate) parallelism: Parallelism,
+    /// The operator is one of several that have the keys among them.
+    pub(crate) shard: Option<Shard>,
+}
+
+/// One of the shards of an operator.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shard {
+    /// Which one.
+    pub(crate) place: usize,
+    /// Of how many.
+    pub(crate) count: usize,
 }
 
 impl<'a> BuildContext<'a> {
@@ -39,8 +55,13 @@ impl<'a> BuildContext<'a> {
     }
 }
 
-/// Builds the operator of a node.
+/// Builds the operator of a node, which divides itself where that is worth it.
 pub(crate) fn build(node: &Node, context: &BuildContext<'_>) -> Result<Box<dyn Operator>> {
+    Sharded::wrap(build_one(node, context)?, node, context)
+}
+
+/// Builds the operator of a node, or one of its shards.
+pub(crate) fn build_one(node: &Node, context: &BuildContext<'_>) -> Result<Box<dyn Operator>> {
     Ok(match &node.op {
         Op::Aggregate { .. } => Box::new(Aggregate::new(node, context)?),
         Op::Constant { plan, .. } => Box::new(Constant::new(node, plan, context)),

@@ -240,7 +240,10 @@ impl Pipeline {
 
     async fn planned_dataflow(&mut self, query: &Query, columns: &[String], name: &str, form: QueryForm) -> Result<Dataflow> {
         let planned = Box::pin(self.plan_continuous(query, columns, name, form)).await?;
-        Ok(Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state })?)
+        Ok(Dataflow::new(
+            planned.graph.as_ref().clone(),
+            DataflowContext { state: planned.state, parallelism: self.settings.parallelism()? },
+        )?)
     }
 
     /// Begins to track a table: its content is that of a table of inserted rows.

@@ -51,7 +51,7 @@ impl DerivedPlan {
     /// # Errors
     /// When an expression does not compile.
     pub fn start(&self) -> Result<Derivation> {
-        let context = DataflowContext { state: self.state.as_ref().clone() };
+        let context = DataflowContext::new(self.state.as_ref().clone());
         Ok(Derivation { base: self.base.clone(), dataflow: Dataflow::new(self.graph.as_ref().clone(), context)? })
     }
 }

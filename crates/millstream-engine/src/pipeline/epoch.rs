@@ -474,6 +474,7 @@ impl Pipeline {
                     state_bytes: stats.state_bytes as u64,
                     dropped_rows: stats.dropped_rows,
                     shared_with: stats.shared_with as u64,
+                    shards: stats.shards as u64,
                 });
             }
         }

@@ -243,7 +243,10 @@ impl Pipeline {
         let name = format!("live query {}", self.next_live);
         self.next_live += 1;
         let planned = self.plan_continuous(&request.query, &[], &name, QueryForm { on_close: request.on_close, state_ttl: None }).await?;
-        let dataflow = Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state })?;
+        let dataflow = Dataflow::new(
+            planned.graph.as_ref().clone(),
+            DataflowContext { state: planned.state, parallelism: self.settings.parallelism()? },
+        )?;
         let live = LiveQuery {
             query: request.query.clone(),
             on_close: request.on_close,

@@ -145,7 +145,10 @@ impl Pipeline {
             return Err(EngineError::Internal("a query that runs is not resumed".into()));
         };
         let planned = self.plan_continuous(&def.query, &def.columns, &def.name, def.form).await?;
-        let mut dataflow = Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state.clone() })?;
+        let mut dataflow = Dataflow::new(
+            planned.graph.as_ref().clone(),
+            DataflowContext { state: planned.state.clone(), parallelism: self.settings.parallelism()? },
+        )?;
         if failure.intact
             && let Some(inputs) = self.missed_inputs(index, &failure, initial).await?
         {

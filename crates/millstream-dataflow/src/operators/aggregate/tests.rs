@@ -254,7 +254,7 @@ async fn ordered_aggregates_merge_by_their_order() {
         state_ttl_micros: None,
     };
     let top = builder.add(op, &[source], &output, false);
-    let mut flow = Dataflow::new(builder.finish(top), DataflowContext { state: state() }).unwrap();
+    let mut flow = Dataflow::new(builder.finish(top), DataflowContext::new(state())).unwrap();
     let mut rng = rng(2);
     let mut seen: BTreeMap<i64, Vec<(i64, i64)>> = BTreeMap::new();
     let mut order: Vec<i64> = (0..120).collect();
@@ -461,7 +461,7 @@ fn functions_that_cannot_be_merged_are_refused() {
     let refuse = |append_only, call: Expr| {
         let output = schema(&[("value", DataType::Int64)]);
         let case = Case { group: &[], aggregates: vec![call], output, append_only, emit: Emit::Changes, bucket: None };
-        Dataflow::new(graph(&case), DataflowContext { state: state() }).unwrap_err()
+        Dataflow::new(graph(&case), DataflowContext::new(state())).unwrap_err()
     };
     let error = refuse(false, bit_and(col("v")));
     assert_eq!(error.to_string(), "operator \"Aggregate #1\": bit_and cannot take rows back");
@@ -481,7 +481,7 @@ async fn state_of_another_query_is_refused() {
         emit: Emit::Changes,
         bucket: None,
     };
-    let context = || DataflowContext { state: state() };
+    let context = || DataflowContext::new(state());
     let mut flow = Dataflow::new(graph(&case(&["k"])), context()).unwrap();
     let row = batch(&input_schema(), &[vec![Some(3), None, None, None, Some(0)]]);
     flow.step(&epoch_input(1, &[("t", vec![DeltaBatch::insertions(row)])], 0)).await.unwrap();

@@ -181,7 +181,7 @@ impl Join {
         };
         let arrangements = (0..sides).map(arrangement).collect::<Result<Vec<_>>>()?;
         let shares = |side: usize| match presence[side] {
-            None => Shares::new(context.graph, node, side, keys[side].types()),
+            None => Shares::new(node, side, keys[side].types(), context),
             Some(_) => Ok(Shares::default()),
         };
         let shares = [shares(0)?, shares(1)?];
@@ -448,7 +448,7 @@ fn push_entries(entries: &mut Vec<Entry>, place: u32, marked: i64, plain: i64) {
 }
 
 /// Names of the sides in a checkpoint.
-const SIDES: [&str; 2] = ["left", "right"];
+pub(super) const SIDES: [&str; 2] = ["left", "right"];
 
 #[async_trait]
 impl Operator for Join {

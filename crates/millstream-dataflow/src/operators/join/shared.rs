@@ -52,6 +52,8 @@ pub(super) struct RowsKey {
     pub(super) column_types: Vec<DataType>,
     /// Rows may be taken back.
     pub(super) retracting: bool,
+    /// They are those of one shard: its place and the number of shards.
+    pub(super) shard: Option<(usize, usize)>,
 }
 
 struct Cell {

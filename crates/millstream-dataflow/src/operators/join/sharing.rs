@@ -7,10 +7,11 @@ use crate::bucket::Floor;
 use crate::chains::NONE;
 use crate::error::{DataflowError, Result};
 use crate::operator::{Operator, Saved, Sharing};
+use crate::operators::registry::{BuildContext, Shard};
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 use millstream_plan::bound::BoundContext;
-use millstream_plan::graph::{Graph, Node};
+use millstream_plan::graph::Node;
 use millstream_plan::sharing::rows_of_side;
 use millstream_types::delta::Delta;
 use millstream_types::row_key::{RowKeyEncoder, types_of};
@@ -54,16 +55,18 @@ impl Common {
 }
 
 impl Shares {
-    pub(super) fn new(graph: &Graph, node: &Node, side: usize, key_types: &[DataType]) -> Result<Self> {
-        let input = graph.node(node.inputs[side]);
+    pub(super) fn new(node: &Node, side: usize, key_types: &[DataType], context: &BuildContext<'_>) -> Result<Self> {
+        let input = context.input(node, side);
         let column_types = types_of(input.schema.fields());
         // Contents are compared by the encoding of rows, which not all types have.
         let rows = match RowKeyEncoder::new(column_types.clone()) {
-            Ok(_) => rows_of_side(graph, node, side)?,
+            Ok(_) => rows_of_side(context.graph, node, side)?,
             Err(_) => None,
         };
         let retracting = !input.properties.append_only;
-        Ok(Self { key: rows.map(|rows| RowsKey { rows, key_types: key_types.to_vec(), column_types, retracting }), ..Self::default() })
+        let shard = context.shard.map(|Shard { place, count }| (place, count));
+        let key = |rows| RowsKey { rows, key_types: key_types.to_vec(), column_types, retracting, shard };
+        Ok(Self { key: rows.map(key), ..Self::default() })
     }
 
     /// Rows and bytes, unless another side counts them.

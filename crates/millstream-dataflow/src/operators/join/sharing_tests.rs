@@ -58,7 +58,7 @@ impl Pipeline {
     }
 
     fn flow(case: &Case) -> Dataflow {
-        Dataflow::new(graph(case), DataflowContext { state: state() }).unwrap()
+        Dataflow::new(graph(case), DataflowContext::new(state())).unwrap()
     }
 
     /// A query that begins with everything there is, or with `content`.

@@ -84,7 +84,7 @@ impl Recursion {
         let known = if *distinct { Some(Known { index: KeyIndex::new(&types_of(schema.fields()))?, slots: vec![] }) } else { None };
         Ok(Self {
             name: name.clone(),
-            term: Dataflow::nested(term.as_ref().clone(), DataflowContext { state: context.state.clone() })?,
+            term: Dataflow::nested(term.as_ref().clone(), DataflowContext::new(context.state.as_ref().clone()))?,
             inputs: [&schema].into_iter().chain(others).map(by_place).collect(),
             known,
             retracting: !node.properties.append_only,

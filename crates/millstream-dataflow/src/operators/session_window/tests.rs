@@ -219,7 +219,7 @@ async fn an_end_out_of_range_is_an_error() {
 
 #[tokio::test]
 async fn state_of_other_functions_is_refused() {
-    let context = || DataflowContext { state: state() };
+    let context = || DataflowContext::new(state());
     let output = schema(&[("k", DataType::Int64), ("window_start", TIMESTAMP), ("window_end", TIMESTAMP), ("v", DataType::Int64)]);
     let mut flow = Dataflow::new(graph(&["k"], vec![max(col("v"))], &output, Emit::Changes, false), context()).unwrap();
     flow.step(&epoch_input(1, &[("t", insert(&[row(Some(1), 1, Some(1))]))], 0)).await.unwrap();

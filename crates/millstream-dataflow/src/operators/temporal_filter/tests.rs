@@ -120,8 +120,7 @@ type Step = (u64, Vec<DeltaBatch>, Vec<(Row, i64)>, Option<i64>);
 #[tokio::test]
 async fn the_next_instant_is_known() {
     let mut flow =
-        Dataflow::new(graph(vec![instant("a").lt_eq(now())], vec![instant("b").gt(now())], false), DataflowContext { state: state() })
-            .unwrap();
+        Dataflow::new(graph(vec![instant("a").lt_eq(now())], vec![instant("b").gt(now())], false), DataflowContext::new(state())).unwrap();
     let row = |a: i64, b: i64, name: i64| vec![Some(1), Some(a), Some(b), Some(name)];
     let rows = [row(10, 20, 1), row(0, 15, 2), row(30, 25, 3), row(0, 1, 4), row(0, 300_000_000_000_000_000, 5)];
     let insertions = DeltaBatch::insertions(batch(&input_schema(), &rows));

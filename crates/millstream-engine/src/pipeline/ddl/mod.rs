@@ -138,9 +138,14 @@ impl Pipeline {
     fn change_settings(&mut self, change: impl FnOnce(&mut Settings) -> Result<()>) -> Result<()> {
         let mut changed = self.settings.clone();
         change(&mut changed)?;
-        if changed.float_sum()? != self.settings.float_sum()? && !self.queries.is_empty() {
+        let differs = [
+            ("float_sum", "state", changed.float_sum()? != self.settings.float_sum()?),
+            ("parallelism", "order of rows", changed.parallelism()?.shards != self.settings.parallelism()?.shards),
+            ("parallel_rows", "order of rows", changed.parallelism()?.from_rows != self.settings.parallelism()?.from_rows),
+        ];
+        if let Some((name, what, _)) = differs.iter().find(|(_, _, differs)| *differs && !self.queries.is_empty()) {
             return Err(EngineError::invalid(
-                "float_sum cannot change while there are views and sinks: their state depends on it",
+                format!("{name} cannot change while there are views and sinks: their {what} depends on it"),
                 "SET it before the first CREATE MATERIALIZED VIEW or SINK, or DROP them first.",
             ));
         }

@@ -31,7 +31,10 @@ impl Pipeline {
         if !self.recovering() && self.settings.unbounded_state()? == UnboundedState::Warn {
             notices.extend(planned.notices.iter().map(|message| Notice::info(format!("query \"{}\": {message}", def.name), "")));
         }
-        let dataflow = Dataflow::new(planned.graph.as_ref().clone(), DataflowContext { state: planned.state.clone() })?;
+        let dataflow = Dataflow::new(
+            planned.graph.as_ref().clone(),
+            DataflowContext { state: planned.state.clone(), parallelism: self.settings.parallelism()? },
+        )?;
         let clock_dependent = planned.graph.polls_clock() || planned.graph.nodes.iter().any(closes_by_clock);
         let name = def.name.clone();
         let backfill = def.backfill;

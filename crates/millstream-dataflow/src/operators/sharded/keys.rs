@@ -1,0 +1,151 @@
+//! Which shard a row belongs to: that of its key's group.
+//!
+//! Keys are hashed as their canonical encoding has them, so equal keys are in the same shard, whichever input they come from. There
+//! are 256 groups, and a shard has a range of them.
+
+use crate::columns::{evaluate, make_batch, take_rows};
+use crate::error::{DataflowError, Result};
+use crate::key_index::KeyIndex;
+use crate::operators::registry::BuildContext;
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::logical_expr::Expr;
+use datafusion::physical_plan::PhysicalExpr;
+use millstream_plan::compile::compile;
+use millstream_plan::graph::{Node, Op};
+use millstream_types::delta::{DeltaBatch, Weights};
+use std::sync::Arc;
+
+/// Number of key groups.
+const KEY_GROUPS: usize = 256;
+
+/// The keys of an operator.
+pub(super) struct Keys {
+    /// Encodes keys; it holds none.
+    encoder: KeyIndex,
+    inputs: Vec<InputKeys>,
+    saved: SavedKeys,
+}
+
+/// The keys of an input.
+struct InputKeys {
+    schema: SchemaRef,
+    exprs: Vec<Arc<dyn PhysicalExpr>>,
+    types: Vec<DataType>,
+}
+
+/// The keys of rows of state.
+#[derive(Clone, Copy)]
+enum SavedKeys {
+    /// The first columns.
+    First(usize),
+    /// Rows begin with those of an input: of which one says their name.
+    RowsOf(&'static [&'static str]),
+}
+
+/// Rows of a batch that belong to one shard.
+pub(super) enum Picked<'a> {
+    All(&'a DeltaBatch),
+    Some(&'a DeltaBatch, UInt32Array),
+}
+
+impl Picked<'_> {
+    /// The rows.
+    pub(super) fn rows(&self) -> Result<DeltaBatch> {
+        Ok(match self {
+            Picked::All(part) => (*part).clone(),
+            Picked::Some(part, rows) => {
+                let weights = match &part.weights {
+                    Weights::Ones => Weights::Ones,
+                    Weights::I64(weights) => Weights::I64(rows.values().iter().map(|row| weights.value(*row as usize)).collect()),
+                };
+                DeltaBatch { batch: take_rows(&part.batch, rows)?, weights }
+            }
+        })
+    }
+}
+
+impl Keys {
+    /// The keys of a node whose state is divided by them; `None` if it is not.
+    pub(super) fn of(node: &Node, context: &BuildContext<'_>) -> Result<Option<Self>> {
+        let (by_input, saved): (Vec<Vec<Expr>>, SavedKeys) = match &node.op {
+            Op::Aggregate { group, .. } if !group.is_empty() => (vec![group.clone()], SavedKeys::First(group.len())),
+            Op::TopN { partition, .. } if !partition.is_empty() => (vec![partition.clone()], SavedKeys::RowsOf(&["rows"])),
+            Op::Join { on, null_aware: false, one_copy: false, .. } if !on.is_empty() => {
+                let (left, right) = on.iter().cloned().unzip();
+                (vec![left, right], SavedKeys::RowsOf(&crate::operators::join::SIDES))
+            }
+            _ => return Ok(None),
+        };
+        let mut inputs = vec![];
+        for (place, exprs) in by_input.iter().enumerate() {
+            let input = context.input(node, place);
+            let exprs = exprs.iter().map(|expr| Ok(compile(expr, &input.df_schema, context.state)?)).collect::<Result<Vec<_>>>()?;
+            inputs.push(InputKeys { schema: Arc::clone(&input.schema), exprs, types: vec![] });
+        }
+        // Of a join those of the right side, for both.
+        let Some(last) = inputs.last() else { return Ok(None) };
+        let types = last.exprs.iter().map(|expr| expr.data_type(&last.schema)).collect::<datafusion::common::Result<Vec<_>>>()?;
+        inputs.iter_mut().for_each(|input| input.types.clone_from(&types));
+        Ok(Some(Self { encoder: KeyIndex::new(&types)?, inputs, saved }))
+    }
+
+    /// Divides the rows of a change of an input among shards.
+    pub(super) fn divide<'a>(&self, input: usize, delta: &'a [DeltaBatch], shards: usize) -> Result<Vec<Vec<Picked<'a>>>> {
+        let mut divided: Vec<Vec<Picked<'a>>> = (0..shards).map(|_| vec![]).collect();
+        for part in delta.iter().filter(|part| part.num_rows() > 0) {
+            for (shard, rows) in
+                self.rows_by_shard(&self.inputs[input].evaluate(&part.batch)?, part.num_rows(), shards)?.into_iter().enumerate()
+            {
+                if rows.len() == part.num_rows() {
+                    divided[shard].push(Picked::All(part));
+                } else if !rows.is_empty() {
+                    divided[shard].push(Picked::Some(part, UInt32Array::from(rows)));
+                }
+            }
+        }
+        Ok(divided)
+    }
+
+    /// Divides a batch of saved state. `group`: what its rows are.
+    pub(super) fn divide_saved(&self, group: &str, batch: &RecordBatch, shards: usize) -> Result<Vec<Option<RecordBatch>>> {
+        let keys = match self.saved {
+            SavedKeys::First(count) => batch.columns()[..count].to_vec(),
+            SavedKeys::RowsOf(names) => {
+                let input = names.iter().position(|name| *name == group);
+                let input = input.ok_or_else(|| DataflowError::mismatch(format!("it has rows called \"{group}\"")))?;
+                let InputKeys { schema, .. } = &self.inputs[input];
+                let columns = batch.columns().iter().take(schema.fields().len()).cloned().collect();
+                self.inputs[input].evaluate(&make_batch(schema, columns, batch.num_rows())?)?
+            }
+        };
+        let by_shard = self.rows_by_shard(&keys, batch.num_rows(), shards)?;
+        let rows = by_shard.into_iter().map(|rows| match rows.len() {
+            0 => Ok(None),
+            all if all == batch.num_rows() => Ok(Some(batch.clone())),
+            _ => take_rows(batch, &UInt32Array::from(rows)).map(Some),
+        });
+        rows.collect()
+    }
+
+    fn rows_by_shard(&self, keys: &[ArrayRef], rows: usize, shards: usize) -> Result<Vec<Vec<u32>>> {
+        let encoded = self.encoder.encode(keys)?;
+        let mut by_shard: Vec<Vec<u32>> = (0..shards).map(|_| Vec::with_capacity(rows / shards + rows / 8)).collect();
+        for row in 0..rows {
+            let group = usize::from(encoded.key_group(row));
+            by_shard[group * shards / KEY_GROUPS].push(row as u32);
+        }
+        Ok(by_shard)
+    }
+}
+
+impl InputKeys {
+    fn evaluate(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let column = |(expr, data_type): (&Arc<dyn PhysicalExpr>, &DataType)| {
+            let column = evaluate(expr, batch)?;
+            Ok(if column.data_type() == data_type { column } else { cast(&column, data_type)? })
+        };
+        self.exprs.iter().zip(&self.types).map(column).collect()
+    }
+}
