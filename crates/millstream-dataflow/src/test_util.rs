@@ -249,6 +249,15 @@ impl Runner {
         Self { flow, whole, divided: make(DIVIDED), epoch: 0, restore_rng: rng(7) }
     }
 
+    /// Goes on with restored copies.
+    pub(crate) async fn restart(&mut self) {
+        let (divided, restored) = &mut self.divided;
+        for (flow, copy) in [(&mut self.flow, &mut self.whole), (divided, restored)] {
+            copy.restore(flow).await;
+            *flow = copy.copy.take().unwrap();
+        }
+    }
+
     /// Runs one epoch.
     pub(crate) async fn step(&mut self, deltas: &[(&str, Delta)], watermark: i64) -> Result<Delta> {
         self.epoch += 1;

@@ -241,7 +241,7 @@ async fn lookups_read_the_epoch_before() {
         }
         let top = builder.add(op, &[l, r], &output_schema(case.join_type), true);
         let graph = builder.finish(top);
-        let mut runner = Runner::new(graph.clone());
+        let mut runner = Runner::new(graph);
         let mut rng = rng(number as u64);
         let (mut right, mut kept) = (Bag::new(), 0);
         for step in 0..10 {
@@ -256,9 +256,7 @@ async fn lookups_read_the_epoch_before() {
             assert_eq!(found, naive(&left, &right, case), "{case:?}");
             add(&mut right, &r);
             if step == 5 {
-                let saved = runner.flow.checkpoint().unwrap();
-                runner = Runner::new(graph.clone());
-                runner.flow.restore(saved).await.unwrap();
+                runner.restart().await;
             }
             let rows = runner.flow.operator_stats()[2].state_rows;
             assert!(rows <= expanded(&right).len(), "the left side keeps no rows");
