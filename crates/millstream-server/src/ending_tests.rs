@@ -90,6 +90,7 @@ async fn all_end(engine: &Engine, server: &Server, user: &str, password: &str, b
     let info = client.execute("SUBSCRIBE TO v".into(), None).await.unwrap();
     let mut batches = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
     batches.next().await.unwrap().unwrap();
+    client.execute_update("DECLARE c CURSOR FOR SUBSCRIBE TO v".into(), None).await.unwrap();
 
     engine.sql(by).await.unwrap();
     let ended = async {
@@ -124,6 +125,12 @@ async fn all_end(engine: &Engine, server: &Server, user: &str, password: &str, b
         Err(error) if !error.is_closed() => assert!(told(&error).1.starts_with(wanted), "{error:?}"),
         other => assert!(wanted.contains("does not exist") && other.is_err(), "{other:?}"),
     }
+    let fetched = async {
+        let info = client.execute("FETCH ALL FROM c".into(), None).await.map_err(|error| error.to_string())?;
+        client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.map(drop).map_err(|error| error.to_string())
+    };
+    let refused = fetched.await.unwrap_err();
+    assert!(refused.contains("42501") || wanted.contains("does not exist"), "{refused}");
     if !wanted.contains("does not exist") {
         assert_eq!(told(&cursors.simple_query("FETCH ALL FROM c").await.unwrap_err()).0, SqlState::INVALID_CURSOR_NAME);
     }

@@ -11,9 +11,10 @@
 //!
 //! | folder | for |
 //! | --- | --- |
-//! | `pg/` | the PostgreSQL protocol: simple and extended queries, cursors, COPY, `pg_catalog` |
+//! | `pg/` | the PostgreSQL protocol: simple and extended queries, COPY, `pg_catalog` |
 //! | `http/` | SQL, subscriptions as server-sent events, ingestion, metrics |
 //! | `flight/` | Arrow Flight SQL: results, parameters and ingested rows as Arrow batches |
+//! | `cursors.rs`, `prepared.rs` | what a session has by its name, whatever its protocol |
 //! | `rows.rs`, `aside.rs`, `ingestion.rs` | what all take from the engine and give to it, and how they wait for it |
 //! | `users.rs`, `scram.rs`, `tls.rs`, `admission.rs` | who may connect and do what, and how many at a time |
 
@@ -23,6 +24,7 @@ mod aside;
 mod config;
 #[cfg(test)]
 mod connection_tests;
+mod cursors;
 #[cfg(test)]
 mod ending_tests;
 mod error;
@@ -32,6 +34,7 @@ pub mod fuzzing;
 mod http;
 mod ingestion;
 mod pg;
+mod prepared;
 mod rows;
 mod scram;
 mod service;

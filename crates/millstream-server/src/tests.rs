@@ -144,6 +144,8 @@ async fn subscriptions_stream_and_are_canceled() {
     client.batch_execute("INSERT INTO s VALUES (2)").await.unwrap();
     assert_eq!(ops(client.simple_query("FETCH 2 FROM c WITH (timeout = '20s')").await.unwrap()), ["-D 1", "+I 3"]);
     assert_eq!(ops(client.simple_query("FETCH ALL FROM c").await.unwrap()), [""; 0]);
+    client.batch_execute("INSERT INTO s VALUES (3); MOVE 2 FROM c WITH (timeout = '20s')").await.unwrap();
+    assert_eq!(ops(client.simple_query("FETCH 1 FROM c").await.unwrap()), [""; 0]);
 
     let token = client.cancel_token();
     let (canceled, ()) = tokio::join!(client.simple_query("SUBSCRIBE TO v"), async {
@@ -605,5 +607,60 @@ async fn the_pipeline_is_watched_over_http() {
     }
     assert!(http_get(http, "/api/v1/pipelines/main/epochs", "Authorization: Bearer reader\r\n").await.starts_with("HTTP/1.1 200"));
     assert!(http_get(http, "/api/v1/pipelines/main/epochs", "").await.starts_with("HTTP/1.1 401"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_have_cursors_and_prepared_statements() {
+    let (_engine, server) = server(|_| {}).await;
+    let client = connect(&server, "").await.unwrap();
+    client.batch_execute("CREATE TABLE t (id BIGINT PRIMARY KEY); INSERT INTO t SELECT value FROM generate_series(1, 9)").await.unwrap();
+    client.execute("DECLARE c CURSOR FOR SELECT id FROM t WHERE id > $1 ORDER BY id", &[&3_i64]).await.unwrap();
+    assert_eq!(client.execute("MOVE 2 FROM c", &[]).await.unwrap(), 2);
+    assert_eq!(number(&client, "FETCH 1 FROM c").await, 6);
+    client.batch_execute("PREPARE p AS FETCH 1 FROM c; PREPARE above AS SELECT id FROM t WHERE id > $1 ORDER BY id").await.unwrap();
+    assert_eq!(number(&client, "EXECUTE p").await, 7);
+    assert_eq!(client.query("EXECUTE above(5)", &[]).await.unwrap().len(), 4);
+    let above = client.prepare("EXECUTE above($1)").await.unwrap();
+    assert_eq!(client.query(&above, &[&7_i64]).await.unwrap().len(), 2);
+    let code = |error: tokio_postgres::Error| error.code().cloned().unwrap();
+    assert_eq!(code(client.query("EXECUTE nosuch", &[]).await.unwrap_err()), SqlState::INVALID_SQL_STATEMENT_NAME);
+    assert_eq!(code(client.batch_execute("PREPARE p AS SELECT 1").await.unwrap_err()), SqlState::DUPLICATE_PSTATEMENT);
+    assert_eq!(code(client.batch_execute("DECLARE c CURSOR FOR SELECT 1").await.unwrap_err()), SqlState::DUPLICATE_CURSOR);
+    client.batch_execute("DISCARD ALL").await.unwrap();
+    assert_eq!(code(client.batch_execute("FETCH 1 FROM c").await.unwrap_err()), SqlState::INVALID_CURSOR_NAME);
+    assert_eq!(code(client.batch_execute("EXECUTE p").await.unwrap_err()), SqlState::INVALID_SQL_STATEMENT_NAME);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_over_http() {
+    let (engine, server) = server(|_| {}).await;
+    engine.sql("CREATE TABLE t (id BIGINT PRIMARY KEY, word VARCHAR)").await.unwrap();
+    engine.sql("INSERT INTO t VALUES (1, 'a'), (2, NULL)").await.unwrap();
+    let address = server.http_address().unwrap();
+    let sql = async |text: &str| http_post(address, "/api/v1/sql", "application/sql", text.as_bytes()).await;
+    let rows = "COPY (SELECT * FROM t ORDER BY id) TO STDOUT";
+    let json = sql(rows).await;
+    assert!(json.contains(r#""rows":[{"id":1,"word":"a"},{"id":2,"word":null}]"#), "{json}");
+    let csv = sql(&format!("{rows} (FORMAT csv, HEADER)")).await;
+    assert!(csv.contains("content-type: text/csv") && csv.contains("id,word\n1,a\n2,\n"), "{csv}");
+    let text = sql(&format!("{rows} (FORMAT text)")).await;
+    assert!(text.contains("content-type: text/plain") && text.contains("1\ta\n2\t\\N\n"), "{text}");
+    assert!(sql("COPY (SELECT 1 / (id - 1) FROM t) TO STDOUT (FORMAT csv)").await.starts_with("HTTP/1.1 400"));
+    for (statement, hint) in [
+        ("COPY t FROM STDIN", "POST /api/v1/streams/t/rows"),
+        ("DECLARE c CURSOR FOR SELECT 1", "A cursor needs a connection"),
+        ("FETCH 1 FROM c", "A cursor needs a connection"),
+        ("MOVE 1 FROM c", "A cursor needs a connection"),
+        ("CLOSE c", "A cursor needs a connection"),
+        ("PREPARE p AS SELECT 1", "parameters"),
+        ("EXECUTE p", "parameters"),
+        ("DEALLOCATE p", "parameters"),
+        ("BEGIN", "A transaction needs a connection"),
+    ] {
+        let answer = sql(statement).await;
+        assert!(answer.contains(r#""code":"0A000""#) && answer.contains(hint), "{statement}: {answer}");
+    }
     server.stop().await;
 }

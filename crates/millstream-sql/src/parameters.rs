@@ -49,13 +49,14 @@ impl Statement {
             Statement::Update(statement)
             | Statement::Delete(statement)
             | Statement::Truncate(statement)
-            | Statement::Prepare(statement)
             | Statement::Execute(statement)
             | Statement::Deallocate(statement) => replace(statement.as_mut(), replacement),
             Statement::Other(statement) => match statement.as_mut() {
                 DfStatement::Statement(statement) => replace(statement.as_mut(), replacement),
                 _ => Ok(()),
             },
+            // They take their values with EXECUTE.
+            Statement::Prepare(_) => Ok(()),
             Statement::Explain(Explain { statement, .. }) => statement.replace_parameters(replacement),
             Statement::Copy(copy) => match &mut copy.source {
                 CopySource::Query(query) | CopySource::Subscribe(Subscribe { source: SubscribeSource::Query(query), .. }) => {
@@ -121,6 +122,9 @@ mod tests {
         assert_eq!(bound("SELECT a FROM t LIMIT $1"), "SELECT a FROM t LIMIT 'p1'");
         assert_eq!(bound("SUBSCRIBE TO (SELECT a FROM t WHERE b = $1)"), "SUBSCRIBE TO (SELECT a FROM t WHERE b = 'p1')");
         assert_eq!(bound("EXPLAIN SELECT $1"), "EXPLAIN SELECT 'p1'");
+        assert_eq!(bound("DECLARE c CURSOR FOR SELECT $1"), "DECLARE c CURSOR FOR SELECT 'p1'");
+        assert_eq!(bound("EXECUTE p($1)"), "EXECUTE p('p1')");
+        assert_eq!(bound("PREPARE p AS SELECT $1"), "PREPARE p AS SELECT $1");
         assert_eq!(bound("SELECT a FROM t WHERE b = (SELECT max(c) FROM u WHERE d > $1)"), {
             "SELECT a FROM t WHERE b = (SELECT max(c) FROM u WHERE d > 'p1')"
         });

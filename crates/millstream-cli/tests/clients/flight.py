@@ -87,6 +87,38 @@ def with_adbc():
         check(cursor.fetchone(), (3,))
 
 
+def with_sessions():
+    with flight_sql.connect(URI, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute("DECLARE c CURSOR FOR SELECT value::BIGINT AS n FROM generate_series(1, 10) ORDER BY n")
+        cursor.execute("FETCH 3 FROM c")
+        check(cursor.fetchall(), [(1,), (2,), (3,)])
+        cursor.execute("MOVE 4 FROM c")
+        cursor.execute("FETCH ALL FROM c")
+        check(cursor.fetch_arrow_table().to_pydict(), {"n": [8, 9, 10]})
+        cursor.execute("CLOSE c")
+        fails(lambda: cursor.execute("FETCH 1 FROM c"), "cursor \"c\" does not exist", "34000")
+        cursor.execute("DECLARE changes CURSOR FOR SUBSCRIBE TO accounts WITH (snapshot = false, progress = false)")
+        cursor.execute("INSERT INTO accounts VALUES (70, 7)")
+        cursor.execute("FETCH 1 FROM changes WITH (timeout = '20s')")
+        check(cursor.fetchone()[1:], ("+I", 70, 7))
+
+        cursor.execute("PREPARE balance AS SELECT balance FROM accounts WHERE id = $1")
+        cursor.execute("EXECUTE balance(70)")
+        check(cursor.fetchall(), [(7,)])
+        cursor.execute("EXECUTE balance($1)", (70,))
+        check(cursor.fetchall(), [(7,)])
+        cursor.execute("DEALLOCATE balance")
+
+        cursor.execute("COPY (SELECT * FROM accounts WHERE id = 70) TO STDOUT")
+        check(cursor.fetch_arrow_table().to_pylist(), [{"id": 70, "balance": 7}])
+        cursor.execute("COPY (SELECT * FROM accounts WHERE id = 70) TO STDOUT (FORMAT csv, HEADER)")
+        check("\n".join(line for (line,) in cursor.fetchall()), "id,balance\n70,7")
+        cursor.executemany("COPY accounts (balance, id) FROM STDIN", pa.record_batch({"b": [8, 9], "i": [71, 72]}))
+        check(cursor.rowcount, 2)
+        fails(lambda: cursor.execute("COPY accounts FROM STDIN"), "adbc_ingest")
+        cursor.execute("DELETE FROM accounts WHERE id >= 70")
+
+
 def with_ingestion():
     rows = pa.table({"id": [1, 2, 3], "colour": pa.array(["red", "red", None]), "price": pa.array([1, 2, 3], pa.decimal128(10, 2))})
     with flight_sql.connect(URI, autocommit=True) as connection, connection.cursor() as cursor:
@@ -189,6 +221,7 @@ if len(sys.argv) > 2:
     with_users(*sys.argv[2:5])
 else:
     with_adbc()
+    with_sessions()
     with_ingestion()
     with_subscription()
     with_pyarrow()

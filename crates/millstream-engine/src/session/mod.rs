@@ -224,7 +224,8 @@ impl Session {
             },
             Statement::Copy(copy) => {
                 let Some(statement) = copy.to_datafusion() else {
-                    return Err(EngineError::invalid("COPY to standard output needs a client connection", "Write COPY (query) TO 'file'."));
+                    let hint = "Write COPY (query) TO 'file'; clients of `millstream serve` take rows from STDOUT.";
+                    return Err(EngineError::invalid("COPY TO STDOUT needs a client that takes the rows", hint));
                 };
                 if let CopyTarget::File(target) = &copy.target {
                     let reach = crate::reach::of(&self.engine.shared().base);
@@ -295,12 +296,19 @@ impl Session {
                 let notices = self.engine.ddl(vec![statement]).await?;
                 Ok(StatementResult::done(tag, notices))
             }
-            Statement::CopyFrom(_) | Statement::DeclareCursor(_) | Statement::Fetch(_) | Statement::CloseCursor(_) => {
-                Err(EngineError::invalid(
-                    format!("{tag} needs a connection over the PostgreSQL protocol"),
-                    "`millstream serve` offers one to psql and every other PostgreSQL client.",
-                ))
-            }
+            Statement::CopyFrom(_) => Err(EngineError::invalid(
+                "COPY FROM STDIN needs a client that sends the rows",
+                "`millstream serve` takes them from psql and every other PostgreSQL client.",
+            )),
+            Statement::DeclareCursor(_)
+            | Statement::Fetch(_)
+            | Statement::CloseCursor(_)
+            | Statement::Prepare(_)
+            | Statement::Execute(_)
+            | Statement::Deallocate(_) => Err(EngineError::invalid(
+                format!("{tag} needs the session of a client"),
+                "`millstream serve` has one for each connection over the PostgreSQL protocol and Arrow Flight SQL.",
+            )),
             other if is_harmless(&other) => Ok(StatementResult::done(tag, Vec::new())),
             _ => Err(unsupported(&tag)),
         }

@@ -210,6 +210,10 @@ impl Session {
                 let count = Field::new("count", DataType::UInt64, false);
                 (copy.target != CopyTarget::Stdout).then(|| Arc::new(Schema::new(vec![count])))
             }
+            Statement::DeclareCursor(declare) => {
+                Box::pin(self.result_columns(&declare.statement)).await?;
+                None
+            }
             // These read what is known already and change nothing.
             Statement::Show(_) | Statement::ShowCreate(_) => match Box::pin(self.execute_parsed(statement.clone())).await?.output {
                 Output::Rows(rows) => Some(rows.schema()),

@@ -180,6 +180,9 @@ impl Flight {
         self.service.check_length(&session.session, text)?;
         let parsed = read(&self.service, text)?;
         let described = describe(&self.service, session, &parsed, Vec::new()).await?;
+        if statement::takes_rows(&parsed) {
+            return Err(statement::no_rows());
+        }
         if !described.parameters.is_empty() {
             let message = format!("the statement takes {} parameters", described.parameters.len());
             return Err(RequestError::new(codes::WRONG_PARAMETERS, message, "Prepare it, and bind them."));

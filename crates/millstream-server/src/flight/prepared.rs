@@ -3,14 +3,15 @@
 //! Parameters come as the rows of record batches, one column per parameter in order, whatever the columns are called. A query runs once
 //! for each row, and its results follow each other. An update runs once for each row too; those of an INSERT are one
 //! epoch, while UPDATE and DELETE are carried out row by row, since a transaction does not see its own changes; `INSERT INTO ..
-//! VALUES ($1, $2, ..)`, which drivers send with thousands of rows, is one insertion.
+//! VALUES ($1, $2, ..)`, which drivers send with thousands of rows, is one insertion, and so is `COPY t FROM STDIN`, whose rows they are.
 
 use super::parameters::{literals, sent_as};
 use super::session::FlightSession;
-use super::statement::{Work, describe, read, update, within};
+use super::statement::{Work, copied_columns, describe, no_rows, read, takes_rows, update, within};
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
-use crate::pg::{Parsed, bound};
+use crate::pg::Parsed;
+use crate::prepared::bound;
 use crate::service::Service;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -110,6 +111,7 @@ impl Prepared {
         let bound_rows = self.bound.lock().clone();
         let wanted = self.described.parameters.len();
         let (statements, columns) = match bound_rows {
+            None if takes_rows(&self.parsed) => return Err(no_rows()),
             None if wanted > 0 => {
                 let message = format!("the statement takes {wanted} parameters, and none are bound");
                 return Err(RequestError::new(codes::WRONG_PARAMETERS, message, "Bind a batch with a column for each (DoPut)."));
@@ -140,6 +142,9 @@ impl Prepared {
         let bound_before = self.bound.lock().as_ref().map(|bound| bound.batches.clone()).unwrap_or_default();
         let batches = if batches.is_empty() { bound_before } else { batches };
         self.check(&batches)?;
+        if batches.is_empty() && takes_rows(&self.parsed) {
+            return Err(no_rows());
+        }
         if let Some((target, columns)) = self.insertion(session)
             && let Parsed::Engine(statement) = &self.parsed
             && !batches.is_empty()
@@ -187,9 +192,14 @@ impl Prepared {
         matches!(statement.as_ref(), Statement::InsertInto(_))
     }
 
-    /// The target and the columns of `INSERT INTO target (columns) VALUES ($1, $2, ..)`, where rows can be inserted there as they are.
+    /// The target and the columns of `INSERT INTO target (columns) VALUES ($1, $2, ..)` and `COPY target (columns) FROM STDIN`, where rows
+    /// can be inserted there as they are.
     fn insertion(&self, session: &FlightSession) -> Option<(String, Vec<String>)> {
         let Parsed::Engine(statement) = &self.parsed else { return None };
+        if let Statement::CopyFrom(copy) = statement.as_ref() {
+            let columns = copied_columns(session, copy).ok()?;
+            return Some((object_name(&copy.target), columns.fields().iter().map(|field| field.name().clone()).collect()));
+        }
         let Statement::InsertInto(insert) = statement.as_ref() else { return None };
         let target = object_name(&insert.target);
         let schema = session.session.insert_schema(&target).ok()?;

@@ -1,4 +1,4 @@
-//! Sessions, and the handles that clients name prepared statements and results by.
+//! Sessions: what each has, and the handles that clients name prepared statements and results by.
 //!
 //! A request belongs to the session of its token, if a handshake gave it that token, else to the session that its connection has for
 //! the user. Sessions of tokens end by `CloseSession` or after [`IDLE`]; those of connections end with the connection. A handle is
@@ -12,7 +12,9 @@ use super::prepared::Prepared;
 use super::statement::Work;
 use crate::admission::UserConnection;
 use crate::config::Limits;
+use crate::cursors::Cursors;
 use crate::error::{RequestError, codes};
+use crate::prepared::Statements;
 use crate::service::Service;
 use crate::users::User;
 use base64::Engine as _;
@@ -53,6 +55,10 @@ pub(super) struct FlightSession {
     pub(super) session: Session,
     /// Whose it is.
     pub(super) user: User,
+    /// The cursors that it has declared.
+    pub(super) cursors: Cursors,
+    /// What it has prepared by name.
+    pub(super) statements: Statements<()>,
     limits: Limits,
     sessions: Weak<Sessions>,
     state: Mutex<State>,
@@ -210,7 +216,16 @@ impl FlightSession {
             prepared_bytes: 0,
             waiting_bytes: 0,
         };
-        Self { session, user, limits, sessions, state: Mutex::new(state), counted: Mutex::default() }
+        Self {
+            session,
+            user,
+            cursors: Cursors::new(limits.prepared),
+            statements: Statements::new(limits.prepared),
+            limits,
+            sessions,
+            state: Mutex::new(state),
+            counted: Mutex::default(),
+        }
     }
 
     /// Its place among the connections of its user.
@@ -374,6 +389,8 @@ impl FlightSession {
         state.waiting.clear();
         (state.prepared_bytes, state.waiting_bytes) = (0, 0);
         drop(state);
+        self.cursors.clear();
+        self.statements.clear();
         if let Some(counted) = self.counted.lock().upgrade() {
             counted.release();
         }

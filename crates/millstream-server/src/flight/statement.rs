@@ -1,11 +1,16 @@
-//! Statements: queries run when their result is fetched, everything else when it is asked for.
+//! Statements: what gives rows runs when its result is fetched, everything else when it is asked for.
 //!
 //! ```text
 //!   GetSchema(statement)      ──► columns                    nothing happens
-//!   GetFlightInfo(statement)  ──► columns, and a ticket      carried out, unless it is a query
-//!   DoGet(ticket)             ──► the rows of the query      once per ticket
+//!   GetFlightInfo(statement)  ──► columns, and a ticket      carried out, unless it waits for who takes its rows
+//!   DoGet(ticket)             ──► the rows                   once per ticket
 //! ```
-//! Drivers that want no rows do not fetch them, or leave in the middle: that must not keep a table from being made.
+//! Drivers that want no rows do not fetch them, or leave in the middle: that must not keep a table from being made. A FETCH waits, so
+//! that its rows are out of the cursor when somebody takes them; an EXECUTE does as the statement that it names.
+//!
+//! `COPY .. TO STDOUT` gives the rows of its query, which is what this protocol is there to copy. Where a form is asked for, with FORMAT
+//! or another option, it gives the parts of the copy in that form instead: see [`RowSource::of_copy`]. The rows of `COPY .. FROM STDIN`
+//! are those that are bound to it: see `prepared.rs`.
 //!
 //! **Out**: batches with exactly the columns that were told before. The first message, which has the schema, comes when the statement
 //! has been carried out up to its first row, and has JSON as its `app_metadata`: `tag` (`INSERT 3`), `notices`, the `epoch` that was
@@ -14,9 +19,12 @@
 use super::failure::{in_stream, status};
 use super::session::{FlightSession, RunningFetch};
 use crate::aside::aside;
+use crate::cursors::Fetched;
 use crate::error::{RequestError, codes};
+use crate::pg::copy::{CopyOptions, Format, copied};
 use crate::pg::{Parsed, parse};
-use crate::rows::RowSource;
+use crate::prepared::Prepared;
+use crate::rows::{RowSource, copy_schema};
 use crate::service::Service;
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
@@ -24,9 +32,11 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::FlightData;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use futures::{Stream, StreamExt};
+use millstream_engine::catalog::resolve::{fold, object_name};
 use millstream_engine::notice::Severity;
 use millstream_engine::{Described, Notice, Output};
 use millstream_sql::Statement;
+use millstream_sql::statement::{Copy, CopyFrom, CopyTarget};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -126,12 +136,77 @@ pub(super) async fn describe(
         }
         Parsed::Engine(statement) => {
             session.session.authorize(statement)?;
-            let (engine, statement) = (session.session.clone(), statement.clone());
-            within(service, session, aside(async move { engine.describe_statement(&statement, &given).await })).await?
+            describe_of_session(service, session, statement, given).await?
         }
     };
     let parameters = described.parameters.into_iter().map(|data_type| without_views(&data_type)).collect();
     Ok(Described { parameters, columns: described.columns.map(|schema| plain(&schema)) })
+}
+
+/// What a statement of the dialect takes and gives.
+async fn describe_of_session(
+    service: &Arc<Service>,
+    session: &FlightSession,
+    statement: &Statement,
+    given: Vec<Option<DataType>>,
+) -> Result<Described, RequestError> {
+    let (subject, columns) = match statement {
+        Statement::Fetch(fetch) => return Ok(Described { parameters: Vec::new(), columns: session.cursors.describe(fetch)? }),
+        Statement::Execute(execute) => return Ok(session.statements.describe(execute)?.0),
+        Statement::CopyFrom(copy) => {
+            let columns = copied_columns(session, copy)?;
+            let types = columns.fields().iter().map(|field| field.data_type().clone());
+            return Ok(Described { parameters: types.collect(), columns: None });
+        }
+        Statement::Copy(copy) if copy.target == CopyTarget::Stdout => {
+            let options = copy_options(copy)?;
+            (copied(copy.clone())?, options.map(|options| copy_schema(options.format == Format::Binary)))
+        }
+        other => (other.clone(), None),
+    };
+    let engine = session.session.clone();
+    let described = within(service, session, aside(async move { engine.describe_statement(&subject, &given).await })).await?;
+    Ok(Described { columns: columns.or(described.columns), ..described })
+}
+
+/// Whether a statement takes rows, as what is bound to it.
+pub(super) fn takes_rows(parsed: &Parsed) -> bool {
+    matches!(parsed, Parsed::Engine(statement) if matches!(statement.as_ref(), Statement::CopyFrom(_)))
+}
+
+/// A COPY from the client that comes without rows.
+pub(super) fn no_rows() -> RequestError {
+    let hint =
+        "Ingest them (adbc_ingest of ADBC, or DoPut with the name as its path), or bind them to the COPY, as executemany of ADBC does.";
+    RequestError::new(codes::NOT_SUPPORTED, "COPY FROM STDIN has no rows", hint)
+}
+
+/// The form that a COPY to the client names, if it names one.
+fn copy_options(copy: &Copy) -> Result<Option<CopyOptions>, RequestError> {
+    let is_named = copy.format.is_some() || !copy.options.is_empty();
+    is_named.then(|| CopyOptions::new(copy.format.as_deref(), &copy.options, true)).transpose()
+}
+
+/// The columns that the rows of a COPY from the client have.
+///
+/// # Errors
+/// When the target cannot take rows, has no such column, or the COPY has options.
+pub(super) fn copied_columns(session: &FlightSession, copy: &CopyFrom) -> Result<SchemaRef, RequestError> {
+    let target = object_name(&copy.target);
+    let schema = session.session.insert_schema(&target)?;
+    if let Some((key, _)) = copy.options.first() {
+        let message = format!("COPY FROM STDIN takes Arrow batches here, and no option \"{key}\"");
+        return Err(RequestError::new(codes::NOT_SUPPORTED, message, "Leave the options out, and bind the rows."));
+    }
+    if copy.columns.is_empty() {
+        return Ok(schema);
+    }
+    let field = |column: &sqlparser::ast::Ident| {
+        let name = fold(column);
+        let missing = || RequestError::new("42703", format!("\"{target}\" has no column \"{name}\""), "");
+        schema.field_with_name(&name).cloned().map_err(|_| missing())
+    };
+    Ok(Arc::new(Schema::new(copy.columns.iter().map(field).collect::<Result<Vec<_>, _>>()?)))
 }
 
 /// A type of a parameter as clients are asked for it: any kind of text is taken, and views are what the fewest of them can send.
@@ -162,8 +237,60 @@ async fn run(service: &Arc<Service>, session: &FlightSession, parsed: Parsed) ->
         }
         Parsed::Engine(statement) => *statement,
     };
+    session.session.authorize(&statement)?;
+    let mut form = None;
+    let statement = match statement {
+        Statement::DeclareCursor(declare) => {
+            let notices = within(service, session, session.cursors.declare(&session.session, declare)).await?;
+            let told = Told { notices: notices.into_iter().map(told).collect(), ..done("DECLARE CURSOR") };
+            return Ok(Outcome { told, source: None });
+        }
+        Statement::Fetch(fetch) => {
+            return Ok(match within(service, session, session.cursors.fetch(&fetch)).await? {
+                Fetched::Rows(rows) => Outcome { told: done("FETCH"), source: Some(rows) },
+                Fetched::Moved(rows) => Outcome { told: done(&format!("MOVE {rows}")), source: None },
+            });
+        }
+        Statement::CloseCursor(name) => {
+            session.cursors.close(name.as_ref())?;
+            return Ok(Outcome { told: done("CLOSE CURSOR"), source: None });
+        }
+        Statement::Prepare(prepare) => {
+            let name = fold(&prepare.name);
+            session.statements.check_new(&name)?;
+            let text = prepare.statement.canonical_text();
+            let parsed = read(service, &text)?;
+            let described = Box::pin(describe(service, session, &parsed, Vec::new())).await?;
+            session.statements.keep(name, Prepared { text, parsed, described, wire: () })?;
+            return Ok(Outcome { told: done("PREPARE"), source: None });
+        }
+        Statement::Execute(execute) => {
+            let parsed = session.statements.execute(&execute)?;
+            return Box::pin(run(service, session, parsed)).await;
+        }
+        Statement::Deallocate(deallocate) => {
+            return Ok(Outcome { told: done(session.statements.deallocate(&deallocate)?), source: None });
+        }
+        Statement::CopyFrom(_) => return Err(no_rows()),
+        Statement::Copy(copy) if copy.target == CopyTarget::Stdout => {
+            form = copy_options(&copy)?;
+            copied(copy)?
+        }
+        other => other,
+    };
+    let ends = matches!(statement, Statement::Commit | Statement::Rollback);
+    let discards = matches!(statement, Statement::Other(_)) && statement.to_string().eq_ignore_ascii_case("DISCARD ALL");
     let engine = session.session.clone();
-    let result = within(service, session, aside(async move { engine.execute_parsed(statement).await })).await?;
+    let result = within(service, session, aside(async move { engine.execute_parsed(statement).await })).await;
+    if ends {
+        // Cursors of a transaction end with it, however it ends.
+        session.cursors.end_transaction();
+    }
+    let result = result?;
+    if discards {
+        session.cursors.clear();
+        session.statements.clear();
+    }
     let mut told = Told { notices: result.notices.into_iter().map(told).collect(), epoch: result.epoch.map(|epoch| epoch.0), ..done("") };
     told.tag = result.tag;
     let source = match result.output {
@@ -173,6 +300,14 @@ async fn run(service: &Arc<Service>, session: &FlightSession, parsed: Parsed) ->
             told.changes = Some(ToldChanges { epoch: subscription.epoch().0, append_only: subscription.append_only() });
             Some(RowSource::of_changes(subscription))
         }
+    };
+    let source = match (source, form) {
+        (Some(rows), Some(form)) => {
+            // What comes are lines then, and no changes that a client could take as such.
+            told.changes = None;
+            Some(RowSource::of_copy(rows, form))
+        }
+        (source, _) => source,
     };
     Ok(Outcome { told, source })
 }
@@ -211,6 +346,13 @@ pub(super) async fn update(service: &Arc<Service>, session: &FlightSession, pars
 /// # Errors
 /// When it fails.
 pub(super) async fn carry_out(service: &Arc<Service>, session: &FlightSession, mut work: Work) -> Result<Work, RequestError> {
+    for parsed in &mut work.statements {
+        if let Parsed::Engine(statement) = &*parsed
+            && let Statement::Execute(execute) = statement.as_ref()
+        {
+            *parsed = session.statements.execute(execute)?;
+        }
+    }
     if work.done.is_some() || work.statements.iter().all(waits) {
         return Ok(work);
     }
@@ -234,20 +376,22 @@ pub(super) async fn carry_out(service: &Arc<Service>, session: &FlightSession, m
     Ok(work)
 }
 
-/// Whether a statement changes nothing, so that it waits for who fetches its rows.
+/// Whether a statement waits for who fetches its rows: it changes nothing but the cursor that they come from.
 fn waits(parsed: &Parsed) -> bool {
     match parsed {
         Parsed::Empty => false,
         Parsed::Catalog(_) => true,
-        Parsed::Engine(statement) => matches!(
-            statement.as_ref(),
+        Parsed::Engine(statement) => match statement.as_ref() {
             Statement::Query(_)
-                | Statement::Subscribe(_)
-                | Statement::Show(_)
-                | Statement::ShowCreate(_)
-                | Statement::Describe(_)
-                | Statement::Explain(_)
-        ),
+            | Statement::Subscribe(_)
+            | Statement::Show(_)
+            | Statement::ShowCreate(_)
+            | Statement::Describe(_)
+            | Statement::Explain(_) => true,
+            Statement::Fetch(fetch) => !fetch.moves,
+            Statement::Copy(copy) => copy.target == CopyTarget::Stdout,
+            _ => false,
+        },
     }
 }
 

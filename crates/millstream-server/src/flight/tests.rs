@@ -112,6 +112,139 @@ async fn statements_prepared_statements_and_the_catalog() {
     server.stop().await;
 }
 
+/// The numbers of a query's last column.
+async fn numbers(client: &mut FlightSqlServiceClient<Channel>, sql: &str) -> Vec<i64> {
+    let batches = query(client, sql).await.unwrap();
+    batches.iter().flat_map(|batch| batch.columns().last().unwrap().as_primitive::<Int64Type>().values().to_vec()).collect()
+}
+
+/// The texts of a query's only column.
+async fn lines(client: &mut FlightSqlServiceClient<Channel>, sql: &str) -> Vec<String> {
+    let batches = query(client, sql).await.unwrap();
+    batches.iter().flat_map(|batch| batch.column(0).as_string::<i32>().iter().flatten().map(str::to_string).collect::<Vec<_>>()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_has_its_cursors() {
+    let (engine, server) = server(|_| {}).await;
+    engine.sql("CREATE TABLE t (id BIGINT PRIMARY KEY)").await.unwrap();
+    engine.sql("INSERT INTO t SELECT value FROM generate_series(1, 10)").await.unwrap();
+    let (mut client, mut other) = (client(&server).await, client(&server).await);
+    assert!(query(&mut client, "DECLARE c CURSOR FOR SELECT id FROM t ORDER BY id").await.unwrap().is_empty());
+    assert_eq!(numbers(&mut client, "FETCH 3 FROM c").await, [1, 2, 3]);
+    let info = client.execute("FETCH 2 FROM c".into(), None).await.unwrap();
+    assert_eq!(info.clone().try_decode_schema().unwrap().field(0).name(), "id");
+    assert_eq!(numbers(&mut client, "FETCH NEXT FROM c").await, [4], "nothing was taken by what was not fetched");
+    assert_eq!(rows_of(&mut client, info.clone()).await.unwrap()[0].num_rows(), 2);
+    assert!(rows_of(&mut client, info).await.is_err(), "once per ticket");
+    assert_eq!(client.execute_update("MOVE 2 FROM c".into(), None).await.unwrap(), 2);
+    let mut prepared = client.prepare("FETCH 1 FROM c".into(), None).await.unwrap();
+    assert_eq!(prepared.dataset_schema().unwrap().field(0).name(), "id");
+    for expected in [1, 1, 0] {
+        let info = prepared.execute().await.unwrap();
+        let rows: usize = rows_of(&mut client, info).await.unwrap().iter().map(RecordBatch::num_rows).sum();
+        assert_eq!(rows, expected);
+    }
+    assert!(query(&mut other, "FETCH 1 FROM c").await.unwrap_err().contains("SQLSTATE: 34000"), "it is another session's");
+    assert!(query(&mut client, "DECLARE c CURSOR FOR SELECT 1").await.unwrap_err().contains("42P03"));
+    query(&mut client, "CLOSE c").await.unwrap();
+    assert!(query(&mut client, "FETCH 1 FROM c").await.unwrap_err().contains("34000"));
+
+    for sql in ["BEGIN", "DECLARE c CURSOR FOR SELECT id FROM t", "DECLARE d CURSOR WITH HOLD FOR SELECT id FROM t ORDER BY id"] {
+        query(&mut client, sql).await.unwrap();
+    }
+    engine.sql("INSERT INTO t VALUES (0)").await.unwrap();
+    query(&mut client, "COMMIT").await.unwrap();
+    assert!(query(&mut client, "FETCH 1 FROM c").await.unwrap_err().contains("34000"), "it ended with its transaction");
+    assert_eq!(numbers(&mut client, "FETCH ALL FROM d").await, (1..=10).collect::<Vec<i64>>());
+
+    let mut declare = client.prepare("DECLARE c CURSOR FOR SELECT id FROM t WHERE id > $1 ORDER BY id".into(), None).await.unwrap();
+    let above: ArrayRef = Arc::new(Int64Array::from(vec![8]));
+    declare.set_parameters(RecordBatch::try_from_iter([("p", above)]).unwrap()).unwrap();
+    declare.execute_update().await.unwrap();
+    assert_eq!(numbers(&mut client, "FETCH ALL FROM c").await, [9, 10]);
+
+    query(&mut client, "DECLARE s CURSOR FOR SUBSCRIBE TO t WITH (snapshot = false, progress = false)").await.unwrap();
+    assert!(numbers(&mut client, "FETCH ALL FROM s").await.is_empty(), "it does not wait");
+    let waiting = client.execute("FETCH 1 FROM s WITH (timeout = '20s')".into(), None).await.unwrap();
+    let (rows, _) = tokio::join!(rows_of(&mut client, waiting), engine.sql("INSERT INTO t VALUES (11)"));
+    assert_eq!(rows.unwrap()[0].column(2).as_primitive::<Int64Type>().values(), &[11]);
+    query(&mut client, "DISCARD ALL").await.unwrap();
+    assert!(query(&mut client, "FETCH ALL FROM s").await.unwrap_err().contains("34000"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_has_its_prepared_statements() {
+    let (engine, server) = server(|_| {}).await;
+    engine.sql("CREATE TABLE t (id BIGINT PRIMARY KEY, word VARCHAR)").await.unwrap();
+    let (mut client, mut other) = (client(&server).await, client(&server).await);
+    query(&mut client, "PREPARE put AS INSERT INTO t VALUES ($1, $2)").await.unwrap();
+    assert_eq!(client.execute_update("EXECUTE put(1, 'a')".into(), None).await.unwrap(), 1);
+    assert!(query(&mut client, "EXECUTE put(2, 'b')").await.unwrap().is_empty());
+    assert!(query(&mut client, "EXECUTE put(3)").await.unwrap_err().contains("takes 2 parameters, not 1"));
+    query(&mut client, "PREPARE get AS SELECT word, id + 10 AS n FROM t WHERE id >= $1 ORDER BY id").await.unwrap();
+    assert!(query(&mut client, "PREPARE get AS SELECT 1").await.unwrap_err().contains("42P05"));
+    let info = client.execute("EXECUTE get(1)".into(), None).await.unwrap();
+    assert_eq!(info.clone().try_decode_schema().unwrap().field(1).name(), "n");
+    assert_eq!(rows_of(&mut client, info).await.unwrap()[0].num_rows(), 2);
+    let mut execute = client.prepare("EXECUTE get($1)".into(), None).await.unwrap();
+    assert_eq!(execute.parameter_schema().unwrap().field(0).data_type(), &arrow::datatypes::DataType::Int64);
+    let least: ArrayRef = Arc::new(Int64Array::from(vec![2]));
+    execute.set_parameters(RecordBatch::try_from_iter([("p", least)]).unwrap()).unwrap();
+    let info = execute.execute().await.unwrap();
+    assert_eq!(rows_of(&mut client, info).await.unwrap()[0].column(1).as_primitive::<Int64Type>().values(), &[12]);
+    query(&mut client, "PREPARE follow AS SUBSCRIBE TO t UP TO EPOCH 1000000").await.unwrap();
+    let info = client.execute("EXECUTE follow".into(), None).await.unwrap();
+    assert_eq!(info.try_decode_schema().unwrap().field(1).name(), "op");
+    assert!(query(&mut other, "EXECUTE get(1)").await.unwrap_err().contains("SQLSTATE: 26000"), "it is another session's");
+    query(&mut client, "DEALLOCATE get").await.unwrap();
+    assert!(query(&mut client, "EXECUTE get(1)").await.unwrap_err().contains("26000"));
+    query(&mut client, "DEALLOCATE ALL").await.unwrap();
+    assert!(query(&mut client, "EXECUTE put(5, 'x')").await.unwrap_err().contains("26000"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_go_both_ways() {
+    let (engine, server) = server(|_| {}).await;
+    engine.sql("CREATE TABLE t (id BIGINT PRIMARY KEY, word VARCHAR)").await.unwrap();
+    let mut client = client(&server).await;
+    for sql in ["COPY t FROM STDIN", "COPY t (id, nosuch) FROM STDIN", "COPY t FROM STDIN (FORMAT csv)"] {
+        assert!(query(&mut client, sql).await.is_err(), "{sql}");
+    }
+    let refused = client.execute_update("COPY t FROM STDIN".into(), None).await.map_err(text).unwrap_err();
+    assert!(refused.contains("adbc_ingest") && refused.contains("0A000"), "{refused}");
+    let mut copy = client.prepare("COPY t (word, id) FROM STDIN".into(), None).await.unwrap();
+    let names: Vec<_> = copy.parameter_schema().unwrap().fields().iter().map(|field| field.data_type().to_string()).collect();
+    assert_eq!(names, ["Utf8", "Int64"]);
+    let before = engine.epoch();
+    copy.set_parameters(people().project(&[1, 0]).unwrap()).unwrap();
+    assert_eq!(copy.execute_update().await.unwrap(), 2);
+    assert_eq!(engine.epoch().0, before.0 + 1);
+
+    let copied = query(&mut client, "COPY t TO STDOUT").await.unwrap();
+    assert_eq!(copied[0].schema().fields().len(), 2, "rows, as of the query");
+    assert_eq!(numbers(&mut client, "COPY (SELECT id FROM t ORDER BY id) TO STDOUT").await, [1, 2]);
+    let csv = "COPY (SELECT * FROM t ORDER BY id) TO STDOUT (FORMAT csv, HEADER)";
+    assert_eq!(lines(&mut client, csv).await, ["id,word", "1,a", "2,"]);
+    assert_eq!(lines(&mut client, "COPY (SELECT * FROM t ORDER BY id) TO STDOUT (NULL 'none')").await, ["1\ta", "2\tnone"]);
+    let binary = query(&mut client, "COPY t TO STDOUT (FORMAT binary)").await.unwrap();
+    let bytes: Vec<u8> = binary.iter().flat_map(|batch| batch.column(0).as_binary::<i32>().iter().flatten().flatten().copied()).collect();
+    assert!(bytes.starts_with(b"PGCOPY\n\xff\r\n\0") && bytes.ends_with(b"\xff\xff"));
+    assert!(query(&mut client, "COPY t TO STDOUT (FORMAT parquet)").await.unwrap_err().contains("COPY has no format \"parquet\""));
+
+    let changes = client.execute("COPY (SUBSCRIBE TO t) TO STDOUT (FORMAT csv)".into(), None).await.unwrap();
+    let mut changes = client.do_get(changes.endpoint[0].ticket.clone().unwrap()).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let batch = changes.next().await.unwrap().unwrap();
+        seen.extend(batch.column(0).as_string::<i32>().iter().flatten().map(|line| line.split(',').nth(1).unwrap().to_string()));
+    }
+    assert_eq!(seen, ["+I", "+I", "="]);
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_are_ingested_as_a_whole_or_not_at_all() {
     let (engine, server) = server(|_| {}).await;
@@ -271,6 +404,11 @@ async fn hostile_requests_cost_only_themselves() {
         statement("SELECT repeat('x', 1000000000000)".into()),
         statement("COPY t FROM STDIN".into()),
         statement("FETCH ALL FROM nosuch".into()),
+        statement("PREPARE p AS ".repeat(20_000)),
+        statement("EXPLAIN ".repeat(20_000)),
+        statement("DECLARE c CURSOR FOR ".repeat(9_000)),
+        statement("EXECUTE nosuch($1)".into()),
+        statement("COPY t TO STDOUT (FORMAT csv, DELIMITER 'too long')".into()),
         statement("x".repeat(300_000)),
         any(&CommandStatementQuery { query: "SELECT 1".into(), transaction_id: Some(forged.clone()) }),
         any(&CommandPreparedStatementQuery { prepared_statement_handle: forged.clone() }),

@@ -2,7 +2,8 @@
 //!
 //! The body is the statement (`Content-Type: application/sql`) or `{"query": "..", "parameters": [..]}` (`application/json`), whose
 //! parameters take the place of `$1`, `$2` and so on. Each request is a session of its own: what spans several statements (transactions,
-//! settings of a session) has no place here.
+//! settings of a session, cursors, PREPARE) has no place here. `COPY .. TO STDOUT` gives rows in the form that `Accept` names or, where it
+//! names one itself, in that.
 
 use super::body::{Form, stream};
 use super::failure::{ErrorBody, Failure};
@@ -10,7 +11,8 @@ use super::{counted, media_type};
 use crate::admission::UserConnection;
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
-use crate::rows::RowSource;
+use crate::pg::copy::{CopyOptions, Format, copied};
+use crate::rows::{Copied, RowSource};
 use crate::service::Service;
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -18,11 +20,14 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
-use millstream_engine::{Output, StatementResult};
+use millstream_engine::catalog::resolve::object_name;
+use millstream_engine::{EngineError, Output, StatementResult};
+use millstream_sql::statement::CopyTarget;
 use millstream_sql::{Statement, parse_expression, parse_statement};
 use serde::{Deserialize, Serialize};
 use sqlparser::ast::{Expr, Value};
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -99,12 +104,31 @@ pub(super) async fn sql(State(service): State<Arc<Service>>, headers: HeaderMap,
         return Err(RequestError::new(codes::SYNTAX, message, "").into());
     }
     statement.replace_parameters(&mut |index| parameters.get(index).cloned())?;
-    if let Statement::Begin | Statement::Commit | Statement::Rollback = statement {
-        let hint = "A transaction needs a connection over the PostgreSQL protocol.";
+    if let Some(hint) = hint_for_session(&statement) {
         return Err(RequestError::new(codes::NOT_SUPPORTED, "each request is a session of its own", hint).into());
+    }
+    if let Statement::CopyFrom(copy) = &statement {
+        let hint = format!("POST /api/v1/streams/{}/rows takes rows.", object_name(&copy.target));
+        return Err(RequestError::new(codes::NOT_SUPPORTED, "COPY FROM STDIN has no rows here", hint).into());
+    }
+    let mut copy_options = None;
+    if let Statement::Copy(copy) = &statement
+        && copy.target == CopyTarget::Stdout
+    {
+        session.authorize(&statement)?;
+        if copy.format.is_some() || !copy.options.is_empty() {
+            copy_options = Some(CopyOptions::new(copy.format.as_deref(), &copy.options, true)?);
+        }
+        statement = copied(copy.clone())?;
     }
     let result = within(limit, aside(async move { session.execute_parsed(statement).await })).await?;
     let StatementResult { tag, notices, epoch, output } = result;
+    if let Some(options) = copy_options {
+        return match RowSource::of_output(output) {
+            Some(rows) => copy_answer(limit, rows, options, counted).await,
+            None => Err(EngineError::Internal("a query without rows".into()).into()),
+        };
+    }
     match output {
         Output::Rows(rows) => answer(limit, form, epoch.map(|epoch| epoch.0), RowSource::of_rows(rows), counted).await,
         Output::Changes(subscription) if form == Form::Ndjson => {
@@ -121,6 +145,50 @@ pub(super) async fn sql(State(service): State<Arc<Service>>, headers: HeaderMap,
             Ok(Json(Done { done: tag, notices }).into_response())
         }
     }
+}
+
+/// What to do instead of a statement that needs those before it; `None` for others.
+fn hint_for_session(statement: &Statement) -> Option<&'static str> {
+    match statement {
+        Statement::Begin | Statement::Commit | Statement::Rollback => {
+            Some("A transaction needs a connection over the PostgreSQL protocol or Arrow Flight SQL.")
+        }
+        Statement::DeclareCursor(_) | Statement::Fetch(_) | Statement::CloseCursor(_) => Some(
+            "A cursor needs a connection over the PostgreSQL protocol or Arrow Flight SQL. Rows are sent here as they are computed, and \
+             GET /api/v1/subscribe?query=.. sends changes.",
+        ),
+        Statement::Prepare(_) | Statement::Execute(_) | Statement::Deallocate(_) => {
+            Some("Send the statement itself with the values of $1, $2: {\"query\": .., \"parameters\": [..]}.")
+        }
+        _ => None,
+    }
+}
+
+/// A copy in its own form as an answer. The first rows are waited for: what fails at once has a status that says so.
+async fn copy_answer(limit: Option<Duration>, rows: RowSource, options: CopyOptions, counted: UserConnection) -> Result<Response, Failure> {
+    let media_type = match options.format {
+        Format::Text => "text/plain; charset=utf-8",
+        Format::Csv { .. } => "text/csv; charset=utf-8",
+        Format::Binary => "application/octet-stream",
+    };
+    let follows = rows.follows();
+    let mut copied = Copied::new(rows, options);
+    let mut head = copied.parts().await?.unwrap_or_default();
+    // Changes may be long in coming.
+    if !follows {
+        head.extend(within(limit, copied.parts()).await?.unwrap_or_default());
+    }
+    let rest = futures::stream::unfold(Some(copied), |copied| async move {
+        let mut copied = copied?;
+        match copied.parts().await {
+            Ok(Some(parts)) => Some((Ok(Bytes::from(parts.concat())), Some(copied))),
+            Ok(None) => None,
+            // A copy that has begun can only break off.
+            Err(error) => Some((Err(io::Error::other(error.message)), None)),
+        }
+    });
+    let body = futures::stream::iter([Ok(Bytes::from(head.concat()))]).chain(rest).map(move |part| counted.pass(part));
+    Ok(([(header::CONTENT_TYPE, media_type)], Body::from_stream(body)).into_response())
 }
 
 /// The statement and its parameters.

@@ -4,14 +4,16 @@
 //! as the protocol has it; a transaction stays as it was before the statement. What is no message ends the connection.
 
 use super::cancel::Registered;
-use super::extended::{Portal, Prepared};
+use super::extended::{Portal, Sent};
 use super::socket::{Broken, Reader, Writer};
 use super::startup::report;
 use super::values::encode::BatchEncoder;
 use super::values::types::{Column, type_size};
 use super::wire::{ColumnDescription, Message};
 use crate::admission::UserConnection;
+use crate::cursors::Cursors;
 use crate::error::{RequestError, codes};
+use crate::prepared::Statements;
 use crate::rows::RowSource;
 use crate::service::Service;
 use arrow::array::RecordBatch;
@@ -58,7 +60,8 @@ pub(super) struct Connection {
     _counted: UserConnection,
     pub(super) reader: Reader,
     pub(super) writer: Writer,
-    pub(super) statements: HashMap<String, Arc<Prepared>>,
+    pub(super) statements: Statements<Sent>,
+    pub(super) cursors: Arc<Cursors>,
     pub(super) portals: HashMap<String, Portal>,
     /// What runs now, to be waited for with [`Connection::guarded`].
     guard: Guard,
@@ -81,6 +84,7 @@ impl Connection {
         writer: Writer,
     ) -> Self {
         let guard = Guard { canceled: CancellationToken::new(), deadline: None };
+        let most = service.limits.prepared;
         Self {
             service,
             session,
@@ -88,7 +92,8 @@ impl Connection {
             _counted: counted,
             reader,
             writer,
-            statements: HashMap::new(),
+            statements: Statements::new(most),
+            cursors: Arc::new(Cursors::new(most)),
             portals: HashMap::new(),
             guard,
             skipping: false,
@@ -129,7 +134,7 @@ impl Connection {
                 Message::Sync => {
                     self.skipping = false;
                     if !self.session.in_transaction() {
-                        self.portals.retain(|_, portal| portal.is_cursor());
+                        self.portals.clear();
                     }
                     self.ready();
                     self.writer.flush().await?;

@@ -1,43 +1,39 @@
-//! The extended protocol: prepared statements, their parameters, and portals that are run in parts.
+//! The extended protocol: prepared statements, their parameters, and portals that are run in parts. Cursors and statements of SQL have names
+//! beside them.
 
 use super::connection::{Connection, Ended};
-use super::execute::{Outcome, Parsed, no_cursor, no_statement, parse};
+use super::execute::{Outcome, Parsed, parse};
 use super::values::parameter::literal;
 use super::values::types::{Column, columns, data_type, parameter_type};
 use super::wire::Target;
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
+use crate::prepared::{Prepared, bound};
 use crate::rows::RowSource;
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use millstream_engine::catalog::resolve::fold;
-use millstream_engine::{BoundValue, Described, EngineError};
+use millstream_engine::{BoundValue, Described};
 use millstream_sql::Statement;
-use millstream_sql::statement::{Emit, QueryStatement};
+use millstream_sql::statement::{Emit, Prepare, QueryStatement};
 use postgres_types::Type;
-use sqlparser::ast::{self, Expr};
+use sqlparser::ast::Expr;
 use std::sync::Arc;
 
-/// A prepared statement.
+/// What the protocol keeps with a prepared statement.
 #[derive(Debug)]
-pub(super) struct Prepared {
-    text: String,
-    parsed: Parsed,
+pub(super) struct Sent {
     /// The types that values are sent as.
     kinds: Vec<Type>,
-    /// The types that the statement takes.
-    types: Vec<DataType>,
     /// The columns of its rows, if it gives any.
     columns: Option<Vec<Column>>,
 }
 
-/// A statement with its values, to be run; or a cursor.
+/// A statement with its values, to be run.
 pub(super) struct Portal {
     state: State,
     columns: Option<Vec<Column>>,
     formats: Vec<i16>,
-    /// Made by DECLARE: `Some` says whether it outlives the transaction.
-    cursor: Option<bool>,
 }
 
 enum State {
@@ -51,64 +47,22 @@ enum State {
     Finished(&'static str),
 }
 
-impl Portal {
-    pub(super) fn cursor(source: RowSource, hold: bool) -> Self {
-        let columns = Some(columns(&source.schema()));
-        Self { state: State::Running(source, "SELECT"), columns, formats: Vec::new(), cursor: Some(hold) }
-    }
-
-    /// Made by DECLARE.
-    pub(super) fn is_cursor(&self) -> bool {
-        self.cursor.is_some()
-    }
-
-    /// Outlives the transaction.
-    pub(super) fn holds(&self) -> bool {
-        self.cursor == Some(true)
-    }
-
-    pub(super) fn take_source(&mut self) -> Option<RowSource> {
-        match std::mem::replace(&mut self.state, State::Finished("SELECT")) {
-            State::Running(source, _) => Some(source),
-            other => {
-                self.state = other;
-                None
-            }
-        }
-    }
-
-    pub(super) fn put_source(&mut self, source: RowSource) {
-        self.state = State::Running(source, "SELECT");
-    }
-}
-
 impl Connection {
     pub(super) async fn parse_message(&mut self, name: String, text: String, types: &[u32]) -> Result<(), Ended> {
-        if !name.is_empty() && self.statements.contains_key(&name) {
-            let message = format!("prepared statement \"{name}\" exists already");
-            return Err(RequestError::new(codes::DUPLICATE_STATEMENT, message, "DEALLOCATE it first.").into());
+        if !name.is_empty() {
+            self.statements.check_new(&name)?;
         }
         self.begin_statement();
         self.service.check_length(&self.session, &text)?;
         let kinds: Vec<Option<Type>> = types.iter().map(|oid| Type::from_oid(*oid).filter(|kind| *kind != Type::UNKNOWN)).collect();
         let prepared = self.prepared(text.clone(), &kinds).await.map_err(|ended| placed(ended, &text))?;
-        self.keep_statement(name, prepared)?;
+        self.statements.keep(name, prepared)?;
         self.writer.answers.parse_complete();
         Ok(())
     }
 
-    fn keep_statement(&mut self, name: String, prepared: Prepared) -> Result<(), RequestError> {
-        let most = self.service.limits.prepared;
-        if self.statements.len() >= most && !self.statements.contains_key(&name) {
-            let message = format!("the connection has {most} prepared statements already");
-            return Err(RequestError::new(codes::TOO_LARGE, message, "DEALLOCATE those that are not used any more."));
-        }
-        self.statements.insert(name, Arc::new(prepared));
-        Ok(())
-    }
-
     /// Reads a statement and finds out what it takes and gives.
-    async fn prepared(&mut self, text: String, kinds: &[Option<Type>]) -> Result<Prepared, Ended> {
+    async fn prepared(&mut self, text: String, kinds: &[Option<Type>]) -> Result<Prepared<Sent>, Ended> {
         let script = millstream_sql::split::split(&text);
         if let Some(error) = script.error {
             return Err(error.into());
@@ -133,35 +87,25 @@ impl Connection {
                 let mut sent: Vec<Type> = parameters.iter().enumerate().map(|(index, wanted)| kind_of(kinds, index, wanted)).collect();
                 sent.iter_mut().filter(|kind| **kind == Type::INT4_ARRAY).for_each(|kind| *kind = Type::OID_ARRAY);
                 // Lists of numbers are lists of object identifiers there, which drivers have built in.
-                let columns = columns_of_catalog(&columns);
-                return Ok(Prepared { text, parsed, kinds: sent, types: parameters, columns: Some(columns) });
+                let sent = Sent { kinds: sent, columns: Some(columns_of_catalog(&columns)) };
+                return Ok(Prepared { text, parsed, described: Described { parameters, columns: Some(columns) }, wire: sent });
             }
             Parsed::Engine(statement) => match statement.as_ref() {
-                Statement::Fetch(fetch) => {
-                    let name = fold(&fetch.cursor);
-                    let portal = self.portals.get(&name).ok_or_else(|| no_cursor(&name))?;
-                    let columns = portal.columns.clone();
-                    return Ok(Prepared { text, parsed, kinds: Vec::new(), types: Vec::new(), columns });
-                }
+                Statement::Fetch(fetch) => Described { parameters: Vec::new(), columns: self.cursors.describe(fetch)? },
                 Statement::Execute(execute) => {
-                    let columns = self.statements.get(&executed_name(execute)?).and_then(|prepared| prepared.columns.clone());
-                    return Ok(Prepared { text, parsed, kinds: Vec::new(), types: Vec::new(), columns });
-                }
-                Statement::DeclareCursor(declare) => {
-                    let mut described = self.describe_engine(&declare.statement, given).await?;
-                    described.columns = None;
-                    described
+                    let (described, executed) = self.statements.describe(execute)?;
+                    let columns = executed.wire.columns.clone();
+                    let kinds = described.parameters.iter().enumerate().map(|(index, wanted)| kind_of(kinds, index, wanted)).collect();
+                    return Ok(Prepared { text, parsed, described, wire: Sent { kinds, columns } });
                 }
                 statement => self.describe_engine(statement, given).await?,
             },
         };
-        Ok(Prepared {
+        let wire = Sent {
             kinds: described.parameters.iter().enumerate().map(|(index, wanted)| kind_of(kinds, index, wanted)).collect(),
-            columns: described.columns.map(|schema| columns(&schema)),
-            types: described.parameters,
-            text,
-            parsed,
-        })
+            columns: described.columns.as_ref().map(|schema| columns(schema)),
+        };
+        Ok(Prepared { text, parsed, described, wire })
     }
 
     /// A `numeric` is what its place makes of it; where nothing does, it has ten decimal places.
@@ -196,15 +140,16 @@ impl Connection {
         values: &[Option<Bytes>],
         result_formats: Vec<i16>,
     ) -> Result<(), Ended> {
-        let prepared = self.statements.get(statement).cloned().ok_or_else(|| no_statement(statement))?;
+        let prepared = self.statements.get(statement)?;
         if let Some(format) = formats.iter().chain(&result_formats).find(|format| !matches!(format, 0 | 1)) {
             return Err(RequestError::new(codes::PROTOCOL, format!("unsupported format code: {format}"), "").into());
         }
-        if values.len() != prepared.types.len() {
+        let types = &prepared.described.parameters;
+        if values.len() != types.len() {
             let message = format!(
                 "bind message supplies {} parameters, but prepared statement \"{statement}\" requires {}",
                 values.len(),
-                prepared.types.len()
+                types.len()
             );
             return Err(RequestError::new(codes::WRONG_PARAMETERS, message, "").into());
         }
@@ -212,7 +157,7 @@ impl Connection {
             let message = format!("bind message has {} parameter formats but {} parameters", formats.len(), values.len());
             return Err(RequestError::new(codes::PROTOCOL, message, "").into());
         }
-        if !name.is_empty() && self.portals.contains_key(&name) {
+        if !name.is_empty() && (self.portals.contains_key(&name) || self.cursors.has(&name)) {
             let message = format!("portal \"{name}\" exists already");
             return Err(RequestError::new(codes::DUPLICATE_CURSOR, message, "Close it first.").into());
         }
@@ -220,7 +165,7 @@ impl Connection {
         let mut literals = Vec::with_capacity(values.len());
         for (index, value) in values.iter().enumerate() {
             let binary = super::connection::is_binary(formats, index);
-            let literal = literal(value.as_ref(), binary, &prepared.kinds[index], &prepared.types[index]);
+            let literal = literal(value.as_ref(), binary, &prepared.wire.kinds[index], &types[index]);
             literals.push(literal.map_err(|error| RequestError::new(codes::BAD_VALUE, format!("parameter ${}: {error}", index + 1), ""))?);
         }
         let state = match &prepared.parsed {
@@ -229,12 +174,12 @@ impl Connection {
             }
             parsed => State::Bound(bound(parsed, &literals)?, prepared.text.clone()),
         };
-        self.portals.insert(name, Portal { state, columns: prepared.columns.clone(), formats: result_formats, cursor: None });
+        self.portals.insert(name, Portal { state, columns: prepared.wire.columns.clone(), formats: result_formats });
         self.writer.answers.bind_complete();
         Ok(())
     }
 
-    pub(super) fn check_portals(&self) -> Result<(), RequestError> {
+    fn check_portals(&self) -> Result<(), RequestError> {
         let most = self.service.limits.prepared;
         if self.portals.len() < most {
             return Ok(());
@@ -249,15 +194,17 @@ impl Connection {
     pub(super) fn describe_message(&mut self, target: Target, name: &str) -> Result<(), Ended> {
         let (columns, formats) = match target {
             Target::Statement => {
-                let prepared = self.statements.get(name).cloned().ok_or_else(|| no_statement(name))?;
-                let oids: Vec<u32> = prepared.kinds.iter().map(Type::oid).collect();
+                let prepared = self.statements.get(name)?;
+                let oids: Vec<u32> = prepared.wire.kinds.iter().map(Type::oid).collect();
                 self.writer.answers.parameters(&oids);
-                (prepared.columns.clone(), Vec::new())
+                (prepared.wire.columns.clone(), Vec::new())
             }
-            Target::Portal => {
-                let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
-                (portal.columns.clone(), portal.formats.clone())
-            }
+            Target::Portal => match (self.portals.get(name), self.cursors.columns(name)) {
+                (Some(portal), _) => (portal.columns.clone(), portal.formats.clone()),
+                // Drivers ask for a cursor's columns before they fetch.
+                (None, Some(schema)) => (Some(columns(&schema)), Vec::new()),
+                (None, None) => return Err(no_portal(name).into()),
+            },
         };
         match columns {
             Some(columns) => self.row_description(&columns, &formats),
@@ -277,7 +224,7 @@ impl Connection {
                 return Ok(());
             }
             State::Running(source, tag) => Outcome::Rows(source, tag),
-            State::Bound(parsed, text) => self.execute(parsed, &text).await.map_err(|ended| placed(ended, &text))?,
+            State::Bound(parsed, text) => self.execute(parsed).await.map_err(|ended| placed(ended, &text))?,
             State::Query(query, values, text) => self.execute_query(*query, values).await.map_err(|ended| placed(ended, &text))?,
         };
         let (mut source, tag) = match outcome {
@@ -299,48 +246,25 @@ impl Connection {
 
     pub(super) fn close_message(&mut self, target: Target, name: &str) {
         match target {
-            Target::Statement => drop(self.statements.remove(name)),
-            Target::Portal => drop(self.portals.remove(name)),
+            Target::Statement => {
+                self.statements.remove(name);
+            }
+            Target::Portal => {
+                if self.portals.remove(name).is_none() {
+                    self.cursors.remove(name);
+                }
+            }
         }
         self.writer.answers.close_complete();
     }
 
-    /// `PREPARE name [(types)] AS statement`.
-    pub(super) async fn prepare_statement(&mut self, prepare: &ast::Statement, text: &str) -> Result<Outcome, Ended> {
-        let ast::Statement::Prepare { name, data_types, .. } = prepare else {
-            return Err(EngineError::Internal("a PREPARE that is none".into()).into());
-        };
-        let name = fold(name);
-        if self.statements.contains_key(&name) {
-            let message = format!("prepared statement \"{name}\" exists already");
-            return Err(RequestError::new(codes::DUPLICATE_STATEMENT, message, "DEALLOCATE it first.").into());
-        }
-        if !data_types.is_empty() {
-            let error =
-                RequestError::new(codes::NOT_SUPPORTED, "PREPARE with types is not supported", "Leave them out, or CAST the parameters.");
-            return Err(error.into());
-        }
-        let Some(statement) = text.split_once(|c: char| c.is_whitespace()).and_then(|(_, rest)| after_as(rest)) else {
-            return Err(RequestError::new(codes::SYNTAX, "PREPARE needs AS and a statement", "").into());
-        };
-        let prepared = self.prepared(statement.to_string(), &[]).await?;
-        self.keep_statement(name, prepared)?;
+    /// `PREPARE name AS statement`.
+    pub(super) async fn prepare_statement(&mut self, prepare: &Prepare) -> Result<Outcome, Ended> {
+        let name = fold(&prepare.name);
+        self.statements.check_new(&name)?;
+        let prepared = self.prepared(prepare.statement.canonical_text(), &[]).await?;
+        self.statements.keep(name, prepared)?;
         Ok(Outcome::Done("PREPARE".into()))
-    }
-
-    /// `EXECUTE name (values)`.
-    pub(super) async fn execute_prepared(&mut self, execute: &ast::Statement) -> Result<Outcome, Ended> {
-        let ast::Statement::Execute { parameters, .. } = execute else {
-            return Err(EngineError::Internal("an EXECUTE that is none".into()).into());
-        };
-        let name = executed_name(execute)?;
-        let prepared = self.statements.get(&name).cloned().ok_or_else(|| no_statement(&name))?;
-        if parameters.len() != prepared.types.len() {
-            let message = format!("prepared statement \"{name}\" takes {} parameters, not {}", prepared.types.len(), parameters.len());
-            return Err(RequestError::new(codes::SYNTAX, message, "").into());
-        }
-        let parsed = bound(&prepared.parsed, parameters)?;
-        Box::pin(self.execute(parsed, &prepared.text)).await
     }
 }
 
@@ -357,45 +281,11 @@ fn columns_of_catalog(schema: &arrow::datatypes::Schema) -> Vec<Column> {
     columns
 }
 
-/// A statement with values in place of its parameters.
-pub(crate) fn bound(parsed: &Parsed, values: &[Expr]) -> Result<Parsed, RequestError> {
-    Ok(match parsed {
-        Parsed::Empty => Parsed::Empty,
-        Parsed::Catalog(query) => Parsed::Catalog(Box::new(query.bound(values)?)),
-        Parsed::Engine(statement) => {
-            let mut statement = statement.clone();
-            statement.replace_parameters(&mut |index| values.get(index).cloned())?;
-            Parsed::Engine(statement)
-        }
-    })
-}
-
 /// Values with the types that their literals have.
-fn bound_values(literals: Vec<Expr>, prepared: &Prepared) -> Vec<BoundValue> {
-    let types = prepared.kinds.iter().zip(&prepared.types).map(|(kind, wanted)| parameter_type(kind).unwrap_or_else(|| wanted.clone()));
+fn bound_values(literals: Vec<Expr>, prepared: &Prepared<Sent>) -> Vec<BoundValue> {
+    let kinds = prepared.wire.kinds.iter().zip(&prepared.described.parameters);
+    let types = kinds.map(|(kind, wanted)| parameter_type(kind).unwrap_or_else(|| wanted.clone()));
     literals.into_iter().zip(types).map(|(literal, data_type)| BoundValue { literal, data_type }).collect()
-}
-
-fn executed_name(execute: &ast::Statement) -> Result<String, RequestError> {
-    match execute {
-        ast::Statement::Execute { name: Some(name), .. } => Ok(millstream_engine::catalog::resolve::object_name(name)),
-        _ => Err(RequestError::new(codes::SYNTAX, "EXECUTE names a prepared statement", "")),
-    }
-}
-
-/// The text after the first word `AS` outside quotes and parentheses.
-fn after_as(text: &str) -> Option<&str> {
-    let lower = text.to_ascii_lowercase();
-    let mut from = 0;
-    while let Some(at) = lower[from..].find("as").map(|at| at + from) {
-        let before = lower[..at].chars().next_back().is_none_or(|c| c.is_whitespace() || c == ')' || c == '"');
-        let after = lower[at + 2..].chars().next().is_some_and(|c| c.is_whitespace() || c == '(');
-        if before && after {
-            return Some(text[at + 2..].trim());
-        }
-        from = at + 2;
-    }
-    None
 }
 
 /// A failure with its place in the text, where it has one.

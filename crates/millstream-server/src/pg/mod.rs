@@ -25,7 +25,6 @@ pub(crate) mod wire;
 
 pub(crate) use catalog::DATABASE;
 pub(crate) use execute::{Parsed, parse};
-pub(crate) use extended::bound;
 pub(crate) use values::parameter::{cast, text_literal};
 
 use crate::accept;

@@ -1,9 +1,10 @@
-//! Cursors: `DECLARE c CURSOR FOR ..`, `FETCH 10 FROM c WITH (timeout = '1s')`, `CLOSE c`.
+//! Cursors: `DECLARE c CURSOR FOR ..`, `FETCH 10 FROM c WITH (timeout = '1s')`, `MOVE 10 FROM c`, `CLOSE c`.
 
 use millstream_types::options::parse_duration;
 use sqlparser::tokenizer::Token;
 
 use super::StatementParser;
+use super::prepare::STATEMENTS_OF_STATEMENTS;
 use crate::error::{Result, SqlError};
 use crate::statement::{DeclareCursor, Fetch, Statement};
 
@@ -32,22 +33,26 @@ impl StatementParser<'_> {
         }
         self.expect(&["for"])?;
         let span = self.span();
-        match self.statement()? {
-            statement @ (Statement::Query(_) | Statement::Subscribe(_)) => {
-                Ok(Statement::DeclareCursor(DeclareCursor { name, hold, statement: Box::new(statement) }))
-            }
-            _ => Err(SqlError::new("a cursor goes over a query or a subscription")
-                .with_hint("Write `DECLARE c CURSOR FOR SELECT ...` or `DECLARE c CURSOR FOR SUBSCRIBE TO v`.")
-                .at(span)),
+        // Looked at before it is read: statements that begin others could stand in each other as deep as they are many.
+        if !STATEMENTS_OF_STATEMENTS.iter().any(|word| self.is(word))
+            && let statement @ (Statement::Query(_) | Statement::Subscribe(_)) = self.statement()?
+        {
+            return Ok(Statement::DeclareCursor(DeclareCursor { name, hold, statement: Box::new(statement) }));
         }
+        Err(SqlError::new("a cursor goes over a query or a subscription")
+            .with_hint("Write `DECLARE c CURSOR FOR SELECT ...` or `DECLARE c CURSOR FOR SUBSCRIBE TO v`.")
+            .at(span))
     }
 
     pub(super) fn fetch(&mut self) -> Result<Statement> {
-        self.expect(&["fetch"])?;
+        let moves = self.eat(&["move"]);
+        if !moves {
+            self.expect(&["fetch"])?;
+        }
         let span = self.span();
         for backward in ["backward", "prior", "first", "last", "absolute", "relative"] {
             if self.eat(&[backward]) {
-                return Err(SqlError::new("cursors go forward only").with_hint("Write `FETCH n FROM c`.").at(span));
+                return Err(SqlError::new("cursors go forward only").with_hint("Write `FETCH n FROM c` or `MOVE n FROM c`.").at(span));
             }
         }
         self.eat(&["forward"]);
@@ -72,10 +77,14 @@ impl StatementParser<'_> {
                         .with_hint("Write for example WITH (timeout = '1s').")
                         .at(span));
                 }
-                _ => return Err(SqlError::new(format!("FETCH has no option \"{key}\"")).with_hint("It takes timeout.").at(span)),
+                _ => {
+                    return Err(SqlError::new(format!("{} has no option \"{key}\"", if moves { "MOVE" } else { "FETCH" }))
+                        .with_hint("It takes timeout.")
+                        .at(span));
+                }
             };
         }
-        Ok(Statement::Fetch(Fetch { cursor, count, timeout }))
+        Ok(Statement::Fetch(Fetch { cursor, count, timeout, moves }))
     }
 
     pub(super) fn close_cursor(&mut self) -> Result<Statement> {
@@ -103,9 +112,13 @@ mod tests {
         assert_eq!(canonical("fetch all in c"), "FETCH ALL FROM c");
         assert_eq!(canonical("fetch next from c"), "FETCH 1 FROM c");
         assert_eq!(canonical("fetch c"), "FETCH 1 FROM c");
+        assert_eq!(canonical("move forward all from c"), "MOVE ALL FROM c");
+        assert_eq!(canonical("move 3 in c with (timeout = '1s')"), "MOVE 3 FROM c WITH (timeout = '1s')");
         assert_eq!(canonical("close all"), "CLOSE ALL");
         assert_eq!(canonical("fetch prior from c"), "cursors go forward only");
-        assert_eq!(canonical("declare c cursor for drop table t"), "a cursor goes over a query or a subscription");
+        for other in ["drop table t", "explain select 1", "declare c cursor for ".repeat(10_000).as_str()] {
+            assert_eq!(canonical(&format!("declare c cursor for {other}")), "a cursor goes over a query or a subscription");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod cursor;
 mod external_table;
 mod insert;
 mod options;
+mod prepare;
 mod query;
 mod session;
 mod show;
@@ -42,7 +43,7 @@ pub(crate) use types::normalize_type;
 const RECURSION_LIMIT: usize = 200;
 
 /// The words a statement may start with, for suggestions.
-const LEADING_WORDS: [&str; 39] = [
+const LEADING_WORDS: [&str; 40] = [
     "ALTER",
     "ANALYZE",
     "BEGIN",
@@ -64,6 +65,7 @@ const LEADING_WORDS: [&str; 39] = [
     "FROM",
     "GRANT",
     "INSERT",
+    "MOVE",
     "PAUSE",
     "PREPARE",
     "REFRESH",
@@ -221,8 +223,9 @@ impl<'t> StatementParser<'t> {
             "subscribe" => self.subscribe().map(Statement::Subscribe),
             "copy" => self.copy(),
             "declare" => self.declare_cursor(),
-            "fetch" => self.fetch(),
+            "fetch" | "move" => self.fetch(),
             "close" => self.close_cursor(),
+            "prepare" => self.prepare(),
             "alter" => self.alter(),
             "grant" => self.grant(false),
             "revoke" => self.grant(true),
@@ -260,7 +263,6 @@ impl<'t> StatementParser<'t> {
             ast::Statement::Update { .. } => Statement::Update(statement),
             ast::Statement::Delete { .. } => Statement::Delete(statement),
             ast::Statement::Truncate { .. } => Statement::Truncate(statement),
-            ast::Statement::Prepare { .. } => Statement::Prepare(statement),
             ast::Statement::Execute { .. } => Statement::Execute(statement),
             ast::Statement::Deallocate { .. } => Statement::Deallocate(statement),
             ast::Statement::StartTransaction { .. } => Statement::Begin,

@@ -2,6 +2,7 @@
 
 use sqlparser::tokenizer::Token;
 
+use super::prepare::STATEMENTS_OF_STATEMENTS;
 use super::{StatementParser, is_word};
 use crate::error::{Result, SqlError};
 use crate::statement::{Explain, ExplainMode, Show, ShowWhat, Statement};
@@ -110,6 +111,10 @@ impl StatementParser<'_> {
             self.eat(&["plan", "for"]);
         }
         let span = self.span();
+        // Looked at before it is read, however many stand in each other.
+        if let Some(word) = STATEMENTS_OF_STATEMENTS.iter().find(|word| self.is(word)) {
+            return Err(no_plan(&word.to_uppercase()).at(span));
+        }
         let statement = self.statement()?;
         match statement {
             Statement::Query(_)
@@ -128,9 +133,7 @@ impl StatementParser<'_> {
             other => {
                 let text = other.to_string();
                 let word = text.split(' ').next().unwrap_or_default();
-                Err(SqlError::new(format!("{word} has no plan to explain"))
-                    .with_hint("EXPLAIN takes a query, INSERT, SUBSCRIBE, COPY, or CREATE of a view or sink.")
-                    .at(span))
+                Err(no_plan(word).at(span))
             }
         }
     }
@@ -140,4 +143,9 @@ impl StatementParser<'_> {
         next.is_some_and(|token| token.token == Token::LParen)
             || ["select", "with", "values", "from", "table"].iter().any(|word| is_word(next, word))
     }
+}
+
+fn no_plan(word: &str) -> SqlError {
+    SqlError::new(format!("{word} has no plan to explain"))
+        .with_hint("EXPLAIN takes a query, INSERT, SUBSCRIBE, COPY, or CREATE of a view or sink.")
 }

@@ -276,6 +276,7 @@ fn refusals() {
         ("INSERT OVERWRITE t SELECT 1", "INSERT OVERWRITE is not supported"),
         ("WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x", "INSERT stands after WITH"),
         ("EXPLAIN DROP VIEW v", "DROP has no plan to explain"),
+        ("EXPLAIN EXPLAIN SELECT 1", "EXPLAIN has no plan to explain"),
         ("BEGIN STATEMENT SET", "statement sets are not needed here"),
         ("SUBSCRIBE v WITH (snapshto = true)", "SUBSCRIBE has no option \"snapshto\""),
         ("SUBSCRIBE v AS OF EPOCH 5 UP TO EPOCH 4", "the subscription ends at epoch 4, before it begins at epoch 5"),

@@ -93,6 +93,7 @@ impl Display for Statement {
             Statement::CopyFrom(statement) => statement.fmt(f),
             Statement::DeclareCursor(statement) => statement.fmt(f),
             Statement::Fetch(statement) => statement.fmt(f),
+            Statement::Prepare(statement) => statement.fmt(f),
             Statement::CloseCursor(Some(name)) => write!(f, "CLOSE {name}"),
             Statement::CloseCursor(None) => f.write_str("CLOSE ALL"),
             Statement::Checkpoint => f.write_str("CHECKPOINT"),
@@ -110,7 +111,6 @@ impl Display for Statement {
             Statement::Update(statement)
             | Statement::Delete(statement)
             | Statement::Truncate(statement)
-            | Statement::Prepare(statement)
             | Statement::Execute(statement)
             | Statement::Deallocate(statement) => statement.fmt(f),
             Statement::Other(statement) => statement.fmt(f),
@@ -352,14 +352,21 @@ impl Display for DeclareCursor {
 
 impl Display for Fetch {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let word = if self.moves { "MOVE" } else { "FETCH" };
         match self.count {
-            Some(count) => write!(f, "FETCH {count} FROM {}", self.cursor)?,
-            None => write!(f, "FETCH ALL FROM {}", self.cursor)?,
+            Some(count) => write!(f, "{word} {count} FROM {}", self.cursor)?,
+            None => write!(f, "{word} ALL FROM {}", self.cursor)?,
         }
         match self.timeout {
             Some(timeout) => write!(f, " WITH (timeout = '{}')", humantime::format_duration(timeout)),
             None => Ok(()),
         }
+    }
+}
+
+impl Display for Prepare {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "PREPARE {} AS {}", self.name, self.statement)
     }
 }
 

@@ -70,7 +70,7 @@ pub enum Statement {
     CopyFrom(CopyFrom),
     /// `DECLARE name CURSOR FOR ..`.
     DeclareCursor(DeclareCursor),
-    /// `FETCH n FROM name`.
+    /// `FETCH n FROM name`, `MOVE n FROM name`.
     Fetch(Fetch),
     /// `CLOSE name`, or all cursors.
     CloseCursor(Option<Ident>),
@@ -93,7 +93,7 @@ pub enum Statement {
     /// `GRANT` and `REVOKE`.
     Grant(Grant),
     /// `PREPARE`.
-    Prepare(Box<ast::Statement>),
+    Prepare(Prepare),
     /// `EXECUTE`.
     Execute(Box<ast::Statement>),
     /// `DEALLOCATE`.
@@ -126,6 +126,7 @@ impl Statement {
             Statement::Query(query) => Some(&query.query),
             Statement::Subscribe(Subscribe { source: SubscribeSource::Query(query), .. }) => Some(query),
             Statement::Explain(explain) => explain.statement.query(),
+            Statement::DeclareCursor(declare) => declare.statement.query(),
             _ => None,
         }
     }
@@ -142,6 +143,7 @@ impl Statement {
             Statement::Query(query) => Some(&mut query.query),
             Statement::Subscribe(Subscribe { source: SubscribeSource::Query(query), .. }) => Some(query),
             Statement::Explain(explain) => explain.statement.query_mut(),
+            Statement::DeclareCursor(declare) => declare.statement.query_mut(),
             _ => None,
         }
     }
@@ -608,7 +610,7 @@ pub struct DeclareCursor {
     pub statement: Box<Statement>,
 }
 
-/// `FETCH [FORWARD] n | ALL FROM name [WITH (timeout = '1s')]`.
+/// `FETCH | MOVE [FORWARD] n | ALL FROM name [WITH (timeout = '1s')]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
     /// The cursor's name.
@@ -617,6 +619,17 @@ pub struct Fetch {
     pub count: Option<u64>,
     /// How long to wait for the rows of a subscription.
     pub timeout: Option<Duration>,
+    /// The rows are passed over, and not given (`MOVE`).
+    pub moves: bool,
+}
+
+/// `PREPARE name AS statement`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepare {
+    /// The name.
+    pub name: Ident,
+    /// What EXECUTE carries out, with its parameters.
+    pub statement: Box<Statement>,
 }
 
 /// What happens to the pipeline.

@@ -10,16 +10,17 @@
 //! | `force_quote` | - | none | `*`, or columns whose values are always quoted |
 
 pub(crate) mod input;
-mod out;
+pub(crate) mod out;
 
 pub(super) use input::CopyIn;
 
 use crate::error::{RequestError, codes};
-use millstream_sql::statement::OptionList;
+use millstream_sql::Statement;
+use millstream_sql::statement::{Copy, CopySource, Emit, OptionList, QueryStatement};
 
 /// The form of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// One line per row, with backslashes before what is special.
     Text,
     /// Comma-separated values.
@@ -37,7 +38,7 @@ pub(super) enum Format {
 
 /// Which columns are always quoted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ForceQuote {
+pub(crate) enum ForceQuote {
     /// All.
     All,
     /// These.
@@ -46,8 +47,8 @@ pub(super) enum ForceQuote {
 
 /// The options of a COPY.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CopyOptions {
-    pub(super) format: Format,
+pub(crate) struct CopyOptions {
+    pub(crate) format: Format,
     pub(super) delimiter: u8,
     pub(super) null: String,
     pub(super) header: bool,
@@ -60,7 +61,7 @@ impl CopyOptions {
     ///
     /// # Errors
     /// An option that does not exist or does not fit, or a value it does not take.
-    pub(super) fn new(format: Option<&str>, options: &OptionList, out: bool) -> Result<Self, RequestError> {
+    pub(crate) fn new(format: Option<&str>, options: &OptionList, out: bool) -> Result<Self, RequestError> {
         let given = |name: &str| options.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let format = format.or_else(|| given("format")).unwrap_or("text").to_lowercase();
         let wrong = |message: String, hint: &str| Err(RequestError::new("22023", message, hint));
@@ -123,6 +124,21 @@ impl CopyOptions {
         };
         Ok(Self { format, delimiter, null, header, header_match })
     }
+}
+
+/// The statement whose rows a COPY to the client gives.
+///
+/// # Errors
+/// When it has parts that only a COPY to files takes.
+pub(crate) fn copied(copy: Copy) -> Result<Statement, RequestError> {
+    if !copy.partitioned_by.is_empty() {
+        return Err(RequestError::new("22023", "COPY TO STDOUT is not partitioned", "Leave out PARTITIONED BY, or name a directory."));
+    }
+    Ok(match copy.source {
+        CopySource::Query(query) => Statement::Query(QueryStatement { query, emit: Emit::None }),
+        CopySource::Relation(name) => millstream_sql::parse_statement(&format!("SELECT * FROM {name}"))?,
+        CopySource::Subscribe(subscribe) => Statement::Subscribe(subscribe),
+    })
 }
 
 /// The signature that binary rows begin with.

@@ -1,62 +1,117 @@
-//! `COPY .. TO STDOUT`: rows of a query or a subscription to the client.
+//! `COPY .. TO STDOUT`: rows of a query or a subscription to the client, in the forms that every protocol writes alike.
 
 use super::super::connection::{Connection, Ended};
 use super::super::values::encode::BatchEncoder;
 use super::{CopyOptions, ForceQuote, Format, SIGNATURE};
 use crate::rows::RowSource;
+use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
 use bytes::{BufMut, BytesMut};
 
 impl Connection {
     /// Sends all rows of a source, one message each.
-    pub(in super::super) async fn copy_out(&mut self, mut source: RowSource, options: &CopyOptions) -> Result<(), Ended> {
+    pub(in super::super) async fn copy_out(&mut self, mut source: RowSource, options: CopyOptions) -> Result<(), Ended> {
         let schema = source.schema();
-        let is_binary = options.format == Format::Binary;
-        self.writer.answers.copy_begins(b'H', is_binary, schema.fields().len());
-        let quoted: Vec<bool> = schema.fields().iter().map(|field| is_forced(options, field.name())).collect();
-        let mut line = BytesMut::new();
-        if is_binary {
-            line.put_slice(SIGNATURE);
-            line.put_i32(0);
-            line.put_i32(0);
-        } else if options.header {
-            header(options, &schema, &mut line);
-            self.writer.answers.copy_data(&line);
+        let mut copied = CopyOut::new(options, &schema);
+        self.writer.answers.copy_begins(b'H', copied.is_binary(), schema.fields().len());
+        if let Some(header) = copied.begin() {
+            self.writer.answers.copy_data(header);
         }
         let follows = source.follows();
         if follows {
             self.writer.flush().await?;
         }
-        let mut count = 0_u64;
         loop {
             let next = self.next_rows(&mut source, usize::MAX).await?;
             let Some(batch) = next else { break };
-            let encoder = BatchEncoder::new(&batch, |_| is_binary)?;
+            let encoder = copied.encoder(&batch)?;
             for row in 0..encoder.rows() {
-                // The signature goes with the first row, as clients expect it.
-                if count > 0 || row > 0 || !is_binary {
-                    line.clear();
-                }
-                write_row(&encoder, row, options, &quoted, &mut line)?;
-                self.writer.answers.copy_data(&line);
+                self.writer.answers.copy_data(copied.row(&encoder, row)?);
                 self.writer.flush_if_large().await?;
             }
-            count += encoder.rows() as u64;
             if follows {
                 self.writer.flush().await?;
             }
         }
-        if is_binary {
-            if count > 0 {
-                line.clear();
-            }
-            line.put_i16(-1);
-            self.writer.answers.copy_data(&line);
+        if let Some(trailer) = copied.end() {
+            self.writer.answers.copy_data(trailer);
         }
         self.writer.answers.copy_done();
-        self.writer.answers.command_complete(&format!("COPY {count}"));
+        self.writer.answers.command_complete(&format!("COPY {}", copied.rows));
         Ok(())
+    }
+}
+
+/// What writes rows in the form of a COPY. Its parts, one after the other, are the copy.
+pub(crate) struct CopyOut {
+    options: CopyOptions,
+    quoted: Vec<bool>,
+    header: Option<BytesMut>,
+    /// The newest part.
+    line: BytesMut,
+    rows: u64,
+}
+
+impl CopyOut {
+    pub(crate) fn new(options: CopyOptions, schema: &Schema) -> Self {
+        let quoted = schema.fields().iter().map(|field| is_forced(&options, field.name())).collect();
+        let mut head = BytesMut::new();
+        if options.header {
+            header(&options, schema, &mut head);
+        }
+        let header = (!head.is_empty()).then_some(head);
+        let mut line = BytesMut::new();
+        if options.format == Format::Binary {
+            line.put_slice(SIGNATURE);
+            line.put_i32(0);
+            line.put_i32(0);
+        }
+        Self { options, quoted, header, line, rows: 0 }
+    }
+
+    /// Whether its parts are no text.
+    pub(crate) fn is_binary(&self) -> bool {
+        self.options.format == Format::Binary
+    }
+
+    /// The names of the columns, where they come first.
+    pub(crate) fn begin(&self) -> Option<&[u8]> {
+        self.header.as_deref()
+    }
+
+    /// The rows of a batch as [`CopyOut::row`] takes them.
+    ///
+    /// # Errors
+    /// When a column is of a type that has no such form.
+    pub(crate) fn encoder(&self, batch: &RecordBatch) -> Result<BatchEncoder, ArrowError> {
+        let is_binary = self.is_binary();
+        BatchEncoder::new(batch, |_| is_binary)
+    }
+
+    /// A row. What opens a copy in binary goes with the first one, as clients expect it.
+    ///
+    /// # Errors
+    /// When a value has no such form.
+    pub(crate) fn row(&mut self, encoder: &BatchEncoder, row: usize) -> Result<&[u8], ArrowError> {
+        if self.rows > 0 || !self.is_binary() {
+            self.line.clear();
+        }
+        self.rows += 1;
+        write_row(encoder, row, &self.options, &self.quoted, &mut self.line)?;
+        Ok(&self.line)
+    }
+
+    /// What closes a copy in binary.
+    pub(crate) fn end(&mut self) -> Option<&[u8]> {
+        if !self.is_binary() {
+            return None;
+        }
+        if self.rows > 0 {
+            self.line.clear();
+        }
+        self.line.put_i16(-1);
+        Some(&self.line)
     }
 }
 
@@ -142,7 +197,7 @@ fn value(text: &str, options: &CopyOptions, forced: bool, line: &mut BytesMut) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
     use std::sync::Arc;
 
     fn copied(format: &str, options: &[(&str, &str)]) -> String {
