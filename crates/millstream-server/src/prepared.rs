@@ -24,6 +24,13 @@ pub(crate) struct Prepared<W> {
     pub(crate) wire: W,
 }
 
+/// What an EXECUTE names, and the values that it gives.
+struct Executed<'a, W> {
+    name: String,
+    prepared: Arc<Prepared<W>>,
+    values: &'a [Expr],
+}
+
 /// The prepared statements of a session.
 pub(crate) struct Statements<W> {
     by_name: Mutex<HashMap<String, Arc<Prepared<W>>>>,
@@ -99,8 +106,8 @@ impl<W> Statements<W> {
         }
     }
 
-    /// What an EXECUTE names, and the values that it gives.
-    fn executed<'a>(&self, execute: &'a ast::Statement) -> Result<(String, Arc<Prepared<W>>, &'a [Expr]), RequestError> {
+    /// Looks up what an EXECUTE names.
+    fn executed<'a>(&self, execute: &'a ast::Statement) -> Result<Executed<'a, W>, RequestError> {
         let ast::Statement::Execute { name: Some(name), parameters, .. } = execute else {
             return Err(RequestError::new(codes::SYNTAX, "EXECUTE names a prepared statement", ""));
         };
@@ -111,7 +118,7 @@ impl<W> Statements<W> {
             let message = format!("prepared statement \"{name}\" takes {wanted} parameters, not {}", parameters.len());
             return Err(RequestError::new(codes::SYNTAX, message, ""));
         }
-        Ok((name, prepared, parameters))
+        Ok(Executed { name, prepared, values: parameters })
     }
 
     /// What an EXECUTE takes and gives, and the statement that it names. Parameters of its own have the types of those they stand for.
@@ -119,7 +126,7 @@ impl<W> Statements<W> {
     /// # Errors
     /// When there is no such statement, or it takes another number of values.
     pub(crate) fn describe(&self, execute: &ast::Statement) -> Result<(Described, Arc<Prepared<W>>), RequestError> {
-        let (_, prepared, values) = self.executed(execute)?;
+        let Executed { prepared, values, .. } = self.executed(execute)?;
         let count = Statement::Execute(Box::new(execute.clone())).parameter_count()?;
         let mut parameters = vec![DataType::Utf8; count];
         for (value, data_type) in values.iter().zip(&prepared.described.parameters) {
@@ -136,7 +143,7 @@ impl<W> Statements<W> {
     /// # Errors
     /// As [`Statements::describe`].
     pub(crate) fn execute(&self, execute: &ast::Statement) -> Result<Parsed, RequestError> {
-        let (name, prepared, values) = self.executed(execute)?;
+        let Executed { name, prepared, values } = self.executed(execute)?;
         if let Parsed::Engine(statement) = &prepared.parsed
             && matches!(statement.as_ref(), Statement::Execute(_))
         {
