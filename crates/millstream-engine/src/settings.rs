@@ -136,7 +136,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ),
     (
         "parallelism",
-        "auto",
+        "1",
         "Into how many shards, each with keys of its own, such an operator is divided then: 'auto' is the number of cores, '1' divides nothing. Set before the first query.",
     ),
     ("trigger", "100ms", "Least distance between epoch starts, or 'available' or 'once' to process what is there and stop."),
@@ -351,7 +351,7 @@ impl Settings {
             auto if auto.eq_ignore_ascii_case("auto") => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
             _ => number("parallelism", 1..=SHARDS_MAX)?,
         };
-        Ok(Parallelism { shards, from_rows: number("parallel_rows", 1..=usize::MAX)? })
+        Ok(Parallelism { shards, from_rows: number("parallel_rows", 1..=1_000_000_000)? })
     }
 
     /// Bytes that state and snapshots may take.
