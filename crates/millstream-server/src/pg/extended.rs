@@ -1,5 +1,5 @@
-//! The extended protocol: prepared statements, their parameters, and portals that are run in parts. Cursors and statements of SQL have names
-//! beside them.
+//! The extended protocol: prepared statements, their parameters, and portals that are run in parts. Cursors and statements of SQL have
+//! names beside them.
 
 use super::connection::{Connection, Ended};
 use super::execute::{Outcome, Parsed, parse};

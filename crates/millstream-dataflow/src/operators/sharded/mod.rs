@@ -9,8 +9,8 @@
 //! built up stays in one piece, where small epochs cost the least. Changes of that size are worked on by a thread for each shard, smaller
 //! ones by this thread alone.
 //!
-//! **In, out, errors**: those of the operator. **Order**: the changes of the shards come in the order of the shards; groups that close do so
-//! in the order of their buckets. What is divided, when, and into how many shards follows from the changes and from the setting, and a
+//! **In, out, errors**: those of the operator. **Order**: the changes of the shards come in the order of the shards; groups that close do
+//! so in the order of their buckets. What is divided, when, and into how many shards follows from the changes and from the setting, and a
 //! checkpoint has the number of shards, so that a restart goes on with the very same order of rows.
 //! **State**: in a checkpoint that of one operator, shard by shard. Rows that shards share with other queries are written by each of these.
 
