@@ -14,7 +14,7 @@ use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::PhysicalExpr;
 use millstream_plan::compile::compile;
 use millstream_plan::graph::{Node, Op};
-use millstream_types::delta::{DeltaBatch, Weights};
+use millstream_types::delta::DeltaBatch;
 use std::sync::Arc;
 
 /// Number of key groups.
@@ -55,13 +55,7 @@ impl Picked<'_> {
     pub(super) fn rows(&self) -> Result<DeltaBatch> {
         Ok(match self {
             Picked::All(part) => (*part).clone(),
-            Picked::Some(part, rows) => {
-                let weights = match &part.weights {
-                    Weights::Ones => Weights::Ones,
-                    Weights::I64(weights) => Weights::I64(rows.values().iter().map(|row| weights.value(*row as usize)).collect()),
-                };
-                DeltaBatch { batch: take_rows(&part.batch, rows)?, weights }
-            }
+            Picked::Some(part, rows) => part.take(rows)?,
         })
     }
 }
