@@ -96,7 +96,7 @@ fn program(cli: Cli) -> ExitCode {
 
 /// Threads that run tasks. Two at least: a statement that computes without a pause must not keep signals from being seen.
 fn workers() -> usize {
-    std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2))
+    millstream_types::cores().max(2)
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<u8> {

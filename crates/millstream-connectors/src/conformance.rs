@@ -261,7 +261,10 @@ pub async fn transactional_sink(case: SinkCase<'_>) {
     assert_eq!((case.visible)(), nothing, "nothing is visible before the commit");
     sink.abort(SinkEpoch { roll: true, ..epoch_of(1) }).await.expect("aborting succeeds");
     assert_eq!((case.visible)(), nothing, "an aborted epoch leaves nothing");
-    assert!(sink.buffered().iter().all(|batch| batch.num_rows() == 0), "an aborted epoch leaves no rows");
+    assert!(
+        sink.buffered().await.expect("rows that wait can be read").iter().all(|batch| batch.num_rows() == 0),
+        "an aborted epoch leaves no rows"
+    );
 
     let mut commits: Vec<SinkCommit> = Vec::new();
     let mut checkpoint: Option<SinkCheckpoint> = None;
@@ -277,7 +280,7 @@ pub async fn transactional_sink(case: SinkCase<'_>) {
             sink.publish(&commit).await.expect("publishing again succeeds");
             assert_eq!((case.visible)(), published, "publishing twice is publishing once");
             if epoch.epoch.0 == 1 {
-                checkpoint = Some(sink.checkpoint().expect("a checkpoint can be taken"));
+                checkpoint = Some(sink.checkpoint().await.expect("a checkpoint can be taken"));
             }
         }
         commits.push(commit);

@@ -205,10 +205,13 @@ pub trait TransactionalSink: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// When buffered rows cannot be read back.
-    fn checkpoint(&mut self) -> Result<SinkCheckpoint>;
+    async fn checkpoint(&mut self) -> Result<SinkCheckpoint>;
 
     /// Committed rows that are not yet in a visible file, for SELECT on the sink.
-    fn buffered(&self) -> Vec<RecordBatch>;
+    ///
+    /// # Errors
+    /// When they cannot be read back.
+    async fn buffered(&self) -> Result<Vec<RecordBatch>>;
 
     /// Paths of the committed files, for SELECT on the sink; `None` where the sink has none.
     fn committed_files(&self) -> Option<Vec<String>>;

@@ -10,19 +10,19 @@ use arrow::datatypes::Schema;
 use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::expressions::LikeExpr;
 use datafusion::physical_plan::PhysicalExpr;
-use std::sync::{Arc, OnceLock};
+use millstream_types::cores;
+use std::sync::Arc;
 
 /// A thread is not worth its start for fewer rows.
 const PIECE_ROWS: usize = 8_192;
 
 /// Into how many pieces `batch` should be divided for `expr`.
 pub(crate) fn pieces(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> usize {
-    static CORES: OnceLock<usize> = OnceLock::new();
     let most = batch.num_rows() / PIECE_ROWS;
     if most < 2 || !works_on_text(expr, batch.schema_ref()) {
         return 1;
     }
-    most.min(*CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from)))
+    most.min(cores())
 }
 
 /// Whether an expression calls a function that reads or makes text, or matches a pattern.
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn only_large_batches_and_text_are_divided() {
         let (large, small) = (batch(100_000), batch(1_000));
-        let many = std::thread::available_parallelism().map_or(1, usize::from).min(12);
+        let many = cores().min(12);
         assert_eq!(pieces(&compiled(upper(col("name")), &large), &large), many);
         assert_eq!(pieces(&compiled(upper(col("name")), &small), &small), 1);
         assert_eq!(pieces(&compiled(col("v") + lit(1_i64), &large), &large), 1);

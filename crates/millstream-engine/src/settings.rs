@@ -4,6 +4,7 @@ use crate::error::{EngineError, Result};
 use crate::memory::parse_limit;
 use millstream_dataflow::Parallelism;
 use millstream_plan::FloatSum;
+use millstream_types::cores;
 use millstream_types::options::{parse_bytes, parse_duration};
 use millstream_types::suggest::nearest;
 use std::collections::BTreeMap;
@@ -348,7 +349,7 @@ impl Settings {
             })
         };
         let shards = match self.text("parallelism") {
-            auto if auto.eq_ignore_ascii_case("auto") => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
+            auto if auto.eq_ignore_ascii_case("auto") => cores().min(SHARDS_MAX),
             _ => number("parallelism", 1..=SHARDS_MAX)?,
         };
         Ok(Parallelism { shards, from_rows: number("parallel_rows", 1..=1_000_000_000)? })

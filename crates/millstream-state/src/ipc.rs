@@ -3,9 +3,11 @@
 //! Columns of views (`Utf8View`, `BinaryView`) are compacted first: a filtered view column refers to all bytes of the batch it was
 //! filtered from, and IPC would write them.
 
+use crate::encode_ahead::{each_message, threads_for};
 use crate::error::{Result, StateError};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StructArray};
 use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
@@ -25,7 +27,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    fn options(self) -> Result<IpcWriteOptions> {
+    pub(crate) fn options(self) -> Result<IpcWriteOptions> {
         let compression = match self {
             Compression::None => None,
             Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
@@ -42,8 +44,15 @@ impl Compression {
 pub fn write_stream<W: Write>(out: W, schema: &SchemaRef, batches: &[RecordBatch], compression: Compression) -> Result<()> {
     let failed = || StateError::arrow("writing batches as Arrow IPC failed");
     let mut writer = StreamWriter::try_new_with_options(out, schema, compression.options()?).map_err(failed())?;
-    for batch in batches {
-        writer.write(&compact(batch)?).map_err(failed())?;
+    match threads_for(schema, batches) {
+        1 => {
+            for batch in batches {
+                writer.write(&compact(batch)?).map_err(failed())?;
+            }
+        }
+        threads => each_message(schema, batches, compression, threads, |message| {
+            writer.get_mut().write_all(&message).map_err(ArrowError::from).map_err(failed())
+        })?,
     }
     writer.finish().map_err(failed())
 }
@@ -139,6 +148,47 @@ mod tests {
         let (read_schema, read) = read_stream(bytes.as_slice()).unwrap();
         assert_eq!(read_schema, schema);
         assert_eq!(read, [few]);
+    }
+
+    #[test]
+    fn several_threads_write_what_one_does() {
+        let schema = Arc::new(Schema::new(vec![Field::new("s", DataType::Utf8View, true)]));
+        let batch = |start: usize, rows: usize| {
+            let column =
+                StringViewArray::from_iter_values((start..start + rows).map(|n| format!("a text that is too long to be inlined {n}")));
+            RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(column)]).unwrap()
+        };
+        let batches: Vec<_> = (1..12).map(|n| batch(n * 1_000, n * 7)).collect();
+        for compression in [Compression::None, Compression::Lz4] {
+            let one = encode(&schema, &batches, compression).unwrap();
+            for threads in 2..5 {
+                let mut several = StreamWriter::try_new_with_options(vec![], &schema, compression.options().unwrap()).unwrap();
+                each_message(&schema, &batches, compression, threads, |message| {
+                    several.get_mut().extend(message);
+                    Ok(())
+                })
+                .unwrap();
+                several.finish().unwrap();
+                assert!(several.get_ref() == &one, "{threads} threads, {compression:?}");
+            }
+        }
+        assert_eq!(threads_for(&schema, &batches), 1);
+        assert_eq!(threads_for(&schema, &[batch(0, 100_000), batch(0, 100_000)]), millstream_types::cores().min(2));
+    }
+
+    #[test]
+    fn an_error_of_the_writer_ends_its_threads() {
+        let schema = Arc::new(Schema::new(vec![Field::new("s", DataType::Utf8View, true)]));
+        let column: Arc<dyn Array> = Arc::new(StringViewArray::from_iter_values(["a"]));
+        let good = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::clone(&column)]).unwrap();
+        let full = || Err(StateError::arrow("the disk is full")(ArrowError::MemoryError(String::new())));
+        let batches = vec![good; 9];
+        let mut left = 3;
+        let written = each_message(&schema, &batches, Compression::None, 2, |_| {
+            left -= 1;
+            if left == 0 { full() } else { Ok(()) }
+        });
+        assert_eq!((left, written.unwrap_err().to_string()), (0, full().unwrap_err().to_string()));
     }
 
     #[test]

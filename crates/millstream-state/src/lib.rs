@@ -37,6 +37,7 @@ pub mod blob;
 pub mod checkpoint;
 mod document;
 pub mod durable_put;
+mod encode_ahead;
 pub mod error;
 pub mod failpoint;
 pub mod ipc;

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod clock;
+pub mod cores;
 pub mod delta;
 pub mod epoch;
 pub mod error;
@@ -17,6 +18,7 @@ pub mod suggest;
 
 pub use access::{Privilege, Role};
 pub use clock::{Clock, ManualClock};
+pub use cores::cores;
 pub use delta::{Delta, DeltaBatch, Weights};
 pub use epoch::Epoch;
 pub use error::{Classified, ErrorKind};

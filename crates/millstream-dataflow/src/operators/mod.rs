@@ -5,6 +5,7 @@ mod constant;
 mod fragment;
 mod input;
 mod join;
+mod key_exprs;
 mod map;
 mod process;
 mod recompute;

@@ -387,15 +387,6 @@ impl Engine {
         SessionContext::new_with_state(self.inner.shared.reading.clone())
     }
 
-    /// As [`Engine::session_context`], with all of `memory_limit`: for a program that computes nothing else in the meantime.
-    ///
-    /// # Errors
-    /// When the session's environment cannot be built again.
-    pub fn session_context_of_all_memory(&self) -> Result<SessionContext> {
-        let shared = &self.inner.shared;
-        Ok(SessionContext::new_with_state(shared.memory.charge(shared.reading.clone())?))
-    }
-
     /// The newest committed epoch.
     pub fn epoch(&self) -> Epoch {
         self.inner.shared.committed.borrow().epoch

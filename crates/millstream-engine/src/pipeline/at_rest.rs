@@ -24,7 +24,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::execution::SessionState;
 use datafusion::prelude::SessionContext;
-use millstream_dataflow::{Dataflow, DataflowContext};
+use millstream_dataflow::Dataflow;
 use millstream_plan::graph::{Graph, NodeId, Op};
 use millstream_state::BlobStore;
 use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, delta};
@@ -240,10 +240,7 @@ impl Pipeline {
 
     async fn planned_dataflow(&mut self, query: &Query, columns: &[String], name: &str, form: QueryForm) -> Result<Dataflow> {
         let planned = Box::pin(self.plan_continuous(query, columns, name, form)).await?;
-        Ok(Dataflow::new(
-            planned.graph.as_ref().clone(),
-            DataflowContext { state: planned.state, parallelism: self.settings.parallelism()? },
-        )?)
+        self.new_dataflow(&planned)
     }
 
     /// Begins to track a table: its content is that of a table of inserted rows.

@@ -94,7 +94,7 @@ impl Pipeline {
         self.write_dead_letters()?;
         let (mut segments, mut shared): (Vec<Segment>, Vec<Segment>) = Default::default();
         let unchanged = self.history_segments(&mut segments, &mut shared)?;
-        let header = self.checkpoint_header(states, &mut segments)?;
+        let header = self.checkpoint_header(states, &mut segments).await?;
         let Some(durability) = &mut self.durability else { return Ok(()) };
         let mut writer = CheckpointWriter::begin(&durability.dir, self.epoch)?;
         if let Some(earlier) = durability.checkpoints.back().filter(|_| !unchanged.is_empty()) {
@@ -172,7 +172,11 @@ impl Pipeline {
         Ok(unchanged)
     }
 
-    fn checkpoint_header(&mut self, mut states: BTreeMap<String, EdgeState>, segments: &mut Vec<Segment>) -> Result<CheckpointHeader> {
+    async fn checkpoint_header(
+        &mut self,
+        mut states: BTreeMap<String, EdgeState>,
+        segments: &mut Vec<Segment>,
+    ) -> Result<CheckpointHeader> {
         let mut header = CheckpointHeader {
             clock: Some(self.clock),
             catalog: self.catalog_statements(),
@@ -216,7 +220,7 @@ impl Pipeline {
             if let Some(epoch) = sink.delivered() {
                 header.delivered.insert(name.clone(), epoch);
             }
-            if let Some(state) = sink.checkpoint()? {
+            if let Some(state) = sink.checkpoint().await? {
                 let groups: Vec<String> = state.rows.iter().map(|(group, _)| group.clone()).collect();
                 header.sinks.insert(name.clone(), serde_json::json!({ "detail": state.detail, "groups": groups }));
                 segments.extend(state.rows.into_iter().map(|(group, rows)| (format!("sink/{name}/{group}"), rows)));

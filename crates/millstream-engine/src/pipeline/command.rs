@@ -213,7 +213,7 @@ impl Pipeline {
                 }
             }
             Command::Snapshot { request, answer } => {
-                let _ = answer.send(self.snapshot(request));
+                let _ = answer.send(self.snapshot(request).await);
             }
             Command::Explain { statement, answer } => {
                 let _ = answer.send(self.explain(&statement).await);
@@ -421,7 +421,7 @@ impl Pipeline {
         let stopped = || EngineError::Stopped(error.map(ToString::to_string));
         match command {
             Command::Snapshot { request, answer } => {
-                let _ = answer.send(self.snapshot(request));
+                let _ = answer.send(self.snapshot(request).await);
             }
             Command::Stop { answer, .. } => {
                 let _ = answer.send(Ok(()));

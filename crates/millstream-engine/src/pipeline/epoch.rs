@@ -192,7 +192,7 @@ impl Pipeline {
         };
         publish.instrument(tracing::info_span!("publish")).await?;
         phases.publish = phase.lap();
-        self.publish_content();
+        self.publish_content().await;
         let states = assembled.states.take();
         let told = Appended { record, assembled, phases, started };
         self.tell_of(&told);

@@ -22,7 +22,7 @@ use crate::change_queue::{EpochChanges, Feed, Pushed, queue};
 use crate::error::{EngineError, Result};
 use crate::subscription::Subscription;
 use arrow::datatypes::SchemaRef;
-use millstream_dataflow::{Dataflow, DataflowContext};
+use millstream_dataflow::Dataflow;
 use millstream_sql::statement::Emit;
 use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, delta};
 use sqlparser::ast::{Query, SetExpr, TableFactor};
@@ -243,10 +243,7 @@ impl Pipeline {
         let name = format!("live query {}", self.next_live);
         self.next_live += 1;
         let planned = self.plan_continuous(&request.query, &[], &name, QueryForm { on_close: request.on_close, state_ttl: None }).await?;
-        let dataflow = Dataflow::new(
-            planned.graph.as_ref().clone(),
-            DataflowContext { state: planned.state, parallelism: self.settings.parallelism()? },
-        )?;
+        let dataflow = self.new_dataflow(&planned)?;
         let live = LiveQuery {
             query: request.query.clone(),
             on_close: request.on_close,

@@ -11,6 +11,7 @@ use crate::error::{EngineError, Result};
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
+use millstream_dataflow::{Dataflow, DataflowContext};
 use millstream_plan::explain::explain;
 use millstream_plan::graph::Graph;
 use millstream_plan::optimize::{optimize, session_state_for_continuous, with_whole_groups};
@@ -132,6 +133,12 @@ impl Pipeline {
             .map(|(field, name)| field.as_ref().clone().with_name(name).with_metadata(HashMap::new()))
             .collect();
         Ok(Planned { schema: Arc::new(Schema::new(fields)), graph: Arc::new(graph), reads: streamed, at_rest, state, notices })
+    }
+
+    /// The operators of a planned query, without state.
+    pub(super) fn new_dataflow(&self, planned: &Planned) -> Result<Dataflow> {
+        let context = DataflowContext { state: planned.state.clone(), parallelism: self.settings.parallelism()? };
+        Ok(Dataflow::new(planned.graph.as_ref().clone(), context)?)
     }
 
     fn relation_of(&self, name: &str) -> Option<Relation> {

@@ -19,7 +19,7 @@ use crate::catalog::object::{Backfill, ObjectKind, stream_of};
 use crate::catalog::resolve::object_name;
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
-use millstream_dataflow::{Dataflow, DataflowContext};
+use millstream_dataflow::Dataflow;
 use millstream_sql::statement::{Alter, ObjectKind as Kind};
 use millstream_types::{Delta, DeltaBatch, Epoch, EventTime, delta};
 use serde::{Deserialize, Serialize};
@@ -145,10 +145,7 @@ impl Pipeline {
             return Err(EngineError::Internal("a query that runs is not resumed".into()));
         };
         let planned = self.plan_continuous(&def.query, &def.columns, &def.name, def.form).await?;
-        let mut dataflow = Dataflow::new(
-            planned.graph.as_ref().clone(),
-            DataflowContext { state: planned.state.clone(), parallelism: self.settings.parallelism()? },
-        )?;
+        let mut dataflow = self.new_dataflow(&planned)?;
         if failure.intact
             && let Some(inputs) = self.missed_inputs(index, &failure, initial).await?
         {

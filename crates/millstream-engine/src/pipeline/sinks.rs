@@ -185,19 +185,22 @@ impl SinkState {
     ///
     /// # Errors
     /// When buffered rows cannot be read.
-    pub fn checkpoint(&mut self) -> Result<Option<SinkCheckpoint>> {
+    pub async fn checkpoint(&mut self) -> Result<Option<SinkCheckpoint>> {
         let Sink::Transactional(sink) = &mut self.sink else { return Ok(None) };
-        match sink.checkpoint() {
+        match sink.checkpoint().await {
             Ok(state) => Ok(Some(state)),
             Err(error) => Err(self.error(error)),
         }
     }
 
     /// Committed rows that are in no file yet.
-    pub fn buffered(&self) -> Vec<RecordBatch> {
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn buffered(&self) -> Result<Vec<RecordBatch>> {
         match &self.sink {
-            Sink::Transactional(sink) => sink.buffered(),
-            Sink::Delivered(_) => Vec::new(),
+            Sink::Transactional(sink) => sink.buffered().await.map_err(|error| self.error(error)),
+            Sink::Delivered(_) => Ok(Vec::new()),
         }
     }
 

@@ -93,24 +93,24 @@ impl Content {
 
 impl Pipeline {
     /// Takes a snapshot after the newest epoch, and keeps its rows for others who read them.
-    pub(super) fn snapshot(&mut self, request: SnapshotRequest) -> Result<Snapshot> {
-        let snapshot = self.take_snapshot(request)?;
+    pub(super) async fn snapshot(&mut self, request: SnapshotRequest) -> Result<Snapshot> {
+        let snapshot = self.take_snapshot(request).await?;
         self.shared.published.add(&self.catalog, &snapshot);
         Ok(snapshot)
     }
 
     /// Lets readers have the content that they asked for in the epoch before.
-    pub(super) fn publish_content(&mut self) {
+    pub(super) async fn publish_content(&mut self) {
         let request = SnapshotRequest { names: self.shared.published.wanted(), figures: false };
         // Whoever reads what could not be taken asks again, and is told why.
-        let snapshot = self.take_snapshot(request).unwrap_or_else(|error| {
+        let snapshot = self.take_snapshot(request).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "content of an epoch was not published");
             Snapshot { epoch: self.epoch, ..Snapshot::default() }
         });
         self.shared.published.publish(&self.catalog, snapshot);
     }
 
-    fn take_snapshot(&mut self, request: SnapshotRequest) -> Result<Snapshot> {
+    async fn take_snapshot(&mut self, request: SnapshotRequest) -> Result<Snapshot> {
         let mut snapshot =
             Snapshot { epoch: self.epoch, clock: (self.clock != EventTime::MIN).then_some(self.clock), ..Snapshot::default() };
         for name in &request.names {
@@ -145,7 +145,7 @@ impl Pipeline {
                         schema: Arc::clone(&sink.schema),
                         format,
                         files: sink.committed_files().unwrap_or_default(),
-                        buffered: sink.buffered(),
+                        buffered: sink.buffered().await?,
                     }
                 }
                 ObjectKind::ExternalTable(def) if def.refresh == Refresh::Track => match self.tables.get_mut(name) {

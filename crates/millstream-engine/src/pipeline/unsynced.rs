@@ -94,7 +94,7 @@ impl Pipeline {
         }
         self.sync_log(None).await?;
         self.tell_of_waiting().await?;
-        self.publish_content();
+        self.publish_content().await;
         Ok(())
     }
 

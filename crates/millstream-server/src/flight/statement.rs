@@ -21,7 +21,7 @@ use super::session::{FlightSession, RunningFetch};
 use crate::aside::aside;
 use crate::cursors::Fetched;
 use crate::error::{RequestError, codes};
-use crate::pg::copy::{CopyOptions, Format, copied};
+use crate::pg::copy::{Format, copied, named_form};
 use crate::pg::{Parsed, parse};
 use crate::prepared::Prepared;
 use crate::rows::{RowSource, copy_schema};
@@ -36,7 +36,7 @@ use millstream_engine::catalog::resolve::{fold, object_name};
 use millstream_engine::notice::Severity;
 use millstream_engine::{Described, Notice, Output};
 use millstream_sql::Statement;
-use millstream_sql::statement::{Copy, CopyFrom, CopyTarget};
+use millstream_sql::statement::{CopyFrom, CopyTarget};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -159,7 +159,7 @@ async fn describe_of_session(
             return Ok(Described { parameters: types.collect(), columns: None });
         }
         Statement::Copy(copy) if copy.target == CopyTarget::Stdout => {
-            let options = copy_options(copy)?;
+            let options = named_form(copy)?;
             (copied(copy.clone())?, options.map(|options| copy_schema(options.format == Format::Binary)))
         }
         other => (other.clone(), None),
@@ -179,12 +179,6 @@ pub(super) fn no_rows() -> RequestError {
     let hint =
         "Ingest them (adbc_ingest of ADBC, or DoPut with the name as its path), or bind them to the COPY, as executemany of ADBC does.";
     RequestError::new(codes::NOT_SUPPORTED, "COPY FROM STDIN has no rows", hint)
-}
-
-/// The form that a COPY to the client names, if it names one.
-fn copy_options(copy: &Copy) -> Result<Option<CopyOptions>, RequestError> {
-    let is_named = copy.format.is_some() || !copy.options.is_empty();
-    is_named.then(|| CopyOptions::new(copy.format.as_deref(), &copy.options, true)).transpose()
 }
 
 /// The columns that the rows of a COPY from the client have.
@@ -273,7 +267,7 @@ async fn run(service: &Arc<Service>, session: &FlightSession, parsed: Parsed) ->
         }
         Statement::CopyFrom(_) => return Err(no_rows()),
         Statement::Copy(copy) if copy.target == CopyTarget::Stdout => {
-            form = copy_options(&copy)?;
+            form = named_form(&copy)?;
             copied(copy)?
         }
         other => other,

@@ -11,7 +11,7 @@ use super::{counted, media_type};
 use crate::admission::UserConnection;
 use crate::aside::aside;
 use crate::error::{RequestError, codes};
-use crate::pg::copy::{CopyOptions, Format, copied};
+use crate::pg::copy::{CopyOptions, Format, copied, named_form};
 use crate::rows::{Copied, RowSource};
 use crate::service::Service;
 use axum::Json;
@@ -116,9 +116,7 @@ pub(super) async fn sql(State(service): State<Arc<Service>>, headers: HeaderMap,
         && copy.target == CopyTarget::Stdout
     {
         session.authorize(&statement)?;
-        if copy.format.is_some() || !copy.options.is_empty() {
-            copy_options = Some(CopyOptions::new(copy.format.as_deref(), &copy.options, true)?);
-        }
+        copy_options = named_form(copy)?;
         statement = copied(copy.clone())?;
     }
     let result = within(limit, aside(async move { session.execute_parsed(statement).await })).await?;

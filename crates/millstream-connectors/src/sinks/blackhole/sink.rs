@@ -74,12 +74,12 @@ impl TransactionalSink for BlackholeSink {
         None
     }
 
-    fn checkpoint(&mut self) -> Result<SinkCheckpoint> {
+    async fn checkpoint(&mut self) -> Result<SinkCheckpoint> {
         Ok(SinkCheckpoint { detail: serde_json::json!(self.committed), rows: Vec::new() })
     }
 
-    fn buffered(&self) -> Vec<RecordBatch> {
-        Vec::new()
+    async fn buffered(&self) -> Result<Vec<RecordBatch>> {
+        Ok(Vec::new())
     }
 
     fn committed_files(&self) -> Option<Vec<String>> {

@@ -140,10 +140,10 @@ impl OpenFile {
     }
 
     /// The rows as SELECT on the sink sees them.
-    pub(crate) fn select(&self, encoder: &Encoder) -> Result<Vec<RecordBatch>> {
+    pub(crate) async fn select(&self, encoder: &Encoder) -> Result<Vec<RecordBatch>> {
         let mut rows = Vec::new();
         for part in &self.parts {
-            rows.extend(part.wait()?.decode(encoder.encoding.as_ref())?);
+            rows.extend(part.data().await?.decode(encoder.encoding.as_ref())?);
         }
         rows.extend(self.tail.iter().cloned());
         rows.iter().map(|batch| partition::with_values(&encoder.layout, batch, &self.values)).collect()

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use millstream_state::{Compression, ipc};
+use millstream_types::cores;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -181,11 +182,6 @@ impl Part {
         self.data.clone().await.map_err(failed)
     }
 
-    /// Waits until it is encoded, blocking the thread. The encoder has a thread of its own, so it gets there.
-    pub(crate) fn wait(&self) -> Result<Arc<PartData>> {
-        futures::executor::block_on(self.data.clone()).map_err(failed)
-    }
-
     /// The encoded part if somebody has already waited for it.
     pub(crate) fn peek(&self) -> Option<&Arc<PartData>> {
         self.data.peek().and_then(|data| data.as_ref().ok())
@@ -218,7 +214,7 @@ pub(crate) struct Encoder {
 impl Encoder {
     pub(crate) fn new(encoding: Arc<dyn Encoding>, layout: Arc<Layout>, scratch: Option<PathBuf>) -> Encoder {
         // One part per core; whoever has the rows of the next one ready waits for a core, and back-pressure keeps memory small.
-        let permits = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)));
+        let permits = Arc::new(Semaphore::new(cores()));
         Encoder { encoding, layout, scratch, next: AtomicU64::new(0), permits }
     }
 

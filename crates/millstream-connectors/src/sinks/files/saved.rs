@@ -58,7 +58,7 @@ struct SavedBlob {
 
 impl FileSink {
     /// The state that a restart needs.
-    pub(super) fn save(&mut self) -> Result<SinkCheckpoint> {
+    pub(super) async fn save(&mut self) -> Result<SinkCheckpoint> {
         let mut saved = Saved {
             format: SAVED_FORMAT,
             epoch: self.last_epoch,
@@ -70,7 +70,7 @@ impl FileSink {
             let mut parts = Vec::with_capacity(file.parts.len());
             let mut tail = Vec::new();
             for part in &file.parts {
-                let data = part.wait()?;
+                let data = part.data().await?;
                 if data.blobs().any(|blob| blob.path().is_none()) {
                     // Parts in memory go into the checkpoint as rows; they are cut into the same parts again.
                     tail.extend(data.decode(self.encoder.encoding.as_ref())?);

@@ -464,20 +464,17 @@ impl TransactionalSink for FileSink {
         files.chain(self.pending.as_ref().map(|pending| pending.since)).min().map(|opened| opened.plus(self.config.roll_interval))
     }
 
-    fn checkpoint(&mut self) -> Result<SinkCheckpoint> {
-        self.save()
+    async fn checkpoint(&mut self) -> Result<SinkCheckpoint> {
+        self.save().await
     }
 
-    fn buffered(&self) -> Vec<RecordBatch> {
+    async fn buffered(&self) -> Result<Vec<RecordBatch>> {
         let mut rows = Vec::new();
         for file in self.open.values() {
-            match file.select(&self.encoder) {
-                Ok(batches) => rows.extend(batches),
-                Err(error) => tracing::error!(sink = %self.layout.sink, %error, "rows that wait for a file cannot be read back"),
-            }
+            rows.extend(file.select(&self.encoder).await?);
         }
         rows.extend(self.pending.iter().flat_map(|pending| pending.rows.iter().cloned()));
-        rows
+        Ok(rows)
     }
 
     fn committed_files(&self) -> Option<Vec<String>> {

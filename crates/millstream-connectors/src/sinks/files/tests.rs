@@ -7,6 +7,7 @@ use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use arrow::array::{ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
+use futures::FutureExt;
 use millstream_types::{Classified, DeltaBatch, Epoch, EventTime, Options};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -232,7 +233,7 @@ async fn parts_are_joined_into_one_file_of_row_groups() {
         assert!(place.visible().is_empty());
     }
     assert_eq!(sink.status().buffered_rows, 350);
-    let buffered = sink.buffered();
+    let buffered = sink.buffered().await.unwrap();
     assert_eq!(buffered.iter().map(RecordBatch::num_rows).sum::<usize>(), 350);
     let commit = commit(&mut sink, rolling(8), &[]).await;
     assert_eq!(commit.cause, "end");
@@ -305,11 +306,11 @@ async fn partitions_are_directories_and_bounded() {
     assert_eq!(second.cause, "partitions");
     assert_eq!(second.files[0].name, "name=a%2Fb/k-00c0ffee-1-1-0.parquet");
     assert_eq!(ids(&read_parquet(&place.visible()["name=a%2Fb/k-00c0ffee-1-1-0.parquet"])), [0, 2]);
-    let buffered = sink.buffered();
+    let buffered = sink.buffered().await.unwrap();
     let buffered = concat_batches(&buffered[0].schema(), &buffered).unwrap();
     assert_eq!(buffered.schema().field(1).name(), "name");
     assert_eq!(buffered.column(1).as_string_view().iter().filter(|name| name.is_none()).count(), 2);
-    let state = sink.checkpoint().unwrap();
+    let state = sink.checkpoint().await.unwrap();
     drop(sink);
     let mut sink = place.make();
     sink.open(Some(state)).await.unwrap();
@@ -382,7 +383,7 @@ async fn complete_writes_versions_and_turns_the_pointer() {
     let place = Place::new(sample_schema(), SinkMode::Complete, &[("format", "parquet"), ("roll_interval", "2 seconds")]);
     let mut sink = place.opened().await;
     commit(&mut sink, at(1), &rows([1, 2])).await;
-    assert_eq!(sink.buffered().len(), 1);
+    assert_eq!(sink.buffered().await.unwrap().len(), 1);
     assert_eq!(sink.committed_files(), Some(vec![]));
     commit(&mut sink, at(2), &rows([1, 2, 3])).await;
     assert!(!place.out().join("current").exists());
@@ -420,7 +421,7 @@ async fn recovery_writes_the_same_bytes_again() {
         let mut states = Vec::new();
         for epoch in 1..=9 {
             commits.push(commit(&mut sink, at(epoch), &rows(epoch as i64 * 100..epoch as i64 * 100 + 90)).await);
-            states.push(sink.checkpoint().unwrap());
+            states.push(sink.checkpoint().await.unwrap());
             let keep = states.len().saturating_sub(3);
             states[..keep].iter_mut().for_each(|state| *state = crate::sink::SinkCheckpoint::default());
         }
@@ -452,16 +453,33 @@ async fn recovery_writes_the_same_bytes_again() {
 }
 
 #[tokio::test]
+async fn parts_come_to_a_task_that_has_worked_for_long() {
+    let options = [("format", "parquet"), ("row_group_rows", "10"), ("roll_interval", "1 hour")];
+    let place = Place::new(sample_schema(), SinkMode::Append, &options);
+    let mut sink = place.opened().await;
+    commit(&mut sink, at(1), &rows(0..25)).await;
+    // What a task waits for is only seen after it has let others run, once its budget is spent.
+    while tokio::task::coop::has_budget_remaining() {
+        let _ = tokio::task::coop::consume_budget().now_or_never();
+    }
+    assert_eq!(sink.buffered().await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 25);
+    while tokio::task::coop::has_budget_remaining() {
+        let _ = tokio::task::coop::consume_budget().now_or_never();
+    }
+    assert_eq!(sink.checkpoint().await.unwrap().rows.len(), 1);
+}
+
+#[tokio::test]
 async fn parts_survive_as_long_as_a_checkpoint_may_refer_to_them() {
     let options = [("format", "parquet"), ("row_group_rows", "10"), ("roll_interval", "1 hour")];
     let place = Place::new(sample_schema(), SinkMode::Append, &options);
     let mut sink = place.opened().await;
     commit(&mut sink, at(1), &rows(0..25)).await;
     let parts = || std::fs::read_dir(place.directory.path().join("scratch")).unwrap().count();
-    let state = sink.checkpoint().unwrap();
+    let state = sink.checkpoint().await.unwrap();
     assert_eq!(parts(), 2);
     let rolled = commit(&mut sink, rolling(2), &[]).await;
-    sink.checkpoint().unwrap();
+    sink.checkpoint().await.unwrap();
     assert_eq!(parts(), 2, "recovery may fall back one generation");
     let mut other = place.make();
     std::fs::remove_file(place.out().join(&rolled.files[0].name)).unwrap();
@@ -470,7 +488,7 @@ async fn parts_survive_as_long_as_a_checkpoint_may_refer_to_them() {
     other.replay(rolling(2), &[], &rolled).await.unwrap();
     assert_eq!(crc32fast::hash(&place.visible()[&rolled.files[0].name]), rolled.files[0].crc32);
     for _ in 0..3 {
-        sink.checkpoint().unwrap();
+        sink.checkpoint().await.unwrap();
     }
     assert_eq!(parts(), 0);
 }
@@ -483,7 +501,7 @@ async fn files_ahead_of_the_log_stop_recovery_until_they_are_gone() {
         let mut sink = place.opened().await;
         commit(&mut sink, rolling(1), &rows(0..3)).await;
         commit(&mut sink, at(2), &rows(3..5)).await;
-        let state = sink.checkpoint().unwrap();
+        let state = sink.checkpoint().await.unwrap();
         // The rows of epoch 2, rolled by an epoch that has none: the name does not tell it.
         let rolled = commit(&mut sink, rolling(3), &[]).await;
         let ahead = place.out().join(&rolled.files[0].name);
@@ -519,7 +537,7 @@ async fn a_look_from_outside_tells_what_is_wrong() {
     let mut sink = place.opened().await;
     let first = commit(&mut sink, rolling(1), &rows(0..3)).await;
     commit(&mut sink, at(2), &rows(3..5)).await;
-    let state = sink.checkpoint().unwrap();
+    let state = sink.checkpoint().await.unwrap();
     commit(&mut sink, rolling(3), &[]).await;
     let found = look(3);
     assert_eq!((found.files, found.rows, found.removed), (2, 5, 0));
@@ -554,7 +572,7 @@ async fn a_version_ahead_of_the_log_gives_way_to_the_one_before() {
     let place = Place::new(sample_schema(), SinkMode::Complete, &options);
     let mut sink = place.opened().await;
     commit(&mut sink, at(1), &rows(0..3)).await;
-    let state = sink.checkpoint().unwrap();
+    let state = sink.checkpoint().await.unwrap();
     commit(&mut sink, at(2), &rows(0..5)).await;
     drop(sink);
     let reopened = async || {
@@ -579,7 +597,7 @@ async fn published_files_that_somebody_removed_stay_away() {
         let place = Place::new(sample_schema(), SinkMode::Append, &[("format", "parquet"), ("roll_interval", "0")]);
         let mut sink = place.opened().await;
         commit(&mut sink, at(1), &rows(0..3)).await;
-        let state = sink.checkpoint().unwrap();
+        let state = sink.checkpoint().await.unwrap();
         let second = commit(&mut sink, at(2), &rows(3..5)).await;
         let third = commit(&mut sink, at(3), &rows(5..6)).await;
         drop(sink);

@@ -8,12 +8,12 @@
 //! no more than [`AHEAD_BYTES`] decoded.
 
 use super::parquet;
-use super::reader::{Shared, cores};
+use super::reader::Shared;
 use super::slice::FileSlice;
 use super::storage::FoundFile;
 use crate::error::Result;
 use crate::source::{ExpectedTimes, ReadRequest, SourceBatch};
-use millstream_types::EventTime;
+use millstream_types::{EventTime, cores};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::mpsc::{Receiver, channel};

@@ -13,22 +13,16 @@ use ::parquet::file::metadata::ParquetMetaData;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use millstream_types::PartitionRange;
+use millstream_types::{PartitionRange, cores};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 /// Batches that wait for the engine.
 const BATCHES_AHEAD: usize = 2;
 /// Footers that are kept between planning and reading.
 const FOOTERS_MAX: usize = 4_096;
-
-/// How many cores there are. Asking the system reads several files, each time.
-pub(crate) fn cores() -> usize {
-    static CORES: OnceLock<usize> = OnceLock::new();
-    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
-}
 
 /// Takes a batch; `false` when nobody wants more.
 pub(crate) type Emit<'a> = dyn FnMut(Result<SourceBatch>) -> bool + 'a;

@@ -604,7 +604,7 @@ async fn what_was_decoded_ahead_is_what_was_planned() {
     let range = place.plan(&mut source).await.unwrap();
     assert_eq!(read_from(reader.as_ref(), &range, after(10)).await.unwrap(), of_n(1, 10..20));
     // The files are small, so that several are decoded.
-    assert_eq!(source.backlog().await.unwrap().decoded, super::reader::cores() > 1);
+    assert_eq!(source.backlog().await.unwrap().decoded, millstream_types::cores() > 1);
     // The watermark has passed the second row group since the file was decoded: the rest is read with the event times.
     let range = place.plan(&mut source).await.unwrap();
     let rows = read_from(reader.as_ref(), &range, after(25)).await.unwrap();

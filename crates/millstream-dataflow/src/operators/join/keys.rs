@@ -1,22 +1,16 @@
 //! The key columns of a join.
 
-use crate::columns::evaluate;
 use crate::error::Result;
+use crate::operators::key_exprs::KeyExprs;
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
-use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::Expr;
-use datafusion::physical_plan::PhysicalExpr;
-use millstream_plan::compile::compile;
 use millstream_plan::graph::Node;
-use std::sync::Arc;
 
 /// The key expressions of one side.
 pub(crate) struct JoinKeys {
-    exprs: Vec<Arc<dyn PhysicalExpr>>,
-    /// Those of the right side, for both.
-    types: Vec<DataType>,
+    exprs: KeyExprs,
     null_equals_null: bool,
 }
 
@@ -37,25 +31,17 @@ impl JoinKeys {
         null_equals_null: bool,
         state: &SessionState,
     ) -> Result<[Self; 2]> {
-        let left_exprs = on.iter().map(|(key, _)| Ok(compile(key, &left.df_schema, state)?)).collect::<Result<Vec<_>>>()?;
-        let right_exprs = on.iter().map(|(_, key)| Ok(compile(key, &right.df_schema, state)?)).collect::<Result<Vec<_>>>()?;
-        let types: Vec<DataType> = right_exprs.iter().map(|key| key.data_type(&right.schema)).collect::<datafusion::common::Result<_>>()?;
-        let side = |exprs| Self { exprs, types: types.clone(), null_equals_null };
-        Ok([side(left_exprs), side(right_exprs)])
+        Ok(KeyExprs::of_join(on, left, right, state)?.map(|exprs| Self { exprs, null_equals_null }))
     }
 
     /// Types of the key columns.
     pub(crate) fn types(&self) -> &[DataType] {
-        &self.types
+        self.exprs.types()
     }
 
     /// The keys of the rows of `batch`.
     pub(crate) fn evaluate(&self, batch: &RecordBatch) -> Result<KeyColumns> {
-        let mut columns = Vec::with_capacity(self.exprs.len());
-        for (expr, data_type) in self.exprs.iter().zip(&self.types) {
-            let column = evaluate(expr, batch)?;
-            columns.push(if column.data_type() == data_type { column } else { cast(&column, data_type)? });
-        }
+        let columns = self.exprs.evaluate(batch)?;
         if self.null_equals_null || columns.iter().all(|column| column.logical_null_count() == 0) {
             return Ok(KeyColumns { columns, nulls: None });
         }

@@ -3,16 +3,13 @@
 //! Keys are hashed as their canonical encoding has them, so equal keys are in the same shard, whichever input they come from. There
 //! are 256 groups, and a shard has a range of them.
 
-use crate::columns::{evaluate, make_batch, take_rows};
+use crate::columns::{make_batch, take_rows};
 use crate::error::{DataflowError, Result};
 use crate::key_index::KeyIndex;
+use crate::operators::key_exprs::KeyExprs;
 use crate::operators::registry::BuildContext;
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::logical_expr::Expr;
-use datafusion::physical_plan::PhysicalExpr;
-use millstream_plan::compile::compile;
+use arrow::datatypes::SchemaRef;
 use millstream_plan::graph::{Node, Op};
 use millstream_types::delta::DeltaBatch;
 use std::sync::Arc;
@@ -31,8 +28,7 @@ pub(super) struct Keys {
 /// The keys of an input.
 struct InputKeys {
     schema: SchemaRef,
-    exprs: Vec<Arc<dyn PhysicalExpr>>,
-    types: Vec<DataType>,
+    exprs: KeyExprs,
 }
 
 /// The keys of rows of state.
@@ -63,26 +59,22 @@ impl Picked<'_> {
 impl Keys {
     /// The keys of a node whose state is divided by them; `None` if it is not.
     pub(super) fn of(node: &Node, context: &BuildContext<'_>) -> Result<Option<Self>> {
-        let (by_input, saved): (Vec<Vec<Expr>>, SavedKeys) = match &node.op {
-            Op::Aggregate { group, .. } if !group.is_empty() => (vec![group.clone()], SavedKeys::First(group.len())),
-            Op::TopN { partition, .. } if !partition.is_empty() => (vec![partition.clone()], SavedKeys::RowsOf(&["rows"])),
+        let input = |place| context.input(node, place);
+        let (exprs, saved) = match &node.op {
+            Op::Aggregate { group, .. } if !group.is_empty() => {
+                (vec![KeyExprs::new(group, input(0), context.state)?], SavedKeys::First(group.len()))
+            }
+            Op::TopN { partition, .. } if !partition.is_empty() => {
+                (vec![KeyExprs::new(partition, input(0), context.state)?], SavedKeys::RowsOf(&["rows"]))
+            }
             Op::Join { on, null_aware: false, one_copy: false, .. } if !on.is_empty() => {
-                let (left, right) = on.iter().cloned().unzip();
-                (vec![left, right], SavedKeys::RowsOf(&crate::operators::join::SIDES))
+                (KeyExprs::of_join(on, input(0), input(1), context.state)?.into(), SavedKeys::RowsOf(&crate::operators::join::SIDES))
             }
             _ => return Ok(None),
         };
-        let mut inputs = vec![];
-        for (place, exprs) in by_input.iter().enumerate() {
-            let input = context.input(node, place);
-            let exprs = exprs.iter().map(|expr| Ok(compile(expr, &input.df_schema, context.state)?)).collect::<Result<Vec<_>>>()?;
-            inputs.push(InputKeys { schema: Arc::clone(&input.schema), exprs, types: vec![] });
-        }
-        // Of a join those of the right side, for both.
-        let Some(last) = inputs.last() else { return Ok(None) };
-        let types = last.exprs.iter().map(|expr| expr.data_type(&last.schema)).collect::<datafusion::common::Result<Vec<_>>>()?;
-        inputs.iter_mut().for_each(|input| input.types.clone_from(&types));
-        Ok(Some(Self { encoder: KeyIndex::new(&types)?, inputs, saved }))
+        let encoder = KeyIndex::new(exprs[0].types())?;
+        let inputs = exprs.into_iter().enumerate().map(|(place, exprs)| InputKeys { schema: Arc::clone(&input(place).schema), exprs });
+        Ok(Some(Self { encoder, inputs: inputs.collect(), saved }))
     }
 
     /// Divides the rows of a change of an input among shards.
@@ -90,7 +82,7 @@ impl Keys {
         let mut divided: Vec<Vec<Picked<'a>>> = (0..shards).map(|_| vec![]).collect();
         for part in delta.iter().filter(|part| part.num_rows() > 0) {
             for (shard, rows) in
-                self.rows_by_shard(&self.inputs[input].evaluate(&part.batch)?, part.num_rows(), shards)?.into_iter().enumerate()
+                self.rows_by_shard(&self.inputs[input].exprs.evaluate(&part.batch)?, part.num_rows(), shards)?.into_iter().enumerate()
             {
                 if rows.len() == part.num_rows() {
                     divided[shard].push(Picked::All(part));
@@ -111,7 +103,7 @@ impl Keys {
                 let input = input.ok_or_else(|| DataflowError::mismatch(format!("it has rows called \"{group}\"")))?;
                 let InputKeys { schema, .. } = &self.inputs[input];
                 let columns = batch.columns().iter().take(schema.fields().len()).cloned().collect();
-                self.inputs[input].evaluate(&make_batch(schema, columns, batch.num_rows())?)?
+                self.inputs[input].exprs.evaluate(&make_batch(schema, columns, batch.num_rows())?)?
             }
         };
         let by_shard = self.rows_by_shard(&keys, batch.num_rows(), shards)?;
@@ -131,15 +123,5 @@ impl Keys {
             by_shard[group * shards / KEY_GROUPS].push(row as u32);
         }
         Ok(by_shard)
-    }
-}
-
-impl InputKeys {
-    fn evaluate(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        let column = |(expr, data_type): (&Arc<dyn PhysicalExpr>, &DataType)| {
-            let column = evaluate(expr, batch)?;
-            Ok(if column.data_type() == data_type { column } else { cast(&column, data_type)? })
-        };
-        self.exprs.iter().zip(&self.types).map(column).collect()
     }
 }

@@ -10,7 +10,6 @@ use crate::catalog::object::{QueryDef, versions_of};
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
 use crate::settings::UnboundedState;
-use millstream_dataflow::{Dataflow, DataflowContext};
 use millstream_plan::explain::unbounded_nodes;
 use millstream_plan::graph::{Graph, Op};
 use millstream_types::Delta;
@@ -31,10 +30,7 @@ impl Pipeline {
         if !self.recovering() && self.settings.unbounded_state()? == UnboundedState::Warn {
             notices.extend(planned.notices.iter().map(|message| Notice::info(format!("query \"{}\": {message}", def.name), "")));
         }
-        let dataflow = Dataflow::new(
-            planned.graph.as_ref().clone(),
-            DataflowContext { state: planned.state.clone(), parallelism: self.settings.parallelism()? },
-        )?;
+        let dataflow = self.new_dataflow(&planned)?;
         let clock_dependent = planned.graph.polls_clock() || planned.graph.nodes.iter().any(closes_by_clock);
         let name = def.name.clone();
         let backfill = def.backfill;

@@ -126,6 +126,15 @@ impl CopyOptions {
     }
 }
 
+/// The form that a COPY to the client names, if it names one.
+///
+/// # Errors
+/// As [`CopyOptions::new`].
+pub(crate) fn named_form(copy: &Copy) -> Result<Option<CopyOptions>, RequestError> {
+    let is_named = copy.format.is_some() || !copy.options.is_empty();
+    is_named.then(|| CopyOptions::new(copy.format.as_deref(), &copy.options, true)).transpose()
+}
+
 /// The statement whose rows a COPY to the client gives.
 ///
 /// # Errors
