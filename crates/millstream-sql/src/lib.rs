@@ -32,6 +32,7 @@ pub mod split;
 pub mod statement;
 mod tokens;
 pub mod variables;
+pub mod visit;
 
 pub use dialect::{DIALECT, MillstreamDialect};
 pub use error::{Position, ScriptError, SqlError};

@@ -16,8 +16,9 @@
 
 use crate::error::{Result, SqlError};
 use crate::statement::{CopySource, Explain, Statement, Subscribe, SubscribeSource};
+use crate::visit::{Node, WalkMut, walk_mut};
 use datafusion::sql::parser::Statement as DfStatement;
-use sqlparser::ast::{Expr, Value, VisitMut, visit_expressions_mut};
+use sqlparser::ast::{Expr, Value};
 use std::ops::ControlFlow;
 
 /// Parameters are numbered from 1 to this, as in PostgreSQL.
@@ -50,9 +51,9 @@ impl Statement {
             | Statement::Delete(statement)
             | Statement::Truncate(statement)
             | Statement::Execute(statement)
-            | Statement::Deallocate(statement) => replace(statement.as_mut(), replacement),
+            | Statement::Deallocate(statement) => replace(&mut **statement, replacement),
             Statement::Other(statement) => match statement.as_mut() {
-                DfStatement::Statement(statement) => replace(statement.as_mut(), replacement),
+                DfStatement::Statement(statement) => replace(&mut **statement, replacement),
                 _ => Ok(()),
             },
             // They take their values with EXECUTE.
@@ -60,7 +61,7 @@ impl Statement {
             Statement::Explain(Explain { statement, .. }) => statement.replace_parameters(replacement),
             Statement::Copy(copy) => match &mut copy.source {
                 CopySource::Query(query) | CopySource::Subscribe(Subscribe { source: SubscribeSource::Query(query), .. }) => {
-                    replace(query.as_mut(), replacement)
+                    replace(&mut **query, replacement)
                 }
                 _ => Ok(()),
             },
@@ -76,25 +77,32 @@ impl Statement {
 ///
 /// # Errors
 /// A placeholder that is no parameter.
-pub fn replace<V: VisitMut>(part: &mut V, replacement: &mut Replacement<'_>) -> Result<()> {
-    let visited = visit_expressions_mut(part, |expr| {
+pub fn replace(part: &mut dyn Node, replacement: &mut Replacement<'_>) -> Result<()> {
+    let mut replacer = Replacer { replacement, result: Ok(()) };
+    let _ = walk_mut(part, &mut replacer);
+    replacer.result
+}
+
+/// Replaces parameters up to the first placeholder that is none.
+struct Replacer<'a, 'r> {
+    replacement: &'a mut Replacement<'r>,
+    result: Result<()>,
+}
+
+impl WalkMut for Replacer<'_, '_> {
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         let Expr::Value(value) = expr else { return ControlFlow::Continue(()) };
         let Value::Placeholder(name) = &value.value else { return ControlFlow::Continue(()) };
         let Some(index) = index(name) else {
-            return ControlFlow::Break(
-                SqlError::new(format!("\"{name}\" is no parameter"))
-                    .with_hint("Parameters are written $1, $2 and so on, and take their values from the client.")
-                    .at(value.span),
-            );
+            self.result = Err(SqlError::new(format!("\"{name}\" is no parameter"))
+                .with_hint("Parameters are written $1, $2 and so on, and take their values from the client.")
+                .at(value.span));
+            return ControlFlow::Break(());
         };
-        if let Some(replaced) = replacement(index) {
+        if let Some(replaced) = (self.replacement)(index) {
             *expr = replaced;
         }
         ControlFlow::Continue(())
-    });
-    match visited {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
     }
 }
 

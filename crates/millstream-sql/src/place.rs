@@ -1,9 +1,9 @@
 //! Where a name stands in a query, for errors of those who know only the name.
 
-use std::ops::ControlFlow;
-
-use sqlparser::ast::{Expr, Ident, ObjectNamePart, Query, visit_expressions, visit_relations};
+use sqlparser::ast::{Expr, Ident, ObjectNamePart, Query};
 use sqlparser::tokenizer::Span;
+
+use crate::visit::{any_expr, any_relation};
 
 fn is_named(ident: &Ident, name: &str) -> bool {
     ident.value.eq_ignore_ascii_case(name) && ident.span.start.line > 0
@@ -11,30 +11,29 @@ fn is_named(ident: &Ident, name: &str) -> bool {
 
 /// Where a column or a function is first named in a query.
 pub fn place_of_name(query: &Query, name: &str) -> Option<Span> {
-    let found = visit_expressions(query, |expr| {
+    let mut found = None;
+    any_expr(query, &mut |expr| {
         let ident = match expr {
             Expr::Identifier(ident) => Some(ident),
             Expr::CompoundIdentifier(idents) => idents.last(),
             Expr::Function(function) => function.name.0.last().and_then(ObjectNamePart::as_ident),
             _ => None,
         };
-        match ident.filter(|ident| is_named(ident, name)) {
-            Some(ident) => ControlFlow::Break(ident.span),
-            None => ControlFlow::Continue(()),
-        }
+        found = ident.filter(|ident| is_named(ident, name)).map(|ident| ident.span);
+        found.is_some()
     });
-    found.break_value()
+    found
 }
 
 /// Where a relation is first named in a query.
 pub fn place_of_relation(query: &Query, name: &str) -> Option<Span> {
-    let found = visit_relations(query, |relation| {
-        match relation.0.last().and_then(ObjectNamePart::as_ident).filter(|ident| is_named(ident, name)) {
-            Some(ident) => ControlFlow::Break(ident.span),
-            None => ControlFlow::Continue(()),
-        }
+    let mut found = None;
+    any_relation(query, &mut |relation| {
+        let ident = relation.0.last().and_then(ObjectNamePart::as_ident);
+        found = ident.filter(|ident| is_named(ident, name)).map(|ident| ident.span);
+        found.is_some()
     });
-    found.break_value()
+    found
 }
 
 #[cfg(test)]

@@ -17,8 +17,9 @@ use crate::script::Script;
 use millstream_engine::catalog::resolve::{fold, object_name};
 use millstream_sql::Statement;
 use millstream_sql::statement::{ColumnDef, CreateMaterializedView, CreateStream, CreateView, Emit, InsertInto, SinkSource};
+use millstream_sql::visit::{Walk, walk};
 use millstream_types::suggest::nearest;
-use sqlparser::ast::{Expr, Ident, ObjectName, Query, Visit, Visitor};
+use sqlparser::ast::{Expr, Ident, ObjectName, Query};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -302,14 +303,12 @@ struct Mentioned {
 impl Mentioned {
     fn of(query: &Query) -> Self {
         let mut mentioned = Self::default();
-        let _ = query.visit(&mut mentioned);
+        let _ = walk(query, &mut mentioned);
         mentioned
     }
 }
 
-impl Visitor for Mentioned {
-    type Break = ();
-
+impl Walk for Mentioned {
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
         self.names.insert(object_name(relation));
         ControlFlow::Continue(())

@@ -22,9 +22,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement as DfStatement;
 use millstream_plan::relation::{Relation, RelationKind, Relations};
 use millstream_sql::rewrite::{LOOKUP_SCHEMA, RewriteContext, VERSIONS_SCHEMA, VersionTime, mentions_hidden, rewrite_query};
+use millstream_sql::visit::each_relation;
 use sqlparser::ast::{self, ObjectName, Query};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// The name of the schema with the system tables.
@@ -388,13 +388,12 @@ pub fn rename_columns(plan: LogicalPlan, columns: &[String], owner: &str) -> Res
 /// Relations whose names stand in single quotes: paths of files.
 fn quoted_names(query: &Query) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    let _ = ast::visit_relations(query, |name| {
+    each_relation(query, &mut |name| {
         if let [ast::ObjectNamePart::Identifier(ident)] = name.0.as_slice()
             && ident.quote_style == Some('\'')
         {
             names.insert(ident.value.clone());
         }
-        ControlFlow::<()>::Continue(())
     });
     names
 }

@@ -22,11 +22,11 @@ use arrow::datatypes::{Field, SchemaRef};
 use datafusion::prelude::DataFrame;
 use millstream_sql::Statement;
 use millstream_sql::statement::InsertInto;
+use millstream_sql::visit::any_expr;
 use millstream_types::row_key::RowKeyEncoder;
 use millstream_types::{Delta, DeltaBatch, Epoch, delta};
 use sqlparser::ast::{self, AssignmentTarget, FromTable, ObjectName, TableFactor, TableWithJoins};
 use std::collections::{BTreeMap, HashMap};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -249,14 +249,11 @@ impl Session {
     /// is right whatever happens to other rows; in a transaction everything is as it was at BEGIN, or COMMIT fails.
     fn basis<'a>(&self, epoch: Epoch, expressions: impl IntoIterator<Item = &'a ast::Expr>) -> Basis {
         let sees_others = |expression: &ast::Expr| {
-            ast::visit_expressions(expression, |expression| match expression {
-                ast::Expr::Subquery(_) | ast::Expr::InSubquery { .. } | ast::Expr::Exists { .. } => ControlFlow::Break(()),
-                ast::Expr::AnyOp { right, .. } | ast::Expr::AllOp { right, .. } if matches!(**right, ast::Expr::Subquery(_)) => {
-                    ControlFlow::Break(())
-                }
-                _ => ControlFlow::Continue(()),
+            any_expr(expression, &mut |expression| match expression {
+                ast::Expr::Subquery(_) | ast::Expr::InSubquery { .. } | ast::Expr::Exists { .. } => true,
+                ast::Expr::AnyOp { right, .. } | ast::Expr::AllOp { right, .. } => matches!(**right, ast::Expr::Subquery(_)),
+                _ => false,
             })
-            .is_break()
         };
         match self.in_transaction() || expressions.into_iter().any(sees_others) {
             true => Basis::Content(epoch),

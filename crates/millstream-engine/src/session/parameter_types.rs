@@ -8,7 +8,8 @@
 //!
 //! A parameter that is cast somewhere has that type everywhere.
 
-use sqlparser::ast::{self, BinaryOperator, Expr, LimitClause, Query, VisitMut, VisitorMut};
+use millstream_sql::visit::{Node, WalkMut, walk_mut};
+use sqlparser::ast::{self, BinaryOperator, Expr, LimitClause, Query};
 use std::ops::ControlFlow;
 
 /// A type that a parameter has, as it is written.
@@ -24,9 +25,9 @@ pub(super) enum Written {
 
 /// What is written about the parameters of a part of a statement, which is changed so that the types of single values can be inferred:
 /// `x = ANY($1)` becomes `x = $1`.
-pub(super) fn written<V: VisitMut>(part: &mut V) -> Vec<(usize, Written)> {
+pub(super) fn written(part: &mut dyn Node) -> Vec<(usize, Written)> {
     let mut finder = Finder { found: Vec::new() };
-    let _ = part.visit(&mut finder);
+    let _ = walk_mut(part, &mut finder);
     finder.found
 }
 
@@ -34,9 +35,7 @@ struct Finder {
     found: Vec<(usize, Written)>,
 }
 
-impl VisitorMut for Finder {
-    type Break = ();
-
+impl WalkMut for Finder {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
             Expr::Cast { expr: operand, data_type, .. } => {
@@ -92,7 +91,7 @@ mod tests {
     fn casts_lists_and_counts_are_found() {
         let sql = "SELECT CAST($1 AS BIGINT) FROM t WHERE a = ANY($2) AND b IN (SELECT c FROM u LIMIT $3) ORDER BY a LIMIT $4 OFFSET ($5)";
         let mut query = millstream_sql::parse_query(sql).unwrap();
-        let mut found = written(query.as_mut());
+        let mut found = written(&mut *query);
         found.sort_by_key(|(index, _)| *index);
         let big = Written::Type(ast::DataType::BigInt(None));
         let expected = [big, Written::ListOfInferred, Written::Count, Written::Count, Written::Count];

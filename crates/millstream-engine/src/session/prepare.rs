@@ -287,9 +287,9 @@ fn single(item: &SelectItem) -> Option<&Expr> {
 /// What is written about the types of a statement's parameters.
 fn written_in(statement: &mut Statement) -> Vec<(usize, Written)> {
     match statement {
-        Statement::Update(statement) | Statement::Delete(statement) => written(statement.as_mut()),
+        Statement::Update(statement) | Statement::Delete(statement) => written(&mut **statement),
         Statement::Explain(explain) => written_in(&mut explain.statement),
-        other => other.query_mut().map(written).unwrap_or_default(),
+        other => other.query_mut().map(|query| written(query)).unwrap_or_default(),
     }
 }
 

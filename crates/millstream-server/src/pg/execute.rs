@@ -53,8 +53,8 @@ pub(crate) fn parse(service: &Service, text: &str) -> Result<Parsed, RequestErro
     }
     let mut statement = millstream_sql::parse_statement(text)?;
     match &mut statement {
-        Statement::Update(statement) | Statement::Delete(statement) => without_database(statement.as_mut()),
-        statement => statement.query_mut().into_iter().for_each(without_database),
+        Statement::Update(statement) | Statement::Delete(statement) => without_database(&mut **statement),
+        statement => statement.query_mut().into_iter().for_each(|query| without_database(query)),
     }
     if let Statement::Query(QueryStatement { query, emit: Emit::None }) = &mut statement {
         make_distinct(query);

@@ -5,9 +5,9 @@
 //! `?column?`, whatever the parameter's value is, and so are constants. `millstream.public.t` is `public.t`.
 
 use super::catalog::DATABASE;
-use sqlparser::ast::{Expr, Ident, ObjectNamePart, Query, SelectItem, SetExpr, Value, VisitMut, visit_expressions, visit_relations_mut};
+use millstream_sql::visit::{Node, any_expr, each_relation_mut};
+use sqlparser::ast::{Expr, Ident, ObjectNamePart, Query, SelectItem, SetExpr, Value};
 use std::collections::HashSet;
-use std::ops::ControlFlow;
 
 /// Between a name and its number; no name has it.
 const MARK: char = '\u{1}';
@@ -20,14 +20,13 @@ pub(crate) fn shown(name: &str) -> &str {
 }
 
 /// Leaves out the database before relations: there is one.
-pub(crate) fn without_database<V: VisitMut>(part: &mut V) {
-    let _ = visit_relations_mut(part, |name| {
+pub(crate) fn without_database(part: &mut dyn Node) {
+    each_relation_mut(part, &mut |name| {
         if let [ObjectNamePart::Identifier(database), _, _] = name.0.as_slice()
             && database.value == DATABASE
         {
             name.0.remove(0);
         }
-        ControlFlow::<()>::Continue(())
     });
 }
 
@@ -78,11 +77,7 @@ fn of_items(items: &mut [SelectItem]) {
 }
 
 fn has_parameter(expr: &Expr) -> bool {
-    visit_expressions(expr, |expr| match expr {
-        Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    })
-    .is_break()
+    any_expr(expr, &mut |expr| matches!(expr, Expr::Value(value) if matches!(value.value, Value::Placeholder(_))))
 }
 
 #[cfg(test)]
@@ -98,7 +93,7 @@ mod tests {
     #[test]
     fn there_is_one_database() {
         let mut query = millstream_sql::parse_query(r#"SELECT t.a FROM "millstream"."public"."t", public.u, v"#).unwrap();
-        without_database(query.as_mut());
+        without_database(&mut *query);
         assert_eq!(query.to_string(), r#"SELECT t.a FROM "public"."t", public.u, v"#);
     }
 

@@ -38,17 +38,16 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     BinaryOperator, Expr, FunctionArg, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
-    Spanned, TableFactor, TableWithJoins, Visit, VisitMut, Visitor, VisitorMut,
+    Spanned, TableFactor, TableWithJoins,
 };
 use sqlparser::tokenizer::Span;
 
 use super::hidden_columns::{HIDDEN_COLUMNS, Sources, add_exclusions, expanded};
 use super::table_version::{DELETED_COLUMN, POSITION_COLUMN};
-use super::{
-    RewriteContext, alias, derived, last_ident, last_word, plain_call, qualifier, template, unnamed_argument, visit_result, visit_step,
-};
+use super::{RewriteContext, alias, derived, last_ident, last_word, plain_call, qualifier, template, unnamed_argument, visit_step};
 use crate::error::{Result, SqlError};
 use crate::tokens::asof_join::{ASOF_LEFT, ASOF_ON, USAGE};
+use crate::visit::{Walk, WalkMut, walk, walk_mut};
 
 /// `asof_version(l.ts >= r.ts, r.k1, r.k2 ..)`: the right side is the changes of a stream with this key.
 pub(super) const ASOF_VERSION: &str = "asof_version";
@@ -57,19 +56,20 @@ pub(super) const ASOF_VERSION: &str = "asof_version";
 pub(super) fn rewrite(query: &mut Query, context: &RewriteContext<'_>) -> Result<()> {
     struct Rewriter {
         joins: Joins,
+        result: Result<()>,
     }
-    impl VisitorMut for Rewriter {
-        type Break = Box<SqlError>;
-
-        fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+    impl WalkMut for Rewriter {
+        fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
             if !select.from.iter().any(has_asof) {
                 return ControlFlow::Continue(());
             }
-            visit_step(rewrite_select(select, &mut self.joins))
+            visit_step(&mut self.result, rewrite_select(select, &mut self.joins))
         }
     }
     let joins = Joins { count: 0, shows_hidden_columns: context.shows_hidden_columns };
-    visit_result(VisitMut::visit(query, &mut Rewriter { joins }))
+    let mut rewriter = Rewriter { joins, result: Ok(()) };
+    let _ = walk_mut(query, &mut rewriter);
+    rewriter.result
 }
 
 /// The ASOF joins of a query.
@@ -340,9 +340,7 @@ fn side(expr: &Expr, right: Option<&Ident>) -> Side {
         right: Option<&'r Ident>,
         found: Side,
     }
-    impl Visitor for Sides<'_> {
-        type Break = ();
-
+    impl Walk for Sides<'_> {
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
             let found = match expr {
                 // Without a name, the right side is what has none.
@@ -363,7 +361,7 @@ fn side(expr: &Expr, right: Option<&Ident>) -> Side {
         }
     }
     let mut sides = Sides { right, found: Side::Neither };
-    let _ = Visit::visit(expr, &mut sides);
+    let _ = walk(expr, &mut sides);
     sides.found
 }
 
@@ -524,9 +522,7 @@ fn qualify(select: &mut Select, shared: &[Shared]) {
         /// Subqueries around the current place. What a name means there depends on their relations.
         depth: usize,
     }
-    impl VisitorMut for Qualifier<'_> {
-        type Break = ();
-
+    impl WalkMut for Qualifier<'_> {
         fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
             self.depth += 1;
             ControlFlow::Continue(())
@@ -549,5 +545,5 @@ fn qualify(select: &mut Select, shared: &[Shared]) {
             ControlFlow::Continue(())
         }
     }
-    let _ = VisitMut::visit(select, &mut Qualifier { shared, depth: 0 });
+    let _ = walk_mut(select, &mut Qualifier { shared, depth: 0 });
 }

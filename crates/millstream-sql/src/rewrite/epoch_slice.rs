@@ -4,11 +4,11 @@
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Expr, Query, TableFactor, TableVersion, VisitMut, VisitorMut};
+use sqlparser::ast::{Expr, Query, TableFactor, TableVersion};
 
-use super::{alias, derived, last_ident, plain_call, template, unnamed_argument, visit_result};
-use crate::error::{Result, SqlError};
+use super::{alias, derived, last_ident, plain_call, template, unnamed_argument};
 use crate::tokens::{EPOCH_BETWEEN, EPOCH_TIME_BETWEEN};
+use crate::visit::{WalkMut, walk_mut};
 
 /// The hidden column and the bounds, if `version` is a slice.
 pub(super) fn slice_bounds(version: &TableVersion) -> Option<(&'static str, &Expr, &Expr)> {
@@ -23,12 +23,10 @@ pub(super) fn slice_bounds(version: &TableVersion) -> Option<(&'static str, &Exp
 }
 
 /// Rewrites every slice of `query`.
-pub(super) fn rewrite(query: &mut Query) -> Result<()> {
+pub(super) fn rewrite(query: &mut Query) {
     struct Rewriter;
-    impl VisitorMut for Rewriter {
-        type Break = Box<SqlError>;
-
-        fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+    impl WalkMut for Rewriter {
+        fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
             let TableFactor::Table { name, alias: given, version, .. } = factor else { return ControlFlow::Continue(()) };
             let Some((column, first, last)) = version.as_ref().and_then(slice_bounds) else { return ControlFlow::Continue(()) };
             let sql = format!("SELECT * FROM __relation WHERE {column} BETWEEN __first AND __last");
@@ -38,5 +36,5 @@ pub(super) fn rewrite(query: &mut Query) -> Result<()> {
             ControlFlow::Continue(())
         }
     }
-    visit_result(VisitMut::visit(query, &mut Rewriter))
+    let _ = walk_mut(query, &mut Rewriter);
 }

@@ -9,29 +9,32 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    AccessExpr, Expr, FunctionArg, GroupByExpr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Spanned, TableFactor,
-    Value, ValueWithSpan, VisitMut, VisitorMut,
+    AccessExpr, Expr, FunctionArg, GroupByExpr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Spanned, Value,
+    ValueWithSpan,
 };
 use sqlparser::tokenizer::Span;
 
 use super::session_window::SessionWindow;
 use super::window::{Window, WindowKind, window_column};
 use super::window_tvf::Arguments;
-use super::{alias, plain_call, qualifier, template_expr, unnamed_argument, visit_result, visit_step};
+use super::{alias, plain_call, qualifier, template_expr, unnamed_argument, visit_step};
 use crate::error::{Result, SqlError};
 use crate::literal::parse_interval;
+use crate::visit::{WalkMut, any_expr, each_expr_mut, walk_mut};
 
 /// Rewrites the group windows of `query` and of every query in it.
 pub(super) fn rewrite(query: &mut Query) -> Result<()> {
-    struct Rewriter;
-    impl VisitorMut for Rewriter {
-        type Break = Box<SqlError>;
-
-        fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
-            visit_step(rewrite_body(&mut query.body, query.order_by.as_mut()))
+    struct Rewriter {
+        result: Result<()>,
+    }
+    impl WalkMut for Rewriter {
+        fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+            visit_step(&mut self.result, rewrite_body(&mut query.body, query.order_by.as_mut()))
         }
     }
-    visit_result(VisitMut::visit(query, &mut Rewriter))
+    let mut rewriter = Rewriter { result: Ok(()) };
+    let _ = walk_mut(query, &mut rewriter);
+    rewriter.result
 }
 
 fn rewrite_body(body: &mut SetExpr, order_by: Option<&mut OrderBy>) -> Result<()> {
@@ -91,8 +94,9 @@ fn rewrite_select(select: &mut Select, order_by: Option<&mut OrderBy>) -> Result
 
     let [start, end, time, group_by] = place(select, &group, span)?;
     let replace = |expr: &mut Expr| -> Result<()> {
-        let mut replacer = Replacer { group: &group, start: &start, end: &end, time: &time };
-        visit_result(VisitMut::visit(expr, &mut replacer))
+        let mut replacer = Replacer { group: &group, start: &start, end: &end, time: &time, result: Ok(()) };
+        let _ = walk_mut(expr, &mut replacer);
+        replacer.result
     };
     if let GroupByExpr::Expressions(groups, _) = &mut select.group_by {
         let ends = if matches!(group_by, Expr::Tuple(_)) { vec![start.clone(), end.clone()] } else { vec![group_by] };
@@ -181,15 +185,11 @@ fn session_keys(select: &Select, groups: &[Expr], window: usize, word: &str) -> 
 
 /// Whether an expression refers to the session of GROUP BY.
 fn names_window(expr: &Expr, word: &str) -> bool {
-    sqlparser::ast::visit_expressions(expr, |expr| {
-        let is_named = match expr {
-            Expr::Identifier(name) => name.value == word,
-            Expr::CompoundIdentifier(parts) => parts[0].value == word,
-            _ => plain_call(expr).is_some_and(|(called, ..)| called.starts_with(word)),
-        };
-        if is_named { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    any_expr(expr, &mut |expr| match expr {
+        Expr::Identifier(name) => name.value == word,
+        Expr::CompoundIdentifier(parts) => parts[0].value == word,
+        _ => plain_call(expr).is_some_and(|(called, ..)| called.starts_with(word)),
     })
-    .is_break()
 }
 
 /// Whether a name is given in the SELECT list to something else than the column of this name.
@@ -275,6 +275,7 @@ struct Replacer<'a> {
     start: &'a Expr,
     end: &'a Expr,
     time: &'a Expr,
+    result: Result<()>,
 }
 
 impl Replacer<'_> {
@@ -332,7 +333,7 @@ impl Replacer<'_> {
 
     fn as_struct(&self) -> Expr {
         let mut expr = template_expr("named_struct('start', __start, 'end', __end)");
-        let _ = sqlparser::ast::visit_expressions_mut(&mut expr, |expr| {
+        each_expr_mut(&mut expr, &mut |expr| {
             if let Expr::Identifier(ident) = expr {
                 match ident.value.as_str() {
                     "__start" => *expr = self.start.clone(),
@@ -340,24 +341,18 @@ impl Replacer<'_> {
                     _ => {}
                 }
             }
-            ControlFlow::<()>::Continue(())
         });
         expr
     }
 }
 
-impl VisitorMut for Replacer<'_> {
-    type Break = Box<SqlError>;
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
-        visit_step(self.replacement(expr).map(|replacement| {
+impl WalkMut for Replacer<'_> {
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let replaced = self.replacement(expr).map(|replacement| {
             if let Some(replacement) = replacement {
                 *expr = replacement;
             }
-        }))
-    }
-
-    fn pre_visit_table_factor(&mut self, _factor: &mut TableFactor) -> ControlFlow<Self::Break> {
-        ControlFlow::Continue(())
+        });
+        visit_step(&mut self.result, replaced)
     }
 }

@@ -9,15 +9,16 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     ExcludeSelectItem, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectFlavor, SelectItem,
-    SelectItemQualifiedWildcardKind, TableFactor, TableWithJoins, VisitMut, VisitorMut, WildcardAdditionalOptions,
+    SelectItemQualifiedWildcardKind, TableFactor, TableWithJoins, WildcardAdditionalOptions,
 };
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::window_tvf::call_of;
-use super::{last_ident, last_word, qualifier, visit_result, visit_step};
+use super::{last_ident, last_word, qualifier, visit_step};
 use crate::dialect::DIALECT;
 use crate::error::{Result, SqlError};
 use crate::tokens::{EPOCH_BETWEEN, EPOCH_TIME_BETWEEN};
+use crate::visit::{WalkMut, walk_mut};
 
 /// The hidden columns, in the order they have in a stream's schema.
 pub const HIDDEN_COLUMNS: [&str; 2] = ["_epoch", "_epoch_time"];
@@ -40,8 +41,9 @@ pub fn mentions_hidden(query: &Query) -> bool {
 /// # Errors
 /// A `*` over a join that cannot be written without the hidden columns (NATURAL, or modifiers beside EXCLUDE).
 pub fn exclude_hidden_from_wildcards(query: &mut Query, is_stream: &dyn Fn(&ObjectName) -> bool) -> Result<()> {
-    let mut excluder = Excluder { is_stream, scopes: vec![HashSet::new()], of_cte: HashMap::new() };
-    visit_result(VisitMut::visit(query, &mut excluder))
+    let mut excluder = Excluder { is_stream, scopes: vec![HashSet::new()], of_cte: HashMap::new(), result: Ok(()) };
+    let _ = walk_mut(query, &mut excluder);
+    excluder.result
 }
 
 struct Excluder<'a> {
@@ -51,12 +53,12 @@ struct Excluder<'a> {
     /// The scope of the query of a common table expression: the ones before it. By address, which does not change while the
     /// tree is visited.
     of_cte: HashMap<*const Query, HashSet<String>>,
+    /// What has come of the walk so far.
+    result: Result<()>,
 }
 
-impl VisitorMut for Excluder<'_> {
-    type Break = Box<SqlError>;
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
+impl WalkMut for Excluder<'_> {
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         let address: *const Query = query;
         let mut scope = self.of_cte.remove(&address).or_else(|| self.scopes.last().cloned()).unwrap_or_default();
         if let Some(with) = &query.with {
@@ -72,13 +74,14 @@ impl VisitorMut for Excluder<'_> {
         ControlFlow::Continue(())
     }
 
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Self::Break> {
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
         self.scopes.pop();
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
-        visit_step(self.exclude(select))
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        let excluded = self.exclude(select);
+        visit_step(&mut self.result, excluded)
     }
 }
 

@@ -43,13 +43,14 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident, ObjectName, ObjectNamePart, OrderByExpr, Query,
-    TableAlias, TableFactor, VisitMut, VisitorMut,
+    TableAlias, TableFactor,
 };
 
 pub use hidden_columns::{exclude_hidden_from_wildcards, mentions_hidden};
 pub use table_version::{DELETED_COLUMN, LOOKUP_SCHEMA, POSITION_COLUMN, VERSIONS_SCHEMA};
 
 use crate::error::Result;
+use crate::visit::{WalkMut, walk_mut};
 
 /// What the rewrite has to know of the world.
 #[derive(Clone, Copy)]
@@ -95,7 +96,7 @@ pub fn rewrite_query(query: &mut Query, context: &RewriteContext<'_>) -> Result<
     if context.shows_hidden_columns {
         exclude_hidden_from_wildcards(query, context.is_stream)?;
     }
-    epoch_slice::rewrite(query)?;
+    epoch_slice::rewrite(query);
     table_version::rewrite(query, context)?;
     asof_join::rewrite(query, context)?;
     unnest::rewrite(query)?;
@@ -103,19 +104,12 @@ pub fn rewrite_query(query: &mut Query, context: &RewriteContext<'_>) -> Result<
     window_tvf::rewrite(query)
 }
 
-/// The result of a visit that stops at the first error.
-fn visit_result(flow: ControlFlow<Box<crate::SqlError>>) -> Result<()> {
-    match flow {
-        ControlFlow::Break(error) => Err(*error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
-}
-
-/// A `Result` as a step of a visit.
-fn visit_step(result: Result<()>) -> ControlFlow<Box<crate::SqlError>> {
-    match result {
+/// The `Result` of a step of a walk, which ends with the first error. `kept` becomes the result of the walk.
+fn visit_step(kept: &mut Result<()>, result: Result<()>) -> ControlFlow<()> {
+    *kept = result;
+    match kept {
         Ok(()) => ControlFlow::Continue(()),
-        Err(error) => ControlFlow::Break(Box::new(error)),
+        Err(_) => ControlFlow::Break(()),
     }
 }
 
@@ -128,9 +122,7 @@ fn template(sql: &str, relation: TableFactor, expressions: &[(&str, &Expr)]) -> 
         relation: Option<TableFactor>,
         expressions: &'a [(&'a str, &'a Expr)],
     }
-    impl VisitorMut for Fill<'_> {
-        type Break = ();
-
+    impl WalkMut for Fill<'_> {
         fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
             if matches!(factor, TableFactor::Table { name, .. } if last_word(name).is_some_and(|name| name == RELATION))
                 && let Some(relation) = self.relation.take()
@@ -152,10 +144,10 @@ fn template(sql: &str, relation: TableFactor, expressions: &[(&str, &Expr)]) -> 
     let mut query = crate::parse::parse_query(sql).expect("templates are valid SQL");
     let mut fill = Fill { relation: None, expressions };
     // The expressions first: those of the relation are not the template's.
-    let _ = VisitMut::visit(&mut *query, &mut fill);
+    let _ = walk_mut(&mut *query, &mut fill);
     fill.relation = Some(relation);
     fill.expressions = &[];
-    let _ = VisitMut::visit(&mut *query, &mut fill);
+    let _ = walk_mut(&mut *query, &mut fill);
     *query
 }
 

@@ -5,7 +5,9 @@
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Query, SetExpr, SetOperator, SetQuantifier, TableFactor, VisitMut, VisitorMut};
+use sqlparser::ast::{Query, SetExpr, SetOperator, SetQuantifier, TableFactor};
+
+use crate::visit::{WalkMut, walk_mut};
 
 /// The name of the marked relation; the planner knows it, too.
 const MULTISET: &str = "__multiset";
@@ -13,15 +15,13 @@ const MULTISET: &str = "__multiset";
 /// Marks the right side of all such operations in `query`.
 pub(super) fn mark(query: &mut Query) {
     struct Marker;
-    impl VisitorMut for Marker {
-        type Break = ();
-
+    impl WalkMut for Marker {
         fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
             mark_operations(&mut query.body);
             ControlFlow::Continue(())
         }
     }
-    let _ = VisitMut::visit(query, &mut Marker);
+    let _ = walk_mut(query, &mut Marker);
 }
 
 fn mark_operations(body: &mut SetExpr) {

@@ -14,29 +14,32 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Expr, Ident, NamedWindowExpr, Query, Select, SetExpr, VisitMut, VisitorMut, WindowSpec, WindowType};
+use sqlparser::ast::{Expr, Ident, NamedWindowExpr, Query, Select, SetExpr, WindowSpec, WindowType};
 
-use super::{folded, visit_result, visit_step};
+use super::{folded, visit_step};
 use crate::error::{Result, SqlError};
+use crate::visit::{Node, WalkMut, walk_mut};
 
 /// Writes out every such window of `query`.
 pub(super) fn expand(query: &mut Query) -> Result<()> {
-    struct Expander;
-    impl VisitorMut for Expander {
-        type Break = Box<SqlError>;
-
-        fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
-            visit_step(expand_select(select))
+    struct Expander {
+        result: Result<()>,
+    }
+    impl WalkMut for Expander {
+        fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+            visit_step(&mut self.result, expand_select(select))
         }
 
-        fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
+        fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
             let SetExpr::Select(select) = query.body.as_ref() else { return ControlFlow::Continue(()) };
             let Some(order_by) = &mut query.order_by else { return ControlFlow::Continue(()) };
             // The definitions have been written out with the select.
-            visit_step(definitions(select).and_then(|known| expand_calls(order_by, &known)))
+            visit_step(&mut self.result, definitions(select).and_then(|known| expand_calls(order_by, &known)))
         }
     }
-    visit_result(VisitMut::visit(query, &mut Expander))
+    let mut expander = Expander { result: Ok(()) };
+    let _ = walk_mut(query, &mut expander);
+    expander.result
 }
 
 fn expand_select(select: &mut Select) -> Result<()> {
@@ -66,22 +69,25 @@ fn definitions(select: &Select) -> Result<HashMap<String, WindowSpec>> {
     Ok(known)
 }
 
-fn expand_calls<T: VisitMut>(part: &mut T, known: &HashMap<String, WindowSpec>) -> Result<()> {
-    struct Calls<'a>(&'a HashMap<String, WindowSpec>);
-    impl VisitorMut for Calls<'_> {
-        type Break = Box<SqlError>;
-
-        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+fn expand_calls(part: &mut dyn Node, known: &HashMap<String, WindowSpec>) -> Result<()> {
+    struct Calls<'a> {
+        known: &'a HashMap<String, WindowSpec>,
+        result: Result<()>,
+    }
+    impl WalkMut for Calls<'_> {
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
             let over = match &function.over {
-                Some(WindowType::WindowSpec(spec)) => full(spec, self.0),
-                Some(WindowType::NamedWindow(name)) => named(name, self.0).cloned(),
+                Some(WindowType::WindowSpec(spec)) => full(spec, self.known),
+                Some(WindowType::NamedWindow(name)) => named(name, self.known).cloned(),
                 None => return ControlFlow::Continue(()),
             };
-            visit_step(over.map(|over| function.over = Some(WindowType::WindowSpec(over))))
+            visit_step(&mut self.result, over.map(|over| function.over = Some(WindowType::WindowSpec(over))))
         }
     }
-    visit_result(VisitMut::visit(part, &mut Calls(known)))
+    let mut calls = Calls { known, result: Ok(()) };
+    let _ = walk_mut(part, &mut calls);
+    calls.result
 }
 
 /// A window with what it takes over from the one it names.

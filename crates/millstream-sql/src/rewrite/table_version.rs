@@ -24,14 +24,15 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     BinaryOperator, Expr, FunctionArg, FunctionArgExpr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, Spanned,
-    TableFactor, TableVersion, TableWithJoins, Visit, VisitMut, Visitor, VisitorMut,
+    TableFactor, TableVersion, TableWithJoins,
 };
 
 use super::asof_join::ASOF_VERSION;
-use super::{RewriteContext, VersionTime, alias, last_ident, last_word, plain_call, qualifier, visit_result, visit_step};
+use super::{RewriteContext, VersionTime, alias, last_ident, last_word, plain_call, qualifier, visit_step};
 use crate::dialect::function_call;
 use crate::error::{Result, SqlError};
 use crate::tokens::asof_join::ASOF_LEFT;
+use crate::visit::{Walk, WalkMut, walk, walk_mut};
 
 /// The schema in which a scan finds relations as they were after the epoch before.
 pub const LOOKUP_SCHEMA: &str = "as_of_proctime";
@@ -64,35 +65,34 @@ pub(super) fn rewrite(query: &mut Query, context: &RewriteContext<'_>) -> Result
         context: &'a RewriteContext<'a>,
         /// The names of common table expressions, which have no versions.
         named: HashSet<String>,
+        result: Result<()>,
     }
-    impl VisitorMut for Rewriter<'_> {
-        type Break = Box<SqlError>;
-
-        fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+    impl WalkMut for Rewriter<'_> {
+        fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
             let joins = select.from.iter_mut().try_for_each(|from| version_joins(from, self.context, &self.named));
-            visit_step(joins)
+            visit_step(&mut self.result, joins)
         }
 
-        fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
-            visit_step(scan(factor, &self.named))
+        fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+            visit_step(&mut self.result, scan(factor, &self.named))
         }
     }
     let named = common_tables(query);
-    visit_result(VisitMut::visit(query, &mut Rewriter { context, named }))
+    let mut rewriter = Rewriter { context, named, result: Ok(()) };
+    let _ = walk_mut(query, &mut rewriter);
+    rewriter.result
 }
 
 fn common_tables(query: &Query) -> HashSet<String> {
     struct Collector(HashSet<String>);
-    impl Visitor for Collector {
-        type Break = ();
-
+    impl Walk for Collector {
         fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
             self.0.extend(query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| cte.alias.name.value.to_lowercase()));
             ControlFlow::Continue(())
         }
     }
     let mut collector = Collector(HashSet::new());
-    let _ = Visit::visit(query, &mut collector);
+    let _ = walk(query, &mut collector);
     collector.0
 }
 

@@ -9,38 +9,41 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     BinaryOperator, Expr, GroupByExpr, Ident, Join, JoinOperator, LimitClause, Query, Select, SelectFlavor, SelectItem, SetExpr,
-    SetOperator, SetQuantifier, Spanned, TableFactor, TableVersion, Value, Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
+    SetOperator, SetQuantifier, Spanned, TableFactor, TableVersion, Value, WildcardAdditionalOptions,
 };
 use sqlparser::tokenizer::Span;
 
 use super::epoch_slice::slice_bounds;
 use super::table_version::{is_lookup, version_column};
-use super::{visit_result, visit_step};
+use super::visit_step;
 use crate::error::{Result, SqlError};
+use crate::visit::{Walk, WalkMut, walk, walk_mut};
 
 /// Refuses what is not supported.
 pub(super) fn check(query: &Query) -> Result<()> {
-    struct Checker;
-    impl Visitor for Checker {
-        type Break = Box<SqlError>;
-
-        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
-            visit_step(check_query(query))
+    struct Checker {
+        result: Result<()>,
+    }
+    impl Walk for Checker {
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            visit_step(&mut self.result, check_query(query))
         }
 
-        fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
-            visit_step(check_select(select))
+        fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+            visit_step(&mut self.result, check_select(select))
         }
 
-        fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
-            visit_step(check_factor(factor))
+        fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+            visit_step(&mut self.result, check_factor(factor))
         }
 
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
-            visit_step(check_expr(expr))
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            visit_step(&mut self.result, check_expr(expr))
         }
     }
-    visit_result(Visit::visit(query, &mut Checker))
+    let mut checker = Checker { result: Ok(()) };
+    let _ = walk(query, &mut checker);
+    checker.result
 }
 
 fn refuse(message: impl Into<String>, hint: impl Into<String>, span: Span) -> Result<()> {
@@ -192,9 +195,7 @@ fn check_expr(expr: &Expr) -> Result<()> {
 /// Brings a query into the forms that DataFusion plans well.
 pub(super) fn normalize(query: &mut Query) {
     struct Normalizer;
-    impl VisitorMut for Normalizer {
-        type Break = ();
-
+    impl WalkMut for Normalizer {
         fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
             fetch_to_limit(query);
             minus_to_except(&mut query.body);
@@ -214,7 +215,7 @@ pub(super) fn normalize(query: &mut Query) {
             ControlFlow::Continue(())
         }
     }
-    let _ = VisitMut::visit(query, &mut Normalizer);
+    let _ = walk_mut(query, &mut Normalizer);
 }
 
 fn fetch_to_limit(query: &mut Query) {

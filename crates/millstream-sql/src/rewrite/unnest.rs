@@ -8,24 +8,27 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     Expr, Ident, Join, JoinConstraint, JoinOperator, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Spanned, TableAlias,
-    TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
+    TableFactor, Value, ValueWithSpan,
 };
 
-use super::{alias, derived, qualifier, table, template, visit_result, visit_step};
+use super::{alias, derived, qualifier, table, template, visit_step};
 use crate::error::{Result, SqlError};
+use crate::visit::{WalkMut, each_expr_mut, walk_mut};
 
 /// Rewrites the lateral UNNESTs of `query`.
 pub(super) fn rewrite(query: &mut Query) -> Result<()> {
-    struct Rewriter;
-    impl VisitorMut for Rewriter {
-        type Break = Box<SqlError>;
-
-        fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
+    struct Rewriter {
+        result: Result<()>,
+    }
+    impl WalkMut for Rewriter {
+        fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
             let SetExpr::Select(select) = query.body.as_mut() else { return ControlFlow::Continue(()) };
-            visit_step(rewrite_select(select, query.order_by.as_mut()))
+            visit_step(&mut self.result, rewrite_select(select, query.order_by.as_mut()))
         }
     }
-    visit_result(VisitMut::visit(query, &mut Rewriter))
+    let mut rewriter = Rewriter { result: Ok(()) };
+    let _ = walk_mut(query, &mut rewriter);
+    rewriter.result
 }
 
 /// A lateral UNNEST.
@@ -143,7 +146,7 @@ fn place(select: &mut Select, from: usize, join: usize, unnest: &Lateral) -> Res
 
 /// Turns `u.tag`, and `u` where it names the element, into the column of the relation.
 fn replace_references(select: &mut Select, order_by: Option<&mut OrderBy>, unnest: &TableAlias, relation: &Ident, column: &Ident) {
-    let replace = |expr: &mut Expr| {
+    let mut replace = |expr: &mut Expr| {
         let is_element = match expr {
             Expr::CompoundIdentifier(parts) => parts.len() == 2 && parts[0].value == unnest.name.value && parts[1].value == column.value,
             _ => false,
@@ -151,10 +154,9 @@ fn replace_references(select: &mut Select, order_by: Option<&mut OrderBy>, unnes
         if is_element {
             *expr = Expr::CompoundIdentifier(vec![relation.clone(), column.clone()]);
         }
-        ControlFlow::<()>::Continue(())
     };
-    let _ = sqlparser::ast::visit_expressions_mut(select, replace);
+    each_expr_mut(select, &mut replace);
     if let Some(OrderBy { kind: OrderByKind::Expressions(order), .. }) = order_by {
-        let _ = sqlparser::ast::visit_expressions_mut(order, replace);
+        each_expr_mut(order, &mut replace);
     }
 }

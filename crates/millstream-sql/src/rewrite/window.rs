@@ -9,6 +9,7 @@ use sqlparser::tokenizer::Span;
 use super::{derived, template, template_expr};
 use crate::error::{Result, SqlError};
 use crate::literal::{WindowLength, parse_interval, parse_timestamp};
+use crate::visit::each_expr_mut;
 
 /// The kinds of windows that become plain SQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,11 +150,10 @@ impl Window {
     pub(super) fn expressions(&self) -> [Expr; 3] {
         let fill = |sql: &str| {
             let mut expr = template_expr(sql);
-            let _ = sqlparser::ast::visit_expressions_mut(&mut expr, |expr| {
+            each_expr_mut(&mut expr, &mut |expr| {
                 if matches!(expr, Expr::Identifier(ident) if ident.value == "__time") {
                     *expr = self.time.clone();
                 }
-                std::ops::ControlFlow::<()>::Continue(())
             });
             expr
         };

@@ -12,16 +12,15 @@
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, ObjectName, Query, Spanned, TableAlias, TableFactor, VisitMut, VisitorMut};
+use sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, ObjectName, Query, Spanned, TableAlias, TableFactor};
 use sqlparser::tokenizer::Span;
 
 use super::window::{Window, WindowKind, interval_text, is_longer, parse_offset, parse_time, parse_zone};
-use super::{
-    alias, derived, function_word, last_ident, plain_call, process, session_window, table, unnamed_argument, visit_result, visit_step,
-};
+use super::{alias, derived, function_word, last_ident, plain_call, process, session_window, table, unnamed_argument, visit_step};
 use crate::dialect::PARTITIONED_ARGUMENT;
 use crate::error::{Result, SqlError};
 use crate::literal::{WindowLength, parse_interval};
+use crate::visit::{WalkMut, walk_mut};
 
 /// A window table function as it stands after FROM.
 pub(super) struct Call<'a> {
@@ -68,18 +67,20 @@ pub(super) fn call_of(factor: &TableFactor) -> Option<Call<'_>> {
 
 /// Rewrites every window table function of `query`.
 pub(super) fn rewrite(query: &mut Query) -> Result<()> {
-    struct Rewriter;
-    impl VisitorMut for Rewriter {
-        type Break = Box<SqlError>;
-
+    struct Rewriter {
+        result: Result<()>,
+    }
+    impl WalkMut for Rewriter {
         // After the children, so that a window over a subquery with windows works from the inside out.
-        fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+        fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
             let Some(call) = call_of(factor) else { return ControlFlow::Continue(()) };
             let result = derived_table(&call).map(|derived| *factor = derived);
-            visit_step(result)
+            visit_step(&mut self.result, result)
         }
     }
-    visit_result(VisitMut::visit(query, &mut Rewriter))
+    let mut rewriter = Rewriter { result: Ok(()) };
+    let _ = walk_mut(query, &mut rewriter);
+    rewriter.result
 }
 
 fn derived_table(call: &Call<'_>) -> Result<TableFactor> {

@@ -6,7 +6,8 @@ use crate::catalog::resolve::object_name;
 use crate::error::{EngineError, Result};
 use crate::notice::Notice;
 use millstream_sql::statement::Drop;
-use sqlparser::ast::{self, Query};
+use millstream_sql::visit::each_relation;
+use sqlparser::ast::Query;
 use std::collections::BTreeSet;
 
 impl Pipeline {
@@ -110,9 +111,8 @@ impl Pipeline {
 /// Names of all relations in the text of a query.
 fn names_in(query: &Query) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    let _ = ast::visit_relations(query, |name| {
+    each_relation(query, &mut |name| {
         names.insert(object_name(name));
-        std::ops::ControlFlow::<()>::Continue(())
     });
     names
 }

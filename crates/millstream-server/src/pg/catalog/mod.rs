@@ -28,10 +28,10 @@ use keys::Known;
 use millstream_engine::catalog::resolve::SYSTEM_SCHEMA;
 use millstream_engine::system_tables::SYSTEM_TABLES;
 use millstream_engine::{CatalogEntry, Engine, EngineError};
+use millstream_sql::visit::{any_expr, each_expr, each_expr_mut, each_relation};
 use relations::Relations;
-use sqlparser::ast::{self, Expr, ObjectName, ObjectNamePart, visit_expressions, visit_expressions_mut, visit_relations};
+use sqlparser::ast::{self, Expr, ObjectName, ObjectNamePart};
 use std::collections::HashSet;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// What `current_database()` says.
@@ -104,10 +104,9 @@ impl PgCatalog {
         let (Some(statement @ ast::Statement::Query(_)), 0) = (statements.pop(), statements.len()) else { return None };
         let mut relations = 0;
         let mut of_catalog = 0;
-        let _ = visit_relations(&statement, |name| {
+        each_relation(&statement, &mut |name| {
             relations += 1;
             of_catalog += usize::from(is_catalog_relation(name));
-            ControlFlow::<()>::Continue(())
         });
         // Some queries over the catalog, those about policies say, are known to the parser to have no rows.
         let is_replaced = || text.contains("FROM pg_catalog.");
@@ -125,16 +124,13 @@ impl PgCatalog {
 
     /// Whether a query calls a function that only the catalog has.
     fn calls_own_function(&self, statement: &ast::Statement) -> bool {
-        visit_expressions(statement, |expr| match expr {
+        any_expr(statement, &mut |expr| match expr {
             Expr::Function(function) => match function.name.0.last() {
-                Some(ObjectNamePart::Identifier(ident)) if self.own_functions.contains(&ident.value.to_lowercase()) => {
-                    ControlFlow::Break(())
-                }
-                _ => ControlFlow::Continue(()),
+                Some(ObjectNamePart::Identifier(ident)) => self.own_functions.contains(&ident.value.to_lowercase()),
+                _ => false,
             },
-            _ => ControlFlow::Continue(()),
+            _ => false,
         })
-        .is_break()
     }
 
     /// The plan of a query, with the types of its parameters and its columns.
@@ -193,10 +189,9 @@ impl CatalogQuery {
     /// for in (`= ANY($1)`), of texts mostly.
     fn lists(&self) -> Vec<(usize, DataType)> {
         let mut found = Vec::new();
-        let _ = visit_expressions(&self.0, |expr| {
+        each_expr(&self.0, &mut |expr| {
             found.extend(cast_to_array(expr).map(|index| (index, DataType::Int32)));
             found.extend(simplify::searched(expr).map(|index| (index, DataType::Utf8)));
-            ControlFlow::<()>::Continue(())
         });
         found
     }
@@ -208,13 +203,12 @@ impl CatalogQuery {
     pub(crate) fn bound(&self, values: &[Expr]) -> Result<Self, RequestError> {
         let mut statement = self.0.clone();
         // An array has its type already, and `oid[]` is none that DataFusion casts to.
-        let _ = visit_expressions_mut(&mut statement, |expr| {
+        each_expr_mut(&mut statement, &mut |expr| {
             if let Some(index) = cast_to_array(expr)
                 && let Some(value) = values.get(index)
             {
                 *expr = value.clone();
             }
-            ControlFlow::<()>::Continue(())
         });
         millstream_sql::parameters::replace(&mut statement, &mut |index| values.get(index).cloned())?;
         Ok(Self(statement))

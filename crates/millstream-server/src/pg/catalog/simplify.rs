@@ -19,9 +19,9 @@
 use super::functions::RELATION_NAME;
 use super::relations::{INFORMATION, INFORMATION_TABLES};
 use millstream_sql::dialect::function_call;
+use millstream_sql::visit::{WalkMut, each_expr, each_expr_mut, each_relation_mut, walk_mut};
 use sqlparser::ast::{self, AccessExpr, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName};
 use sqlparser::ast::{ObjectNamePart, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value};
-use sqlparser::ast::{VisitMut, VisitorMut, visit_expressions, visit_expressions_mut, visit_relations_mut};
 use std::ops::ControlFlow;
 
 /// Columns for lists of what is granted or set, which nothing here has.
@@ -51,19 +51,15 @@ const FUNCTION_COLUMNS: &[&str] = &["typinput", "typoutput", "typreceive", "typs
 
 /// Changes a query in place.
 pub(super) fn simplify(statement: &mut ast::Statement) {
-    let _ = visit_relations_mut(statement, |name| {
-        own_information(name);
-        ControlFlow::<()>::Continue(())
-    });
-    let _ = VisitMut::visit(statement, &mut Selects);
+    each_relation_mut(statement, &mut own_information);
+    let _ = walk_mut(statement, &mut Selects);
     // Parts come before the whole.
-    let _ = visit_expressions_mut(statement, |expr| {
+    each_expr_mut(statement, &mut |expr| {
         if let Some(simple) = simplified(expr) {
             *expr = simple;
         } else {
             escape_by_backslash(expr);
         }
-        ControlFlow::<()>::Continue(())
     });
 }
 
@@ -241,9 +237,7 @@ fn own_information(name: &mut ObjectName) {
 /// What is changed in each SELECT before its parts are.
 struct Selects;
 
-impl VisitorMut for Selects {
-    type Break = ();
-
+impl WalkMut for Selects {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         select.from.iter_mut().for_each(|from| {
             let _changed = lateral_array(from);
@@ -264,11 +258,10 @@ impl VisitorMut for Selects {
         }
         for item in &mut select.projection {
             let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { continue };
-            let _ = visit_expressions_mut(expr, |expr| {
+            each_expr_mut(expr, &mut |expr| {
                 if let Some(counted) = counted(expr) {
                     *expr = counted;
                 }
-                ControlFlow::<()>::Continue(())
             });
         }
         ControlFlow::Continue(())
@@ -288,13 +281,12 @@ fn counted(expr: &Expr) -> Option<Expr> {
 fn function_name(query: &Query) -> Option<String> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
     let mut found = None;
-    let _ = visit_expressions(select.selection.as_ref()?, |expr| {
+    each_expr(select.selection.as_ref()?, &mut |expr| {
         if let Expr::Value(value) = expr
             && let Value::SingleQuotedString(name) = &value.value
         {
             found = name.rsplit('.').next().map(str::to_string);
         }
-        ControlFlow::<()>::Continue(())
     });
     found
 }
