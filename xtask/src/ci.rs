@@ -3,7 +3,7 @@
 use crate::{clients, process, tidy};
 use std::path::Path;
 
-/// The workspace with everything in it that is optional. Lints and docs read the same one, so that its dependencies are checked once.
+/// The workspace with everything in it that is optional. Lints, tests and docs have the same one, so that its dependencies are compiled once.
 const WHOLE: [&str; 3] = ["--workspace", "--features", "millstream-cli/otel,millstream-telemetry/otel"];
 
 /// Runs all steps and stops at the first that fails.
@@ -18,10 +18,7 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     step("clients");
     clients::install(root)?;
     step("test");
-    process::cargo(root, &["test", "--locked", "--workspace"])?;
-    step("opentelemetry");
-    // The crate of the exporter has its tests alone, since nothing of it needs the engine; the program with it is linted above.
-    process::cargo(root, &["test", "--locked", "--package", "millstream-telemetry", "--features", "otel"])?;
+    process::cargo(root, &[&["test", "--locked"][..], &WHOLE].concat())?;
     step("docs");
     process::cargo_with(root, &[&["doc", "--locked", "--no-deps"][..], &WHOLE].concat(), &[("RUSTDOCFLAGS", "-D warnings")])?;
     step("nothing changed");
