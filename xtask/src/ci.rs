@@ -3,7 +3,8 @@
 use crate::{clients, process, tidy};
 use std::path::Path;
 
-/// The workspace with everything in it that is optional. Lints, tests and docs have the same one, so that its dependencies are compiled once.
+/// The workspace with everything in it that is optional. Lints, tests and docs have the same one, so that its dependencies are compiled
+/// once.
 const WHOLE: [&str; 3] = ["--workspace", "--features", "millstream-cli/otel,millstream-telemetry/otel"];
 
 /// Runs all steps and stops at the first that fails.

@@ -22,7 +22,7 @@ use tokio::sync::mpsc::{Receiver, channel};
 const BATCHES_AHEAD: usize = 2;
 
 /// Files that are decoded ahead at most.
-pub(crate) const AHEAD_FILES: usize = 6;
+pub(crate) const AHEAD_FILES: usize = 3;
 /// What more than one of them may take in memory, guessed from the last file that was asked for.
 const AHEAD_BYTES: usize = 16 << 20;
 
