@@ -81,12 +81,7 @@ impl StateDir {
         check_format(&path)?;
         let lock = lock(&path, &options)?;
         let id = identity(&path, &options.instance)?;
-        for name in DIRECTORIES {
-            let directory = path.join(name);
-            durable_put::create_dir(&directory)?;
-            // A predecessor may have died between a rename and its sync; what is read from here on must stay.
-            durable_put::sync_dir(&directory)?;
-        }
+        create_directories(&path)?;
         let writer = writer_number::take(&path.join("writer"), &options.instance)?;
         failpoint::hit("state.open.after_writer")?;
         seal::seal_predecessors(&path.join("log"), writer)?;
@@ -157,6 +152,19 @@ impl StateDir {
         durable_put::create_dir(&path)?;
         Ok(path)
     }
+}
+
+/// Creates the directories that are missing, durably. A predecessor may have died in those that are there, between a rename and its sync;
+/// what is read from here on must stay.
+fn create_directories(path: &Path) -> Result<()> {
+    for directory in DIRECTORIES.map(|name| path.join(name)) {
+        match std::fs::create_dir(&directory) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => durable_put::sync_dir(&directory)?,
+            Err(error) => return Err(StateError::Io { action: "creating", path: directory, source: error }),
+        }
+    }
+    durable_put::sync_dir(path)
 }
 
 fn check_format(path: &Path) -> Result<()> {
@@ -270,7 +278,6 @@ fn write_instance(file: &mut File, name: &Path, instance: &InstanceInfo) -> Resu
     file.set_len(0)
         .and_then(|()| file.seek(SeekFrom::Start(0)))
         .and_then(|_| file.write_all(&bytes))
-        .and_then(|()| file.sync_all())
         .map_err(StateError::io("writing", name))
 }
 

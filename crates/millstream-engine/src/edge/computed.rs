@@ -64,8 +64,9 @@ impl Computed {
         Ok(Self { columns })
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.columns.is_empty()
+    /// Names of the columns.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|column| column.field.name().as_str())
     }
 
     /// The decoded columns that the computed ones among `needed` read.
@@ -74,16 +75,17 @@ impl Computed {
         wanted.filter_map(|column| column.expr.as_ref()).flat_map(|expr| expr.inputs.iter().map(String::as_str)).collect()
     }
 
-    /// The batch with the computed columns after its own. Columns whose inputs were not read are left out.
-    pub(crate) fn evaluate(&self, batch: &RecordBatch, clock: EventTime) -> Result<RecordBatch> {
+    /// The batch with the `wanted` computed columns after its own.
+    pub(crate) fn evaluate(&self, batch: &RecordBatch, clock: EventTime, wanted: impl Fn(&str) -> bool) -> Result<RecordBatch> {
         let mut fields: Vec<Field> = batch.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
         let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
-        for column in &self.columns {
+        for column in self.columns.iter().filter(|column| wanted(column.field.name())) {
             let array: ArrayRef = match &column.expr {
                 None => proctime(column.field.data_type(), TimestampMicrosecondArray::from_value(clock.0, batch.num_rows())),
                 Some(compiled) => {
                     let inputs: Option<Vec<ArrayRef>> = compiled.inputs.iter().map(|name| batch.column_by_name(name).cloned()).collect();
-                    let Some(inputs) = inputs else { continue };
+                    let inputs =
+                        inputs.ok_or_else(|| EngineError::Internal(format!("{} has inputs that were not read", column.field.name())))?;
                     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
                     let input = RecordBatch::try_new_with_options(Arc::clone(&compiled.schema), inputs, &options)?;
                     compiled.expr.evaluate(&input)?.into_array(batch.num_rows())?

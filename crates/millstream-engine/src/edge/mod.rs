@@ -149,7 +149,14 @@ impl Edge {
 
     /// Whether rows are neither completed nor matched with earlier ones.
     pub fn is_plain(&self) -> bool {
-        self.changelog.is_none() && self.computed.is_empty()
+        self.changelog.is_none() && !self.computed.names().any(|column| self.computes(column))
+    }
+
+    /// Whether a computed column is evaluated: somebody reads it, or rows are judged by it.
+    fn computes(&self, column: &str) -> bool {
+        // Keyed and bag streams identify rows by all their columns.
+        let judged = self.judged().filter(|_| self.def.shape == StreamShape::Append);
+        judged.is_none_or(|judged| judged.contains(column) || self.def.watermark.as_ref().is_some_and(|(time, _)| time == column))
     }
 
     /// Tells whether a query reads the versions of a keyed stream.
@@ -307,14 +314,15 @@ impl Edge {
         epoch: EdgeEpoch,
         accepted: &mut Accepted,
     ) -> Result<(RecordBatch, RowOffsets)> {
-        if self.computed.is_empty() {
+        if !self.computed.names().any(|column| self.computes(column)) {
             return Ok((batch, offsets));
         }
-        match self.computed.evaluate(&batch, epoch.clock) {
+        let evaluate = |batch: &RecordBatch| self.computed.evaluate(batch, epoch.clock, |column| self.computes(column));
+        match evaluate(&batch) {
             Ok(completed) => Ok((completed, offsets)),
             Err(error) if batch.num_rows() == 1 => {
                 self.bad(|| offsets.bad_row(0, error.to_string(), &batch, &self.def.name), accepted)?;
-                let empty = self.computed.evaluate(&batch.slice(0, 0), epoch.clock)?;
+                let empty = evaluate(&batch.slice(0, 0))?;
                 Ok((empty, offsets.none()))
             }
             Err(_) => {

@@ -21,6 +21,7 @@ mod ingest;
 mod metadata;
 mod parameters;
 mod prepared;
+mod rpc;
 mod session;
 mod statement;
 #[cfg(test)]
@@ -34,7 +35,7 @@ use crate::ingestion;
 use crate::service::{Counted, Service};
 use crate::tls::Tls;
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use arrow_flight::flight_service_server::FlightServiceServer;
 use arrow_flight::sql::{
     Any, Command, CommandPreparedStatementQuery, CommandStatementQuery, DoPutPreparedStatementResult, DoPutUpdateResult, ProstMessageExt,
     TicketStatementQuery,
@@ -44,6 +45,7 @@ use arrow_flight::{
     PollInfo, PutResult, Result as ActionResult, SchemaResult, Ticket,
 };
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -71,6 +73,7 @@ const STREAMS: u32 = 256;
 const PATH: i32 = 1;
 
 type Sent<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Answer<T> = BoxFuture<'static, Result<Response<T>, Status>>;
 
 /// Accepts connections until the server stops, and returns when the last one has ended.
 pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Option<Tls>) {
@@ -300,84 +303,93 @@ fn one<T: Send + 'static>(item: Option<T>) -> Sent<T> {
     Box::pin(futures::stream::iter(item.map(Ok)))
 }
 
-#[tonic::async_trait]
-impl FlightService for Flight {
-    type HandshakeStream = Sent<HandshakeResponse>;
-    type ListFlightsStream = Sent<FlightInfo>;
-    type DoGetStream = Messages;
-    type DoPutStream = Sent<PutResult>;
-    type DoActionStream = Sent<ActionResult>;
-    type ListActionsStream = Sent<ActionType>;
-    type DoExchangeStream = Messages;
-
-    async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
-        let (headers, _, mut messages) = request.into_parts();
-        let payload = match tokio::time::timeout(ANSWER_TIMEOUT, messages.message()).await {
-            Ok(message) => message?.map(|message| message.payload).unwrap_or_default(),
-            Err(_) => return Err(Status::deadline_exceeded("the handshake took too long")),
-        };
-        let token = self.open(&headers, &payload).map_err(|error| self.failed(error))?;
-        let mut response = Response::new(one(Some(HandshakeResponse { protocol_version: 0, payload: token.clone().into() })));
-        let header = format!("Bearer {token}").parse().map_err(|_| Status::internal("a token that is no header"))?;
-        response.metadata_mut().insert("authorization", header);
-        Ok(response)
+/// The calls of the protocol; `rpc.rs` hands them on.
+impl Flight {
+    fn handshake(self, request: Request<Streaming<HandshakeRequest>>) -> Answer<Sent<HandshakeResponse>> {
+        Box::pin(async move {
+            let (headers, _, mut messages) = request.into_parts();
+            let payload = match tokio::time::timeout(ANSWER_TIMEOUT, messages.message()).await {
+                Ok(message) => message?.map(|message| message.payload).unwrap_or_default(),
+                Err(_) => return Err(Status::deadline_exceeded("the handshake took too long")),
+            };
+            let token = self.open(&headers, &payload).map_err(|error| self.failed(error))?;
+            let mut response = Response::new(one(Some(HandshakeResponse { protocol_version: 0, payload: token.clone().into() })));
+            let header = format!("Bearer {token}").parse().map_err(|_| Status::internal("a token that is no header"))?;
+            response.metadata_mut().insert("authorization", header);
+            Ok(response)
+        })
     }
 
-    async fn list_flights(&self, _: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+    fn list_flights(self, _: Request<Criteria>) -> Answer<Sent<FlightInfo>> {
         let hint = "CommandGetTables lists what there is; a path with a relation's name is a flight.";
-        Err(self.failed(RequestError::new(codes::NOT_SUPPORTED, "flights are not listed", hint)))
+        self.refused("flights are not listed", hint)
     }
 
-    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        let (headers, _, descriptor) = request.into_parts();
-        let info = async { self.info(&self.session(&headers)?, descriptor).await }.await;
-        info.map(Response::new).map_err(|error| self.failed(error))
+    fn get_flight_info(self, request: Request<FlightDescriptor>) -> Answer<FlightInfo> {
+        Box::pin(async move {
+            let (headers, _, descriptor) = request.into_parts();
+            let info = async { self.info(&self.session(&headers)?, descriptor).await }.await;
+            info.map(Response::new).map_err(|error| self.failed(error))
+        })
     }
 
-    async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        let hint = "GetFlightInfo answers at once.";
-        Err(self.failed(RequestError::new(codes::NOT_SUPPORTED, "results are not polled for", hint)))
+    fn poll_flight_info(self, _: Request<FlightDescriptor>) -> Answer<PollInfo> {
+        self.refused("results are not polled for", "GetFlightInfo answers at once.")
     }
 
-    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        let (headers, _, descriptor) = request.into_parts();
-        let schema = async { self.schema(&self.session(&headers)?, &descriptor).await }.await;
-        schema.map(|schema| Response::new(SchemaResult { schema })).map_err(|error| self.failed(error))
+    fn get_schema(self, request: Request<FlightDescriptor>) -> Answer<SchemaResult> {
+        Box::pin(async move {
+            let (headers, _, descriptor) = request.into_parts();
+            let schema = async { self.schema(&self.session(&headers)?, &descriptor).await }.await;
+            schema.map(|schema| Response::new(SchemaResult { schema })).map_err(|error| self.failed(error))
+        })
     }
 
-    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        let (headers, _, ticket) = request.into_parts();
-        let rows = async { self.get(&self.session(&headers)?, ticket).await }.await;
-        rows.map(Response::new).map_err(|error| self.failed(error))
+    fn do_get(self, request: Request<Ticket>) -> Answer<Messages> {
+        Box::pin(async move {
+            let (headers, _, ticket) = request.into_parts();
+            let rows = async { self.get(&self.session(&headers)?, ticket).await }.await;
+            rows.map(Response::new).map_err(|error| self.failed(error))
+        })
     }
 
-    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        let (headers, _, messages) = request.into_parts();
-        let done = async {
-            let key = headers.get(ingest::KEY).map(|key| ingestion::key(key.as_bytes())).transpose()?;
-            self.put(&self.session(&headers)?, key, messages).await
-        };
-        let done = done.await;
-        let app_metadata = done.map_err(|error| self.failed(error))?;
-        Ok(Response::new(one(Some(PutResult { app_metadata }))))
+    fn do_put(self, request: Request<Streaming<FlightData>>) -> Answer<Sent<PutResult>> {
+        Box::pin(async move {
+            let (headers, _, messages) = request.into_parts();
+            let done = async {
+                let key = headers.get(ingest::KEY).map(|key| ingestion::key(key.as_bytes())).transpose()?;
+                self.put(&self.session(&headers)?, key, messages).await
+            };
+            let done = done.await;
+            let app_metadata = done.map_err(|error| self.failed(error))?;
+            Ok(Response::new(one(Some(PutResult { app_metadata }))))
+        })
     }
 
-    async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
-        Err(self.failed(RequestError::new(codes::NOT_SUPPORTED, "DoExchange is not served here", "Use DoGet and DoPut.")))
+    fn do_exchange(self, _: Request<Streaming<FlightData>>) -> Answer<Messages> {
+        self.refused("DoExchange is not served here", "Use DoGet and DoPut.")
     }
 
-    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        let (headers, _, action) = request.into_parts();
-        let done = async {
-            let session = self.session(&headers)?;
-            actions::act(&self.service, &self.sessions, &self.connection, &session, action).await
-        };
-        let body = done.await.map_err(|error| self.failed(error))?;
-        Ok(Response::new(one(body.map(|body| ActionResult { body }))))
+    fn do_action(self, request: Request<Action>) -> Answer<Sent<ActionResult>> {
+        Box::pin(async move {
+            let (headers, _, action) = request.into_parts();
+            let done = async {
+                let session = self.session(&headers)?;
+                actions::act(&self.service, &self.sessions, &self.connection, &session, action).await
+            };
+            let body = done.await.map_err(|error| self.failed(error))?;
+            Ok(Response::new(one(body.map(|body| ActionResult { body }))))
+        })
     }
 
-    async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        self.session(request.metadata()).map_err(|error| self.failed(error))?;
-        Ok(Response::new(Box::pin(futures::stream::iter(actions::list().into_iter().map(Ok)))))
+    fn list_actions(self, request: Request<Empty>) -> Answer<Sent<ActionType>> {
+        let listed = self.session(request.metadata()).map_err(|error| self.failed(error));
+        let listed = listed.map(|_| Response::new(Box::pin(futures::stream::iter(actions::list().into_iter().map(Ok))) as Sent<_>));
+        Box::pin(futures::future::ready(listed))
+    }
+
+    /// The answer to a call that is not served.
+    fn refused<T: Send + 'static>(self, problem: &str, hint: &str) -> Answer<T> {
+        Box::pin(futures::future::ready(Err(self.failed(RequestError::new(codes::NOT_SUPPORTED, problem, hint)))))
     }
 }

@@ -38,7 +38,7 @@ pub(crate) async fn nexmark(args: NexmarkArgs, settings: &Settings) -> anyhow::R
     let mut measurements = Vec::new();
     for query in chosen {
         let scratch = temporary.path().join(query.name);
-        let measured = measure(query, &input, &scratch, settings, !args.no_compare).await;
+        let measured = measure(query, &input, &scratch, settings, &args).await;
         // Results are large; the next query needs their space.
         let _ = std::fs::remove_dir_all(&scratch);
         let measurement = measured.unwrap_or_else(|error| Measurement::failed(query.name, &error));
@@ -64,9 +64,39 @@ fn print_line(text: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout().lock(), "{text}")
 }
 
-async fn measure(query: &Query, input: &data::Input, scratch: &Path, settings: &Settings, compare: bool) -> anyhow::Result<Measurement> {
-    std::fs::create_dir_all(scratch)?;
-    let sink = scratch.join("incremental");
+/// The medians of as many rounds as were asked for. Batch goes first in every other one: the first run of a process pays for the memory
+/// that the second one finds.
+async fn measure(
+    query: &Query,
+    input: &data::Input,
+    scratch: &Path,
+    settings: &Settings,
+    args: &NexmarkArgs,
+) -> anyhow::Result<Measurement> {
+    let mut rounds = Vec::new();
+    for round in 0..args.repeat {
+        let scratch = scratch.join(round.to_string());
+        std::fs::create_dir_all(&scratch)?;
+        rounds.push(measure_once(query, input, &scratch, settings, (round % 2 == 1, !args.no_compare)).await?);
+        let _ = std::fs::remove_dir_all(&scratch);
+    }
+    report::median(rounds).context("no round was run")
+}
+
+async fn measure_once(
+    query: &Query,
+    input: &data::Input,
+    scratch: &Path,
+    settings: &Settings,
+    (batch_first, compare): (bool, bool),
+) -> anyhow::Result<Measurement> {
+    let (sink, file) = (scratch.join("incremental"), scratch.join("batch.parquet"));
+    let in_batch = async || -> anyhow::Result<(f64, f64)> {
+        let cpu = cpu::seconds();
+        let seconds = batch::run(query, input, &file, settings).await.context("batch")?;
+        Ok((seconds, cpu::seconds() - cpu))
+    };
+    let before = if query.has_batch_form && batch_first { Some(in_batch().await?) } else { None };
     memory::reset_peak();
     let cpu = cpu::seconds();
     let incremental = incremental::run(query, input, &sink, &scratch.join("state"), settings).await.context("incremental")?;
@@ -74,13 +104,9 @@ async fn measure(query: &Query, input: &data::Input, scratch: &Path, settings: &
     let incremental_cpu_seconds = cpu::seconds() - cpu;
     let output = incremental.output;
     let mut measurement = Measurement { incremental_cpu_seconds, ..Measurement::incremental(query, input, incremental, peak_bytes) };
-    if !query.has_batch_form {
-        return Ok(measurement);
-    }
-    let file = scratch.join("batch.parquet");
-    let cpu = cpu::seconds();
-    let seconds = batch::run(query, input, &file, settings).await.context("batch")?;
-    measurement.batch_cpu_seconds = Some(cpu::seconds() - cpu);
+    let batch = if query.has_batch_form && !batch_first { Some(in_batch().await?) } else { before };
+    let Some((seconds, cpu_seconds)) = batch else { return Ok(measurement) };
+    measurement.batch_cpu_seconds = Some(cpu_seconds);
     measurement.batch_seconds = Some(seconds);
     if compare {
         let agree = tokio::task::block_in_place(|| compare::agree(&sink, &file, output)).context("comparing")?;

@@ -168,6 +168,23 @@ impl Measurement {
     }
 }
 
+/// The round with the middle time, with the middle batch time beside it; the results differ if they do in any round.
+pub(crate) fn median(mut rounds: Vec<Measurement>) -> Option<Measurement> {
+    let middle = |value: fn(&Measurement) -> Option<f64>| {
+        let mut values: Vec<f64> = rounds.iter().filter_map(value).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
+    };
+    let (batch_seconds, batch_cpu_seconds) = (middle(|round| round.batch_seconds), middle(|round| round.batch_cpu_seconds));
+    let peak_memory_bytes = rounds.iter().map(|round| round.peak_memory_bytes).max()?;
+    let differs = rounds.iter().any(|round| round.agreement == Agreement::No);
+    rounds.sort_by(|one, other| one.incremental_seconds.total_cmp(&other.incremental_seconds));
+    let at = rounds.len() / 2;
+    let chosen = rounds.swap_remove(at);
+    let agreement = if differs { Agreement::No } else { chosen.agreement };
+    Some(Measurement { batch_seconds, batch_cpu_seconds, peak_memory_bytes, agreement, ..chosen })
+}
+
 const HEADER: [&str; 17] = [
     "query",
     "output",
@@ -211,5 +228,20 @@ mod tests {
         assert!(failed.is_wrong());
         let text = table(&[failed]);
         assert!(text.contains("q9") && text.contains("failed"), "{text}");
+    }
+
+    #[test]
+    fn rounds_are_boiled_down_to_their_medians() {
+        let round = |incremental_seconds, batch_seconds, agreement| Measurement {
+            incremental_seconds,
+            batch_seconds: Some(batch_seconds),
+            agreement,
+            error: None,
+            ..Measurement::failed("q2", &anyhow::anyhow!("replaced"))
+        };
+        let rounds = vec![round(3.0, 1.0, Agreement::Yes), round(1.0, 9.0, Agreement::No), round(2.0, 2.0, Agreement::Yes)];
+        let median = median(rounds).unwrap();
+        assert_eq!((median.incremental_seconds, median.batch_seconds, median.agreement), (2.0, Some(2.0), Agreement::No));
+        assert!(super::median(Vec::new()).is_none());
     }
 }

@@ -3,6 +3,9 @@
 use super::tests::{Place, n, read};
 use super::*;
 use crate::source::EpochLimits;
+use ::arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use ::parquet::arrow::ArrowWriter;
+use ::parquet::file::properties::WriterProperties;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -30,8 +33,8 @@ impl Server {
         address
     }
 
-    fn put(&self, path: &str, content: &str) {
-        self.objects.lock().unwrap().insert(path.to_string(), content.as_bytes().to_vec());
+    fn put(&self, path: &str, content: impl Into<Vec<u8>>) {
+        self.objects.lock().unwrap().insert(path.to_string(), content.into());
     }
 
     fn answer(&self, mut connection: TcpStream) {
@@ -143,6 +146,35 @@ async fn reads_files_from_a_web_server() {
     assert_eq!(read(&mut deep, &range).await, ["0:0 5"]);
     deep.acknowledge(&[range]).await.unwrap();
     assert!(server.requests.lock().unwrap().contains(&"DELETE /data/below/c.csv".to_string()));
+}
+
+/// The requests that reading a thousand rows takes, in pages of so many.
+async fn requests_for(page_rows: usize) -> Vec<String> {
+    let batch = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..1_000)) as ArrayRef)]).unwrap();
+    let properties =
+        WriterProperties::builder().set_data_page_row_count_limit(page_rows).set_write_batch_size(page_rows).set_dictionary_enabled(false);
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties.build())).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let server = Server::default();
+    server.put("/data/a.parquet", bytes);
+    let address = server.start();
+    let place = Place::new();
+    let mut context = place.context("unused", &n(), &[("format", "parquet")]);
+    context.options.take("path");
+    context.options.set_default("path", format!("{address}/data/"));
+    let mut source = create(&mut context).unwrap();
+    source.open(None, &[]).await.unwrap();
+    let range = source.plan(&place.limits()).await.unwrap().unwrap().remove(0);
+    server.requests.lock().unwrap().clear();
+    assert_eq!(read(&mut source, &range).await.len(), 1_000);
+    server.requests.lock().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_chunk_is_fetched_at_once_whatever_its_pages() {
+    assert_eq!(requests_for(10).await, requests_for(1_000).await);
 }
 
 #[tokio::test]

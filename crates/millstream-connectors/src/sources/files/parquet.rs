@@ -311,11 +311,9 @@ pub(crate) fn read(shared: &Shared, slice: &FileSlice, request: &ReadRequest, th
             let columnar = vouched.map_or(&complete, |(columnar, _)| columnar);
             let mask = ProjectionMask::roots(reader_metadata.parquet_schema(), columnar.stored.iter().copied());
             let mut blob = storage.blob(&slice.path, slice.size).map_err(|error| super::text::read_error(&slice.path, error))?;
-            if !storage.is_local() {
-                let columns = group.columns().iter().enumerate().filter(|(column, _)| mask.leaf_included(*column));
-                let ranges: Vec<_> = columns.map(|(_, column)| column.byte_range()).map(|(at, length)| at..at + length).collect();
-                blob.prefetch(&ranges).map_err(|error| super::text::read_error(&slice.path, error))?;
-            }
+            let columns = group.columns().iter().enumerate().filter(|(column, _)| mask.leaf_included(*column));
+            let chunks: Vec<_> = columns.map(|(_, column)| column.byte_range()).map(|(at, length)| at..at + length).collect();
+            blob.prefetch(&chunks).map_err(|error| super::text::read_error(&slice.path, error))?;
             let bytes_per_row = group.compressed_size().max(0) as u64 / rows.max(1);
             let failed = |error: ParquetError| parquet_error(&slice.path, error);
             let lanes = Lane::divide(group, &reader_metadata, &columnar.stored, threads);

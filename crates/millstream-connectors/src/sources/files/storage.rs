@@ -6,19 +6,22 @@ use crate::error::{ConnectorError, Result};
 use crate::reach;
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{ChunkReader, Length};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::TryStreamExt;
 use millstream_types::Reach;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 /// How much an object-store reader asks for at once.
 const OBJECT_CHUNK_BYTES: u64 = 8 << 20;
+/// A column chunk of a local file that is not longer is read at once.
+const CHUNK_BYTES: u64 = 1 << 20;
 /// Bytes at either end of what was read that a checksum covers.
 const CHECK_BYTES: u64 = 4 << 10;
 
@@ -148,10 +151,9 @@ impl Storage {
     /// A file for the Parquet reader.
     pub(crate) fn blob(&self, path: &str, size: u64) -> io::Result<Blob> {
         Ok(match self {
-            Storage::Local(reach) => Blob { size, kind: BlobKind::Local(Arc::new(reach::open(reach, path)?)) },
+            Storage::Local(reach) => Blob::new(size, BlobKind::Local(Arc::new(reach::open(reach, path)?))),
             Storage::Object { store, root } => {
-                let path = Self::object_path(root, path)?;
-                Blob { size, kind: BlobKind::Object { store: Arc::clone(store), path, cache: Vec::new() } }
+                Blob::new(size, BlobKind::Object { store: Arc::clone(store), path: Self::object_path(root, path)? })
             }
         })
     }
@@ -277,23 +279,50 @@ impl Seek for ObjectReader {
 pub(crate) struct Blob {
     size: u64,
     kind: BlobKind,
+    /// Parts of it that are in memory, by their first byte.
+    fetched: Vec<(u64, Bytes)>,
 }
 
 #[derive(Debug, Clone)]
 enum BlobKind {
     Local(Arc<File>),
-    Object { store: Arc<dyn ObjectStore>, path: ObjectPath, cache: Vec<(u64, Bytes)> },
+    Object { store: Arc<dyn ObjectStore>, path: ObjectPath },
 }
 
 impl Blob {
-    /// Fetches ranges of an object together, neighbours in one request; does nothing for local files.
-    pub(crate) fn prefetch(&mut self, ranges: &[std::ops::Range<u64>]) -> io::Result<()> {
-        if let BlobKind::Object { store, path, cache } = &mut self.kind {
-            let parts = wait(store.get_ranges(path, ranges))?;
-            *cache = ranges.iter().map(|range| range.start).zip(parts).collect();
-        }
+    fn new(size: u64, kind: BlobKind) -> Self {
+        Self { size, kind, fetched: Vec::new() }
+    }
+
+    /// Fetches column chunks that will be read, instead of two small reads for each of their pages: of an object all of them, neighbours
+    /// in one request; of a local file the short ones, since long ones have long pages.
+    pub(crate) fn prefetch(&mut self, chunks: &[Range<u64>]) -> io::Result<()> {
+        self.fetched = match &self.kind {
+            BlobKind::Local(file) => {
+                let short = chunks.iter().filter(|chunk| chunk.end - chunk.start <= CHUNK_BYTES);
+                let read = |chunk: &Range<u64>| Ok((chunk.start, read_range(file, chunk.start, (chunk.end - chunk.start) as usize)?));
+                short.map(read).collect::<io::Result<_>>()?
+            }
+            BlobKind::Object { store, path } => {
+                let parts = wait(store.get_ranges(path, chunks))?;
+                chunks.iter().map(|chunk| chunk.start).zip(parts).collect()
+            }
+        };
         Ok(())
     }
+
+    /// What was fetched from a position on, in one chunk.
+    fn fetched_from(&self, start: u64) -> Option<Bytes> {
+        let (from, bytes) = self.fetched.iter().find(|(from, bytes)| *from <= start && start < from + bytes.len() as u64)?;
+        Some(bytes.slice((start - from) as usize..))
+    }
+}
+
+fn read_range(file: &File, start: u64, length: usize) -> io::Result<Bytes> {
+    use std::os::unix::fs::FileExt;
+    let mut buffer = vec![0; length];
+    file.read_exact_at(&mut buffer, start)?;
+    Ok(buffer.into())
 }
 
 /// Reads a local file from a position of its own: several threads decode columns of one open file.
@@ -322,9 +351,12 @@ impl ChunkReader for Blob {
     type T = Box<dyn Read>;
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        if let Some(bytes) = self.fetched_from(start) {
+            return Ok(Box::new(bytes.reader()));
+        }
         match &self.kind {
             BlobKind::Local(file) => Ok(Box::new(BufReader::new(LocalReader { file: Arc::clone(file), position: start }))),
-            BlobKind::Object { store, path, .. } => {
+            BlobKind::Object { store, path } => {
                 let reader =
                     ObjectReader { store: Arc::clone(store), path: path.clone(), size: self.size, position: start, chunk: Bytes::new() };
                 Ok(Box::new(reader))
@@ -336,21 +368,12 @@ impl ChunkReader for Blob {
         if start.checked_add(length as u64).is_none_or(|end| end > self.size) {
             return Err(ParquetError::EOF(format!("bytes {start} to {start} + {length} are beyond its end at {}", self.size)));
         }
+        if let Some(bytes) = self.fetched_from(start).filter(|bytes| bytes.len() >= length) {
+            return Ok(bytes.slice(..length));
+        }
         match &self.kind {
-            BlobKind::Local(file) => {
-                use std::os::unix::fs::FileExt;
-                let mut buffer = vec![0; length];
-                file.read_exact_at(&mut buffer, start)?;
-                Ok(buffer.into())
-            }
-            BlobKind::Object { store, path, cache } => {
-                let end = start + length as u64;
-                if let Some((from, bytes)) = cache.iter().find(|(from, bytes)| *from <= start && end <= from + bytes.len() as u64) {
-                    let at = (start - from) as usize;
-                    return Ok(bytes.slice(at..at + length));
-                }
-                Ok(wait(store.get_range(path, start..end))?)
-            }
+            BlobKind::Local(file) => Ok(read_range(file, start, length)?),
+            BlobKind::Object { store, path } => Ok(wait(store.get_range(path, start..start + length as u64))?),
         }
     }
 }

@@ -24,6 +24,7 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use futures::future::BoxFuture;
 use keys::Known;
 use millstream_engine::catalog::resolve::SYSTEM_SCHEMA;
 use millstream_engine::system_tables::SYSTEM_TABLES;
@@ -45,6 +46,9 @@ const PUBLIC: &str = "public";
 pub(crate) fn server_version() -> String {
     format!("15.0 (Millstream {})", env!("CARGO_PKG_VERSION"))
 }
+
+/// A relation of a schema, being looked for.
+type Found = BoxFuture<'static, DataFusionResult<Option<Arc<dyn TableProvider>>>>;
 
 /// The catalog queries of all connections.
 pub(crate) struct PgCatalog {
@@ -256,6 +260,7 @@ fn is_catalog_relation(name: &ObjectName) -> bool {
 }
 
 /// The relations of the engine, without their rows.
+#[derive(Clone)]
 struct EngineSchema {
     engine: Engine,
     is_system: bool,
@@ -281,6 +286,21 @@ impl EngineSchema {
         let described = self.engine.session().describe_statement(&statement, &[]).await;
         described.ok().and_then(|described| described.columns).unwrap_or_else(|| Arc::new(Schema::empty()))
     }
+
+    fn find(self, name: String) -> Found {
+        Box::pin(async move {
+            let (schema, table_type) = match (self.is_system, self.entry(&name)) {
+                (true, _) if SYSTEM_TABLES.contains(&name.as_str()) => (self.columns(&name).await, TableType::View),
+                (false, Some(entry)) => match entry.kind {
+                    "view" => (self.columns(&name).await, TableType::View),
+                    "materialized view" => (entry.schema, TableType::View),
+                    _ => (entry.schema, TableType::Base),
+                },
+                _ => return Ok(None),
+            };
+            Ok(Some(Arc::new(WithoutRows { schema, table_type }) as _))
+        })
+    }
 }
 
 /// A sink is none: its rows are elsewhere.
@@ -288,7 +308,6 @@ fn is_relation(entry: &CatalogEntry) -> bool {
     entry.kind != "sink"
 }
 
-#[async_trait]
 impl SchemaProvider for EngineSchema {
     fn table_names(&self) -> Vec<String> {
         match self.is_system {
@@ -297,17 +316,14 @@ impl SchemaProvider for EngineSchema {
         }
     }
 
-    async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
-        let (schema, table_type) = match (self.is_system, self.entry(name)) {
-            (true, _) if SYSTEM_TABLES.contains(&name) => (self.columns(name).await, TableType::View),
-            (false, Some(entry)) => match entry.kind {
-                "view" => (self.columns(name).await, TableType::View),
-                "materialized view" => (entry.schema, TableType::View),
-                _ => (entry.schema, TableType::Base),
-            },
-            _ => return Ok(None),
-        };
-        Ok(Some(Arc::new(WithoutRows { schema, table_type })))
+    // Written as `async_trait` would, but with a future that is made elsewhere; see `flight/rpc.rs`.
+    fn table<'a, 'n, 'f>(&'a self, name: &'n str) -> Found
+    where
+        'a: 'f,
+        'n: 'f,
+        Self: 'f,
+    {
+        self.clone().find(name.to_string())
     }
 
     fn table_exist(&self, name: &str) -> bool {

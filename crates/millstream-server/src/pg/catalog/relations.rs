@@ -14,11 +14,10 @@
 
 use super::batches::{Given, list_type, lists, oids, replaced, retyped, rows, texts};
 use super::keys::{Key, Known, key_name};
-use super::{DATABASE, EngineSchema, PUBLIC, is_relation};
+use super::{DATABASE, EngineSchema, Found, PUBLIC, is_relation};
 use crate::pg::values::types::{columns, type_size};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int16Array, Int32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int16Type, Int32Type, Schema, SchemaRef};
-use async_trait::async_trait;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result};
@@ -67,23 +66,36 @@ impl Relations {
     }
 }
 
-#[async_trait]
+impl Shared {
+    fn find(self: Arc<Self>, name: String) -> Found {
+        Box::pin(async move {
+            let lower = name.to_ascii_lowercase();
+            if let Some(table) = lower.strip_prefix(INFORMATION).filter(|table| INFORMATION_TABLES.contains(table)) {
+                let batch = information(table, &self.engine.catalog())?;
+                return Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?) as _));
+            }
+            let Some(inner) = self.inner.table(&name).await? else { return Ok(None) };
+            let Some(table) = Completed::of(&lower) else { return Ok(Some(inner)) };
+            let schema = table.schema(&inner.schema());
+            let stream = Completion { table, schema: Arc::clone(&schema), inner, shared: self };
+            Ok(Some(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(stream)])?) as _))
+        })
+    }
+}
+
 impl SchemaProvider for Relations {
     fn table_names(&self) -> Vec<String> {
         self.shared.inner.table_names()
     }
 
-    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let lower = name.to_ascii_lowercase();
-        if let Some(table) = lower.strip_prefix(INFORMATION).filter(|table| INFORMATION_TABLES.contains(table)) {
-            let batch = information(table, &self.shared.engine.catalog())?;
-            return Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)));
-        }
-        let Some(inner) = self.shared.inner.table(name).await? else { return Ok(None) };
-        let Some(table) = Completed::of(&lower) else { return Ok(Some(inner)) };
-        let schema = table.schema(&inner.schema());
-        let stream = Completion { table, schema: Arc::clone(&schema), inner, shared: Arc::clone(&self.shared) };
-        Ok(Some(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(stream)])?)))
+    // Written as `async_trait` would, but with a future that is made elsewhere; see `flight/rpc.rs`.
+    fn table<'a, 'n, 'f>(&'a self, name: &'n str) -> Found
+    where
+        'a: 'f,
+        'n: 'f,
+        Self: 'f,
+    {
+        Arc::clone(&self.shared).find(name.to_string())
     }
 
     fn table_exist(&self, name: &str) -> bool {
