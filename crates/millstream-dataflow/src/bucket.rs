@@ -159,7 +159,13 @@ fn integer_keys(values: &ArrayRef) -> Option<Vec<BucketKey>> {
 /// Slots by bucket. Within a bucket they are in order of insertion, except that a removed slot's place is taken by the last one.
 #[derive(Debug, Default)]
 pub(crate) struct Buckets {
-    slots: BTreeMap<BucketKey, Vec<u32>>,
+    /// Which of `buckets`.
+    numbers: BTreeMap<BucketKey, u32>,
+    buckets: Vec<Vec<u32>>,
+    /// Of `buckets`: those that are in no use.
+    free: Vec<u32>,
+    /// Where a slot was put last; the next one mostly belongs there, too.
+    last: Option<(BucketKey, u32)>,
     /// By slot: its place in its bucket.
     places: Vec<u32>,
 }
@@ -167,59 +173,82 @@ pub(crate) struct Buckets {
 impl Buckets {
     /// Adds a slot that is in no bucket.
     pub(crate) fn insert(&mut self, key: &BucketKey, slot: u32) {
-        let bucket = match self.slots.get_mut(key) {
-            Some(bucket) => bucket,
-            None => self.slots.entry(key.clone()).or_default(),
+        let number = match &self.last {
+            Some((last, number)) if last == key => *number,
+            _ => self.number_of(key),
         };
         if self.places.len() <= slot as usize {
             self.places.resize(slot as usize + 1, u32::MAX);
         }
+        let bucket = &mut self.buckets[number as usize];
         self.places[slot as usize] = bucket.len() as u32;
         bucket.push(slot);
     }
 
+    fn number_of(&mut self, key: &BucketKey) -> u32 {
+        let number = *self.numbers.entry(key.clone()).or_insert_with(|| {
+            self.free.pop().unwrap_or_else(|| {
+                self.buckets.push(Vec::new());
+                self.buckets.len() as u32 - 1
+            })
+        });
+        self.last = Some((key.clone(), number));
+        number
+    }
+
     /// Takes a slot out of its bucket.
     pub(crate) fn remove(&mut self, key: &BucketKey, slot: u32) {
-        let Some(bucket) = self.slots.get_mut(key) else { return };
+        let Some(&number) = self.numbers.get(key) else { return };
+        let bucket = &mut self.buckets[number as usize];
         let place = self.places[slot as usize] as usize;
         bucket.swap_remove(place);
         if let Some(moved) = bucket.get(place) {
             self.places[*moved as usize] = place as u32;
         }
         if bucket.is_empty() {
-            self.slots.remove(key);
+            self.numbers.remove(key);
+            self.take(number);
         }
+    }
+
+    /// The slots of a bucket that is gone.
+    fn take(&mut self, number: u32) -> Vec<u32> {
+        self.last = None;
+        self.free.push(number);
+        std::mem::take(&mut self.buckets[number as usize])
     }
 
     /// The bucket that closes first.
     pub(crate) fn first(&self) -> Option<&BucketKey> {
-        self.slots.keys().next()
+        self.numbers.keys().next()
     }
 
     /// Whether a bucket is final.
     pub(crate) fn any_passed(&self, floor: &Floor) -> bool {
-        self.slots.keys().next().is_some_and(|key| floor.passed(key))
+        self.first().is_some_and(|key| floor.passed(key))
     }
 
     /// Removes the final buckets and returns them in ascending order.
     pub(crate) fn pop_passed(&mut self, floor: &Floor) -> Vec<(BucketKey, Vec<u32>)> {
         let mut popped = Vec::new();
-        while let Some(entry) = self.slots.first_entry() {
+        while let Some(entry) = self.numbers.first_entry() {
             if !floor.passed(entry.key()) {
                 break;
             }
-            popped.push(entry.remove_entry());
+            let (key, number) = entry.remove_entry();
+            popped.push((key, self.take(number)));
         }
         popped
     }
 
     /// All slots, in the order in which buckets close; a checkpoint keeps it.
     pub(crate) fn ordered(&self) -> Vec<u32> {
-        self.slots.values().flatten().copied().collect()
+        self.numbers.values().flat_map(|number| &self.buckets[*number as usize]).copied().collect()
     }
 
     /// Memory in bytes, not counting the tree's own nodes.
     pub(crate) fn bytes(&self) -> usize {
-        4 * (self.places.capacity() * 2) + self.slots.len() * (size_of::<BucketKey>() + size_of::<Vec<u32>>())
+        let buckets = self.buckets.capacity() * size_of::<Vec<u32>>() + self.numbers.len() * size_of::<(BucketKey, u32)>();
+        4 * (self.places.capacity() * 2 + self.free.capacity()) + buckets
     }
 }

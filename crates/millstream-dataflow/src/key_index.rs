@@ -15,6 +15,9 @@ use arrow::row::Rows;
 use hashbrown::HashTable;
 use millstream_types::row_key::{RowKeyEncoder, canonical_floats};
 
+/// One of so many slots must go for a pass over the whole table to be worth it.
+const SWEEP: usize = 8;
+
 /// Keys of a batch, ready to be looked up.
 pub(crate) enum EncodedKeys {
     /// No columns: all rows have the one key.
@@ -207,6 +210,30 @@ impl KeyIndex {
         self.free.push(slot);
     }
 
+    /// Forgets the keys of many slots, and gives memory back.
+    pub(crate) fn remove_all(&mut self, gone: &[u32]) {
+        if gone.len() < self.slots as usize / SWEEP {
+            gone.iter().for_each(|slot| self.remove(*slot));
+            return self.shrink();
+        }
+        // A pass over the table, in the order in which it lies in memory, instead of a search for each.
+        let mut is_gone = vec![false; self.slots as usize];
+        gone.iter().for_each(|slot| is_gone[*slot as usize] = true);
+        match &mut self.kind {
+            Kind::Unit(only) => *only = only.filter(|slot| !is_gone[*slot as usize]),
+            Kind::Fixed { table, null, .. } => {
+                *null = null.filter(|slot| !is_gone[*slot as usize]);
+                table.retain(|(_, slot)| !is_gone[*slot as usize]);
+            }
+            Kind::Rows { table, keys, .. } => {
+                table.retain(|(_, slot)| !is_gone[*slot as usize]);
+                gone.iter().for_each(|slot| keys.remove(*slot));
+            }
+        }
+        self.free.extend_from_slice(gone);
+        self.shrink();
+    }
+
     /// Gives memory back after most keys have gone.
     pub(crate) fn shrink(&mut self) {
         match &mut self.kind {
@@ -343,6 +370,27 @@ mod tests {
         let column: ArrayRef = Arc::new(Float64Array::from(vec![Some(7.0), None]));
         assert_eq!(slots(&mut index, &[column]), [1, 3]);
         assert_eq!(index.len(), 4);
+    }
+
+    #[test]
+    fn many_keys_leave_as_one_by_one() {
+        let fixed: Vec<ArrayRef> = vec![Arc::new((0..1000).map(|n| (n != 500).then_some(n)).collect::<Int32Array>())];
+        let rows: Vec<ArrayRef> = vec![Arc::clone(&fixed[0]), Arc::new(Int32Array::from_iter_values(0..1000))];
+        for columns in [fixed, rows] {
+            for step in [3, 100] {
+                let types: Vec<DataType> = columns.iter().map(|column| column.data_type().clone()).collect();
+                let (mut one_by_one, mut together) = (KeyIndex::new(&types).unwrap(), KeyIndex::new(&types).unwrap());
+                let known = slots(&mut one_by_one, &columns);
+                assert_eq!(slots(&mut together, &columns), known);
+                let gone: Vec<u32> = (0..1000).step_by(step).rev().collect();
+                gone.iter().for_each(|slot| one_by_one.remove(*slot));
+                together.remove_all(&gone);
+                let keys = together.encode(&columns).unwrap();
+                assert_eq!((together.len(), together.find_all(&keys, 1000)), (one_by_one.len(), one_by_one.find_all(&keys, 1000)));
+                // The slots are used again in the same order.
+                assert_eq!(slots(&mut together, &columns), slots(&mut one_by_one, &columns));
+            }
+        }
     }
 
     #[test]

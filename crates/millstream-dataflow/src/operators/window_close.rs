@@ -150,14 +150,9 @@ impl WindowClose {
         let columns = self.log.gather(&slots, 0..self.schema.fields().len())?;
         let weights = Int64Array::from_iter_values(slots.iter().map(|slot| self.weights[*slot as usize]));
         self.log.remove(&slots)?;
-        for slot in &slots {
-            match &mut self.index {
-                Some(index) => index.remove(*slot),
-                None => self.free.push(*slot),
-            }
-        }
-        if let Some(index) = &mut self.index {
-            index.shrink();
+        match &mut self.index {
+            Some(index) => index.remove_all(&slots),
+            None => self.free.extend_from_slice(&slots),
         }
         let batch = make_batch(&self.schema, columns, slots.len())?;
         let batch = owned(&batch)?;

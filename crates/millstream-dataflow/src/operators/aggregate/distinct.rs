@@ -168,11 +168,9 @@ impl DistinctValues {
             return;
         }
         let width = self.calls.len();
-        for slot in popped.into_iter().flat_map(|(_, slots)| slots) {
-            self.weights[slot as usize * width..][..width].fill(0);
-            self.index.remove(slot);
-        }
-        self.index.shrink();
+        let gone: Vec<u32> = popped.into_iter().flat_map(|(_, slots)| slots).collect();
+        gone.iter().for_each(|slot| self.weights[*slot as usize * width..][..width].fill(0));
+        self.index.remove_all(&gone);
     }
 
     /// The values as batches: group columns, value, a weight per call.

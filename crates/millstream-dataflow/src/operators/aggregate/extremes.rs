@@ -149,12 +149,12 @@ impl Extremes {
     pub(crate) fn forget(&mut self, keys: &[ArrayRef]) -> Result<()> {
         let Some(count) = keys.first().map(|column| column.len()) else { return Ok(()) };
         let encoded = self.index.encode(keys)?;
-        for slot in self.index.find_all(&encoded, count).into_iter().flatten() {
-            let values = std::mem::take(&mut self.values[slot as usize]);
+        let gone: Vec<u32> = self.index.find_all(&encoded, count).into_iter().flatten().collect();
+        for slot in &gone {
+            let values = std::mem::take(&mut self.values[*slot as usize]);
             self.entry_bytes -= values.iter().map(|(entry, _)| Entry::memory(entry.bytes.len())).sum::<usize>();
-            self.index.remove(slot);
         }
-        self.index.shrink();
+        self.index.remove_all(&gone);
         Ok(())
     }
 

@@ -168,13 +168,10 @@ impl Groups {
         if slots.is_empty() {
             return Ok(());
         }
-        for slot in slots {
-            self.index.remove(*slot);
-            if let Some(expiry) = &mut self.expiry {
-                expiry.touched[*slot as usize] = FREE;
-            }
+        if let Some(expiry) = &mut self.expiry {
+            slots.iter().for_each(|slot| expiry.touched[*slot as usize] = FREE);
         }
-        self.index.shrink();
+        self.index.remove_all(slots);
         self.log.remove(slots)
     }
 

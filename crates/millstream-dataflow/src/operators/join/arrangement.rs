@@ -434,6 +434,14 @@ impl Arrangement {
         }
     }
 
+    /// Forgets keys without rows.
+    fn forget_keys(&mut self, keys: &[u32]) {
+        self.index.remove_all(keys);
+        if let Some(expiry) = &mut self.expiry {
+            keys.iter().for_each(|key| expiry.forget(*key));
+        }
+    }
+
     /// Whether rows are below the bound.
     pub(super) fn any_passed(&self, context: &BoundContext) -> Result<bool> {
         match &self.kept {
@@ -458,22 +466,18 @@ impl Arrangement {
             let floor = column.read(context)?;
             let dropped: Vec<u32> = buckets.pop_passed(&floor).into_iter().flat_map(|(_, slots)| slots).collect();
             column.floor = floor;
-            dropped.iter().for_each(|slot| self.unlink(*slot));
+            let keys: Vec<u32> = dropped.iter().filter_map(|slot| self.chains.unlink(*slot)).collect();
+            self.forget_keys(&keys);
             gone.extend(dropped);
         }
         if gone.is_empty() {
             return Ok(());
         }
-        for &slot in &gone {
-            match &mut self.rows {
-                Some(rows) => rows.remove(slot),
-                None => self.free.push(slot),
-            }
+        match &mut self.rows {
+            Some(rows) => rows.remove_all(&gone),
+            None => self.free.extend_from_slice(&gone),
         }
         self.index.shrink();
-        if let Some(rows) = &mut self.rows {
-            rows.shrink();
-        }
         self.log.remove(&gone)
     }
 

@@ -135,13 +135,10 @@ impl KeyStates {
     /// Puts back what became of keys. Keys without state go.
     pub(super) fn put(&mut self, work: &[Work]) -> Result<()> {
         let gone: Vec<u32> = work.iter().filter(|work| work.state.row.is_none()).filter_map(|work| work.slot).collect();
-        for slot in &gone {
-            self.marks[*slot as usize] = FREE;
-            self.index.remove(*slot);
-        }
+        gone.iter().for_each(|slot| self.marks[*slot as usize] = FREE);
         self.log.remove(&gone)?;
         if !gone.is_empty() {
-            self.index.shrink();
+            self.index.remove_all(&gone);
         }
         let changed: Vec<&Work> = work.iter().filter(|work| work.state.row.is_some() && work.state.row != work.before).collect();
         let rows = changed.iter().map(|work| work.key.iter().chain(work.state.row.iter().flatten()));

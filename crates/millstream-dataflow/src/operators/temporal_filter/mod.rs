@@ -100,12 +100,10 @@ impl TemporalFilter {
 
     /// Frees slots that are in no bucket any more.
     fn forget(&mut self, slots: &[u32]) -> Result<()> {
-        for slot in slots {
-            self.waiting[*slot as usize] = FREE;
-            match &mut self.index {
-                Some(index) => index.remove(*slot),
-                None => self.free.push(*slot),
-            }
+        slots.iter().for_each(|slot| self.waiting[*slot as usize] = FREE);
+        match &mut self.index {
+            Some(index) => index.remove_all(slots),
+            None => self.free.extend_from_slice(slots),
         }
         self.log.remove(slots)
     }

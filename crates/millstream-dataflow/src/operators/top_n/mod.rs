@@ -327,13 +327,12 @@ impl TopN {
         let Some((bucket, tree)) = &mut self.bucket else { return };
         let slots: Vec<u32> = tree.pop_passed(&floor).into_iter().flat_map(|(_, slots)| slots).collect();
         bucket.floor = floor;
-        for slot in slots {
-            let rows = std::mem::take(&mut self.partitions[slot as usize]);
+        for slot in &slots {
+            let rows = std::mem::take(&mut self.partitions[*slot as usize]);
             self.entries -= rows.len();
             self.entry_bytes -= rows.iter().map(|(entry, _)| Entry::memory(entry.bytes.len())).sum::<usize>();
-            self.index.remove(slot);
         }
-        self.index.shrink();
+        self.index.remove_all(&slots);
     }
 }
 

@@ -157,8 +157,7 @@ impl Keys {
     }
 
     fn release(&mut self, slots: &[u32]) {
-        slots.iter().for_each(|slot| self.index.remove(*slot));
-        self.index.shrink();
+        self.index.remove_all(slots);
     }
 
     fn bytes(&self) -> usize {
