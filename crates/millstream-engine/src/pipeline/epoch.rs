@@ -164,6 +164,10 @@ impl Pipeline {
         self.clock = clock;
         self.remember(&record, &assembled.streams, &deltas);
         if let Some(durability) = &mut self.durability {
+            if epoch == Epoch::ZERO.next() {
+                // A new pipeline has nothing yet that recovery would take long to make again.
+                durability.last_checkpoint = clock;
+            }
             durability.bytes_since += assembled.streams.values().map(|stream| stream.accepted.bytes).sum::<u64>();
         }
         if waits {

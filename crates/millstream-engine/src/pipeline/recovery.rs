@@ -166,8 +166,8 @@ impl Pipeline {
             if at > Epoch::ZERO {
                 durability.checkpoints.push_back(at);
             }
-            // A pipeline that is killed again and again gets on: the first epoch that is due makes one. A new one has nothing to keep yet.
-            durability.last_checkpoint = if self.epoch == Epoch::ZERO { self.shared.clock.now() } else { checkpointed };
+            // A pipeline that is killed again and again gets on: the first epoch that is due makes one.
+            durability.last_checkpoint = checkpointed;
         }
         if self.epoch > Epoch::ZERO {
             tracing::info!(epoch = self.epoch.0, replayed, "recovered");
