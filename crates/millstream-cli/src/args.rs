@@ -515,7 +515,7 @@ pub(crate) struct NexmarkArgs {
     /// Do not compare the two results.
     #[arg(long)]
     pub(crate) no_compare: bool,
-    /// Run each query so often both ways, taking turns at who goes first, and print medians. Whoever is first in a process pays for its memory.
+    /// Run each query so often both ways and print medians. They take turns: whoever is first in a process pays for its memory.
     #[arg(long, value_name = "N", default_value = "1", value_parser = count)]
     pub(crate) repeat: u64,
 }
