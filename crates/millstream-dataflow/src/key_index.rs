@@ -8,11 +8,11 @@
 //! ```
 
 use crate::error::Result;
+use crate::slot_table::{SlotTable, mix};
 use arrow::array::{Array, ArrayData, ArrayRef, make_array};
 use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::DataType;
 use arrow::row::Rows;
-use hashbrown::HashTable;
 use millstream_types::row_key::{RowKeyEncoder, canonical_floats};
 
 /// One of so many slots must go for a pass over the whole table to be worth it.
@@ -52,8 +52,19 @@ pub(crate) struct KeyIndex {
 #[derive(Debug)]
 enum Kind {
     Unit(Option<u32>),
-    Fixed { data_type: DataType, table: HashTable<(u64, u32)>, null: Option<u32>, bits: Vec<u64> },
-    Rows { encoder: RowKeyEncoder, table: HashTable<(u64, u32)>, keys: KeyBytes },
+    /// Tags of the table are the bits.
+    Fixed {
+        data_type: DataType,
+        table: SlotTable,
+        null: Option<u32>,
+        bits: Vec<u64>,
+    },
+    /// Tags of the table are hashes.
+    Rows {
+        encoder: RowKeyEncoder,
+        table: SlotTable,
+        keys: KeyBytes,
+    },
 }
 
 /// The bytes of keys by slot in one arena.
@@ -70,9 +81,9 @@ impl KeyIndex {
         let kind = match types {
             [] => Kind::Unit(None),
             [only] if matches!(only.primitive_width(), Some(1 | 2 | 4 | 8)) => {
-                Kind::Fixed { data_type: only.clone(), table: HashTable::new(), null: None, bits: Vec::new() }
+                Kind::Fixed { data_type: only.clone(), table: SlotTable::default(), null: None, bits: Vec::new() }
             }
-            _ => Kind::Rows { encoder: RowKeyEncoder::new(types.iter().cloned())?, table: HashTable::new(), keys: KeyBytes::default() },
+            _ => Kind::Rows { encoder: RowKeyEncoder::new(types.iter().cloned())?, table: SlotTable::default(), keys: KeyBytes::default() },
         };
         Ok(Self { kind, free: Vec::new(), slots: 0 })
     }
@@ -96,14 +107,14 @@ impl KeyIndex {
         match (&self.kind, keys) {
             (Kind::Unit(slot), _) => *slot,
             (Kind::Fixed { table, null, .. }, EncodedKeys::Fixed(values)) => match values[row] {
-                Some(value) => table.find(mix(value), |(other, _)| *other == value).map(|(_, slot)| *slot),
+                Some(value) => table.find(value, |_| true),
                 None => *null,
             },
             (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows)) => {
                 let row = rows.row(row);
                 let bytes: &[u8] = row.as_ref();
                 let hash = xxhash_rust::xxh3::xxh3_64(bytes);
-                table.find(hash, |(other, slot)| *other == hash && stored.get(*slot) == bytes).map(|(_, slot)| *slot)
+                table.find(hash, |slot| stored.get(slot) == bytes)
             }
             _ => unreachable!("keys were encoded by this index"),
         }
@@ -114,12 +125,12 @@ impl KeyIndex {
     /// As [`find`](Self::find) row by row, but in steps of which each does one kind of memory access for all rows: the accesses of a
     /// step overlap, where those of a row would wait for each other. In an index of millions of keys that is most of the time.
     pub(crate) fn find_all(&self, keys: &EncodedKeys, count: usize) -> Vec<Option<u32>> {
+        self.fetch(keys, count);
         let (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows)) = (&self.kind, keys) else {
             return (0..count).map(|row| self.find(keys, row)).collect();
         };
-        let hashes: Vec<u64> = (0..count).map(|row| xxhash_rust::xxh3::xxh3_64(rows.row(row).as_ref())).collect();
-        let likely = |hash: &u64| table.find(*hash, |(other, _)| other == hash).map(|(_, slot)| *slot);
-        let likely: Vec<Option<u32>> = hashes.iter().map(likely).collect();
+        let likely = |row| table.find(hash(rows, row), |_| true);
+        let likely: Vec<Option<u32>> = (0..count).map(likely).collect();
         let spans: Vec<(usize, u32)> = likely.iter().map(|slot| slot.map_or((0, 0), |slot| stored.spans[slot as usize])).collect();
         let found = likely.into_iter().zip(spans).enumerate();
         found
@@ -132,6 +143,15 @@ impl KeyIndex {
                 }
             })
             .collect()
+    }
+
+    /// Asks memory for what looking up the first `count` rows begins with, all at once.
+    pub(crate) fn fetch(&self, keys: &EncodedKeys, count: usize) {
+        match (&self.kind, keys) {
+            (Kind::Fixed { table, .. }, EncodedKeys::Fixed(values)) => table.fetch(values[..count].iter().copied().flatten()),
+            (Kind::Rows { table, .. }, EncodedKeys::Rows(rows)) => table.fetch((0..count).map(|row| hash(rows, row))),
+            _ => {}
+        }
     }
 
     /// A slot for the key of row `row`, which is not known yet.
@@ -148,15 +168,13 @@ impl KeyIndex {
                         bits.resize(slot as usize + 1, 0);
                     }
                     bits[slot as usize] = value;
-                    table.insert_unique(mix(value), (value, slot), |(value, _)| mix(*value));
+                    table.insert(value, slot);
                 }
                 None => *null = Some(slot),
             },
             (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows)) => {
-                let row = rows.row(row);
-                let hash = xxhash_rust::xxh3::xxh3_64(row.as_ref());
-                stored.set(slot, row.as_ref());
-                table.insert_unique(hash, (hash, slot), |(hash, _)| *hash);
+                stored.set(slot, rows.row(row).as_ref());
+                table.insert(hash(rows, row), slot);
             }
             _ => unreachable!("keys were encoded by this index"),
         }
@@ -194,16 +212,9 @@ impl KeyIndex {
         match &mut self.kind {
             Kind::Unit(only) => *only = None,
             Kind::Fixed { null, .. } if *null == Some(slot) => *null = None,
-            Kind::Fixed { table, bits, .. } => {
-                if let Ok(entry) = table.find_entry(mix(bits[slot as usize]), |(_, other)| *other == slot) {
-                    entry.remove();
-                }
-            }
+            Kind::Fixed { table, bits, .. } => table.remove(bits[slot as usize], slot),
             Kind::Rows { table, keys, .. } => {
-                let hash = xxhash_rust::xxh3::xxh3_64(keys.get(slot));
-                if let Ok(entry) = table.find_entry(hash, |(_, other)| *other == slot) {
-                    entry.remove();
-                }
+                table.remove(xxhash_rust::xxh3::xxh3_64(keys.get(slot)), slot);
                 keys.remove(slot);
             }
         }
@@ -223,10 +234,10 @@ impl KeyIndex {
             Kind::Unit(only) => *only = only.filter(|slot| !is_gone[*slot as usize]),
             Kind::Fixed { table, null, .. } => {
                 *null = null.filter(|slot| !is_gone[*slot as usize]);
-                table.retain(|(_, slot)| !is_gone[*slot as usize]);
+                table.retain(|slot| !is_gone[slot as usize]);
             }
             Kind::Rows { table, keys, .. } => {
-                table.retain(|(_, slot)| !is_gone[*slot as usize]);
+                table.retain(|slot| !is_gone[slot as usize]);
                 gone.iter().for_each(|slot| keys.remove(*slot));
             }
         }
@@ -238,15 +249,9 @@ impl KeyIndex {
     pub(crate) fn shrink(&mut self) {
         match &mut self.kind {
             Kind::Unit(_) => {}
-            Kind::Fixed { table, .. } => {
-                if table.capacity() > 1024 && table.len() * 8 < table.capacity() {
-                    table.shrink_to(table.len() * 2, |(value, _)| mix(*value));
-                }
-            }
+            Kind::Fixed { table, .. } => table.shrink(),
             Kind::Rows { table, keys, .. } => {
-                if table.capacity() > 1024 && table.len() * 8 < table.capacity() {
-                    table.shrink_to(table.len() * 2, |(hash, _)| *hash);
-                }
+                table.shrink();
                 keys.compact();
             }
         }
@@ -254,13 +259,12 @@ impl KeyIndex {
 
     /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let table = |table: &HashTable<(u64, u32)>| table.capacity() * (size_of::<(u64, u32)>() + 1);
         4 * self.free.capacity()
             + match &self.kind {
                 Kind::Unit(_) => 0,
-                Kind::Fixed { table: index, bits, .. } => table(index) + 8 * bits.capacity(),
+                Kind::Fixed { table: index, bits, .. } => index.bytes() + 8 * bits.capacity(),
                 Kind::Rows { table: index, keys, .. } => {
-                    table(index) + keys.arena.capacity() + size_of::<(usize, u32)>() * keys.spans.capacity()
+                    index.bytes() + keys.arena.capacity() + size_of::<(usize, u32)>() * keys.spans.capacity()
                 }
             }
     }
@@ -302,11 +306,8 @@ impl KeyBytes {
     }
 }
 
-/// The finalizer of splitmix64: spreads integers over all bits.
-fn mix(value: u64) -> u64 {
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
+fn hash(rows: &Rows, row: usize) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(rows.row(row).as_ref())
 }
 
 fn fixed_bits(column: &ArrayRef) -> Vec<Option<u64>> {

@@ -25,6 +25,7 @@ mod operators;
 mod ordered;
 mod row_log;
 mod short_bytes;
+mod slot_table;
 #[cfg(test)]
 mod test_util;
 mod view;

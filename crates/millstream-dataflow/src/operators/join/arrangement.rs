@@ -346,6 +346,7 @@ impl Arrangement {
             (Some(rows), Some(identity)) => self.known(rows, identity, batch.num_rows()),
             _ => vec![],
         };
+        self.index.fetch(&part.encoded, batch.num_rows());
         let (mut out, mut new, mut slots) = (Vec::new(), Vec::new(), Vec::new());
         for row in 0..batch.num_rows() {
             let weight = part.delta.weights.value(row);
