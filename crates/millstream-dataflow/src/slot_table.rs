@@ -38,8 +38,8 @@ impl SlotTable {
     }
 
     /// The first slot with this tag that `is_it`.
-    pub(crate) fn find(&self, tag: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        self.position(tag, |slot| is_it(slot)).map(|at| self.entries[at].slot)
+    pub(crate) fn find(&self, tag: u64, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.position(tag, is_it).map(|at| self.entries[at].slot)
     }
 
     /// Adds an entry.
