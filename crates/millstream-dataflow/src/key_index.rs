@@ -34,7 +34,7 @@ impl EncodedKeys {
         let hash = match self {
             EncodedKeys::Unit => 0,
             EncodedKeys::Fixed(values) => values[row].map_or(0, mix),
-            EncodedKeys::Rows(rows) => xxhash_rust::xxh3::xxh3_64(rows.row(row).as_ref()),
+            EncodedKeys::Rows(rows) => hash(rows, row),
         };
         (hash >> 40) as u8
     }
@@ -111,10 +111,7 @@ impl KeyIndex {
                 None => *null,
             },
             (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows)) => {
-                let row = rows.row(row);
-                let bytes: &[u8] = row.as_ref();
-                let hash = xxhash_rust::xxh3::xxh3_64(bytes);
-                table.find(hash, |slot| stored.get(slot) == bytes)
+                table.find(hash(rows, row), |slot| stored.get(slot) == rows.row(row).as_ref())
             }
             _ => unreachable!("keys were encoded by this index"),
         }
@@ -125,12 +122,13 @@ impl KeyIndex {
     /// As [`find`](Self::find) row by row, but in steps of which each does one kind of memory access for all rows: the accesses of a
     /// step overlap, where those of a row would wait for each other. In an index of millions of keys that is most of the time.
     pub(crate) fn find_all(&self, keys: &EncodedKeys, count: usize) -> Vec<Option<u32>> {
-        self.fetch(keys, count);
         let (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows)) = (&self.kind, keys) else {
+            self.fetch(keys, count);
             return (0..count).map(|row| self.find(keys, row)).collect();
         };
-        let likely = |row| table.find(hash(rows, row), |_| true);
-        let likely: Vec<Option<u32>> = (0..count).map(likely).collect();
+        let hashes: Vec<u64> = (0..count).map(|row| hash(rows, row)).collect();
+        table.fetch(hashes.iter().copied());
+        let likely: Vec<Option<u32>> = hashes.iter().map(|hash| table.find(*hash, |_| true)).collect();
         let spans: Vec<(usize, u32)> = likely.iter().map(|slot| slot.map_or((0, 0), |slot| stored.spans[slot as usize])).collect();
         let found = likely.into_iter().zip(spans).enumerate();
         found

@@ -73,12 +73,10 @@ impl SlotTable {
         self.entries[hole] = NOTHING;
     }
 
-    /// Keeps the entries whose slot `stays`, in a table that fits them.
+    /// Keeps the entries whose slot `stays`.
     pub(crate) fn retain(&mut self, stays: impl Fn(u32) -> bool) {
-        self.entries.iter_mut().filter(|entry| entry.slot != EMPTY && !stays(entry.slot)).for_each(|entry| *entry = NOTHING);
-        self.len = self.entries.iter().filter(|entry| entry.slot != EMPTY).count();
-        // Those that stay may be behind a hole now.
-        self.resize(self.entries.len());
+        let capacity = self.entries.len();
+        self.refill(capacity, stays);
     }
 
     /// Gives memory back after most entries have gone.
@@ -126,8 +124,17 @@ impl SlotTable {
     }
 
     fn resize(&mut self, capacity: usize) {
+        self.refill(capacity, |_| true);
+    }
+
+    /// Puts the entries whose slot `stays` into an array of this size.
+    fn refill(&mut self, capacity: usize, stays: impl Fn(u32) -> bool) {
         let old = std::mem::replace(&mut self.entries, vec![NOTHING; capacity]);
-        old.into_iter().filter(|entry| entry.slot != EMPTY).for_each(|entry| self.place(entry));
+        self.len = 0;
+        for entry in old.into_iter().filter(|entry| entry.slot != EMPTY && stays(entry.slot)) {
+            self.place(entry);
+            self.len += 1;
+        }
     }
 }
 
