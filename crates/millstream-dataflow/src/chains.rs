@@ -16,11 +16,12 @@ pub(crate) struct Link {
     pub(crate) key: u32,
 }
 
+/// A chain.
 #[derive(Clone, Copy, Debug)]
-struct Ends {
-    first: u32,
-    last: u32,
-    len: u32,
+pub(crate) struct Ends {
+    pub(crate) first: u32,
+    pub(crate) last: u32,
+    pub(crate) len: u32,
 }
 
 const EMPTY: Ends = Ends { first: NONE, last: NONE, len: 0 };
@@ -35,14 +36,14 @@ pub(crate) struct Chains {
 }
 
 impl Chains {
-    /// First row of a key, or [`NONE`].
-    pub(crate) fn first(&self, key: u32) -> u32 {
-        self.ends.get(key as usize).map_or(NONE, |ends| ends.first)
+    /// The chain of a key, if it has rows.
+    pub(crate) fn ends(&self, key: u32) -> Option<Ends> {
+        self.ends.get(key as usize).copied().filter(|ends| ends.len > 0)
     }
 
     /// Number of rows of a key.
     pub(crate) fn len(&self, key: u32) -> usize {
-        self.ends.get(key as usize).map_or(0, |ends| ends.len as usize)
+        self.ends(key).map_or(0, |ends| ends.len as usize)
     }
 
     /// Neighbours by slot of the row.
@@ -87,12 +88,12 @@ impl Chains {
     /// The rows of distinct keys; those of each key oldest first.
     pub(crate) fn slots(&self, keys: &[u32]) -> Vec<u32> {
         let mut slots = Vec::with_capacity(keys.iter().map(|key| self.len(*key)).sum());
-        let mut open: Vec<u32> = keys.iter().map(|key| self.first(*key)).filter(|slot| *slot != NONE).collect();
+        let mut open: Vec<(u32, u32)> = keys.iter().filter_map(|key| self.ends(*key)).map(|ends| (ends.first, ends.last)).collect();
         // All chains advance together, so that the memory accesses of a step overlap.
         while !open.is_empty() {
-            slots.extend_from_slice(&open);
-            open.iter_mut().for_each(|slot| *slot = self.links[*slot as usize].next);
-            open.retain(|slot| *slot != NONE);
+            slots.extend(open.iter().map(|(slot, _)| *slot));
+            open.retain(|(slot, last)| slot != last);
+            open.iter_mut().for_each(|(slot, _)| *slot = self.links[*slot as usize].next);
         }
         slots
     }
@@ -116,11 +117,12 @@ mod tests {
         assert_eq!(chains.unlink(1), None);
         assert_eq!(chains.slots(&[0]), [5, 3]);
         assert_eq!(chains.unlink(5), None);
-        assert_eq!((chains.first(0), chains.len(0)), (3, 1));
+        assert_eq!(chains.ends(0).map(|ends| (ends.first, ends.last, ends.len)), Some((3, 3, 1)));
         assert_eq!(chains.unlink(3), Some(0));
-        assert_eq!((chains.first(0), chains.len(0)), (NONE, 0));
+        assert!(chains.ends(0).is_none());
         chains.push(0, 4);
         assert_eq!(chains.slots(&[0, 2]), [4, 0]);
-        assert_eq!((chains.first(9), chains.len(9)), (NONE, 0));
+        assert!(chains.ends(9).is_none());
+        assert_eq!(chains.len(9), 0);
     }
 }

@@ -14,9 +14,12 @@ use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::DataType;
 use arrow::row::Rows;
 use millstream_types::row_key::{RowKeyEncoder, canonical_floats};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// One of so many slots must go for a pass over the whole table to be worth it.
 const SWEEP: usize = 8;
+/// Keys whose entries are read ahead together: few enough to be in the cache still when they are looked at.
+const AHEAD: usize = 1024;
 
 /// Keys of a batch, ready to be looked up.
 pub(crate) enum EncodedKeys {
@@ -24,8 +27,8 @@ pub(crate) enum EncodedKeys {
     Unit,
     /// Bits of one narrow column; `None` is NULL.
     Fixed(Vec<Option<u64>>),
-    /// Row encodings.
-    Rows(Rows),
+    /// Row encodings, and the hash of each.
+    Rows(Rows, Vec<u64>),
 }
 
 impl EncodedKeys {
@@ -34,7 +37,7 @@ impl EncodedKeys {
         let hash = match self {
             EncodedKeys::Unit => 0,
             EncodedKeys::Fixed(values) => values[row].map_or(0, mix),
-            EncodedKeys::Rows(rows) => hash(rows, row),
+            EncodedKeys::Rows(_, hashes) => hashes[row],
         };
         (hash >> 40) as u8
     }
@@ -98,7 +101,11 @@ impl KeyIndex {
         Ok(match &self.kind {
             Kind::Unit(_) => EncodedKeys::Unit,
             Kind::Fixed { .. } => EncodedKeys::Fixed(fixed_bits(&canonical_floats(&columns[0])?)),
-            Kind::Rows { encoder, .. } => EncodedKeys::Rows(encoder.encode(columns)?),
+            Kind::Rows { encoder, .. } => {
+                let rows = encoder.encode(columns)?;
+                let hashes = rows.iter().map(|row| xxh3_64(row.as_ref())).collect();
+                EncodedKeys::Rows(rows, hashes)
+            }
         })
     }
 
@@ -110,10 +117,44 @@ impl KeyIndex {
                 Some(value) => table.find(value, |_| true),
                 None => *null,
             },
-            (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows)) => {
-                table.find(hash(rows, row), |slot| stored.get(slot) == rows.row(row).as_ref())
+            (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows, hashes)) => {
+                table.find(hashes[row], |slot| stored.get(slot) == rows.row(row).as_ref())
             }
             _ => unreachable!("keys were encoded by this index"),
+        }
+    }
+
+    /// The slot of the key of row `row`, a new one if it is not known yet, and whether it is new.
+    pub(crate) fn find_or_insert(&mut self, keys: &EncodedKeys, row: usize) -> (u32, bool) {
+        let next = self.next_slot();
+        let found = match (&mut self.kind, keys) {
+            (Kind::Unit(slot), _) => put(slot, next),
+            (Kind::Fixed { table, null, bits, .. }, EncodedKeys::Fixed(values)) => match values[row] {
+                Some(value) => {
+                    let found = table.find_or_insert(value, |_| true, next);
+                    if found.is_none() {
+                        set(bits, next, value);
+                    }
+                    found
+                }
+                None => put(null, next),
+            },
+            (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows, hashes)) => {
+                let key = rows.row(row);
+                let found = table.find_or_insert(hashes[row], |slot| stored.get(slot) == key.as_ref(), next);
+                if found.is_none() {
+                    stored.set(next, key.as_ref());
+                }
+                found
+            }
+            _ => unreachable!("keys were encoded by this index"),
+        };
+        match found {
+            Some(slot) => (slot, false),
+            None => {
+                self.hand_out(next);
+                (next, true)
+            }
         }
     }
 
@@ -122,61 +163,73 @@ impl KeyIndex {
     /// As [`find`](Self::find) row by row, but in steps of which each does one kind of memory access for all rows: the accesses of a
     /// step overlap, where those of a row would wait for each other. In an index of millions of keys that is most of the time.
     pub(crate) fn find_all(&self, keys: &EncodedKeys, count: usize) -> Vec<Option<u32>> {
-        let (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows)) = (&self.kind, keys) else {
-            self.fetch(keys, count);
-            return (0..count).map(|row| self.find(keys, row)).collect();
-        };
-        let hashes: Vec<u64> = (0..count).map(|row| hash(rows, row)).collect();
-        table.fetch(hashes.iter().copied());
-        let likely: Vec<Option<u32>> = hashes.iter().map(|hash| table.find(*hash, |_| true)).collect();
-        let spans: Vec<(usize, u32)> = likely.iter().map(|slot| slot.map_or((0, 0), |slot| stored.spans[slot as usize])).collect();
-        let found = likely.into_iter().zip(spans).enumerate();
-        found
-            .map(|(row, (slot, (start, len)))| {
+        let mut found = Vec::with_capacity(count);
+        for block in (0..count).step_by(AHEAD).map(|from| from..count.min(from + AHEAD)) {
+            self.read_ahead(keys, block.start, count);
+            let (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows, hashes)) = (&self.kind, keys) else {
+                found.extend(block.map(|row| self.find(keys, row)));
+                continue;
+            };
+            let likely: Vec<Option<u32>> = hashes[block.clone()].iter().map(|hash| table.find(*hash, |_| true)).collect();
+            let spans: Vec<(usize, u32)> = likely.iter().map(|slot| slot.map_or((0, 0), |slot| stored.spans[slot as usize])).collect();
+            found.extend(block.zip(likely.into_iter().zip(spans)).map(|(row, (slot, (start, len)))| {
                 let slot = slot?;
                 match &stored.arena[start..start + len as usize] == rows.row(row).as_ref() {
                     true => Some(slot),
                     // Two keys have the same hash.
                     false => self.find(keys, row),
                 }
-            })
-            .collect()
+            }));
+        }
+        found
     }
 
-    /// Asks memory for what looking up the first `count` rows begins with, all at once.
-    pub(crate) fn fetch(&self, keys: &EncodedKeys, count: usize) {
+    /// For whoever looks up one row of `count` after the other: now and then asks memory for what the next look-ups begin with, all at
+    /// once.
+    pub(crate) fn read_ahead(&self, keys: &EncodedKeys, row: usize, count: usize) {
+        if !row.is_multiple_of(AHEAD) {
+            return;
+        }
+        let rows = row..count.min(row + AHEAD);
         match (&self.kind, keys) {
-            (Kind::Fixed { table, .. }, EncodedKeys::Fixed(values)) => table.fetch(values[..count].iter().copied().flatten()),
-            (Kind::Rows { table, .. }, EncodedKeys::Rows(rows)) => table.fetch((0..count).map(|row| hash(rows, row))),
+            (Kind::Fixed { table, .. }, EncodedKeys::Fixed(values)) => table.fetch(values[rows].iter().copied().flatten()),
+            (Kind::Rows { table, .. }, EncodedKeys::Rows(_, hashes)) => table.fetch(hashes[rows].iter().copied()),
             _ => {}
         }
     }
 
     /// A slot for the key of row `row`, which is not known yet.
     pub(crate) fn insert(&mut self, keys: &EncodedKeys, row: usize) -> u32 {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots += 1;
-            self.slots - 1
-        });
+        let slot = self.next_slot();
         match (&mut self.kind, keys) {
             (Kind::Unit(only), _) => *only = Some(slot),
             (Kind::Fixed { table, null, bits, .. }, EncodedKeys::Fixed(values)) => match values[row] {
                 Some(value) => {
-                    if bits.len() <= slot as usize {
-                        bits.resize(slot as usize + 1, 0);
-                    }
-                    bits[slot as usize] = value;
+                    set(bits, slot, value);
                     table.insert(value, slot);
                 }
                 None => *null = Some(slot),
             },
-            (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows)) => {
+            (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows, hashes)) => {
                 stored.set(slot, rows.row(row).as_ref());
-                table.insert(hash(rows, row), slot);
+                table.insert(hashes[row], slot);
             }
             _ => unreachable!("keys were encoded by this index"),
         }
+        self.hand_out(slot);
         slot
+    }
+
+    /// The slot of the next new key.
+    fn next_slot(&self) -> u32 {
+        self.free.last().copied().unwrap_or(self.slots)
+    }
+
+    /// The [next](Self::next_slot) slot is in use now.
+    fn hand_out(&mut self, slot: u32) {
+        if self.free.pop().is_none() {
+            self.slots = slot + 1;
+        }
     }
 
     /// The key columns of slots that are in use.
@@ -212,7 +265,7 @@ impl KeyIndex {
             Kind::Fixed { null, .. } if *null == Some(slot) => *null = None,
             Kind::Fixed { table, bits, .. } => table.remove(bits[slot as usize], slot),
             Kind::Rows { table, keys, .. } => {
-                table.remove(xxhash_rust::xxh3::xxh3_64(keys.get(slot)), slot);
+                table.remove(xxh3_64(keys.get(slot)), slot);
                 keys.remove(slot);
             }
         }
@@ -293,7 +346,9 @@ impl KeyBytes {
         if self.dead < 4096 || self.dead * 2 < self.arena.len() {
             return;
         }
-        let mut arena = Vec::with_capacity((self.arena.len() - self.dead) * 3 / 2);
+        // What has been once may well be again: windows that close make room for others of their size.
+        let live = self.arena.len() - self.dead;
+        let mut arena = Vec::with_capacity((live * 3 / 2).max(self.arena.len() / 2));
         for (start, len) in &mut self.spans {
             let moved = arena.len();
             arena.extend_from_slice(&self.arena[*start..*start + *len as usize]);
@@ -304,8 +359,18 @@ impl KeyBytes {
     }
 }
 
-fn hash(rows: &Rows, row: usize) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(rows.row(row).as_ref())
+/// The slot that is there; puts `next` there if there is none.
+fn put(slot: &mut Option<u32>, next: u32) -> Option<u32> {
+    let found = *slot;
+    slot.get_or_insert(next);
+    found
+}
+
+fn set(bits: &mut Vec<u64>, slot: u32, value: u64) {
+    if bits.len() <= slot as usize {
+        bits.resize(slot as usize + 1, 0);
+    }
+    bits[slot as usize] = value;
 }
 
 fn fixed_bits(column: &ArrayRef) -> Vec<Option<u64>> {
@@ -354,7 +419,7 @@ mod tests {
 
     fn slots(index: &mut KeyIndex, columns: &[ArrayRef]) -> Vec<u32> {
         let keys = index.encode(columns).unwrap();
-        (0..columns[0].len()).map(|row| index.find(&keys, row).unwrap_or_else(|| index.insert(&keys, row))).collect()
+        (0..columns[0].len()).map(|row| index.find_or_insert(&keys, row).0).collect()
     }
 
     #[test]

@@ -42,11 +42,28 @@ impl SlotTable {
         self.position(tag, is_it).map(|at| self.entries[at].slot)
     }
 
+    /// The first slot with this tag that `is_it`; adds an entry with `slot` if there is none.
+    pub(crate) fn find_or_insert(&mut self, tag: u64, mut is_it: impl FnMut(u32) -> bool, slot: u32) -> Option<u32> {
+        self.reserve();
+        let mask = self.entries.len() - 1;
+        let mut at = self.home(tag);
+        loop {
+            let entry = &mut self.entries[at];
+            if entry.slot == EMPTY {
+                *entry = Entry { tag, slot };
+                self.len += 1;
+                return None;
+            }
+            if entry.tag == tag && is_it(entry.slot) {
+                return Some(entry.slot);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
     /// Adds an entry.
     pub(crate) fn insert(&mut self, tag: u64, slot: u32) {
-        if (self.len + 1) * 4 > self.entries.len() * 3 {
-            self.resize((self.entries.len() * 2).max(SMALLEST));
-        }
+        self.reserve();
         self.place(Entry { tag, slot });
         self.len += 1;
     }
@@ -114,6 +131,13 @@ impl SlotTable {
         }
     }
 
+    /// Makes room for one more entry.
+    fn reserve(&mut self) {
+        if (self.len + 1) * 4 > self.entries.len() * 3 {
+            self.resize((self.entries.len() * 2).max(SMALLEST));
+        }
+    }
+
     fn place(&mut self, entry: Entry) {
         let mask = self.entries.len() - 1;
         let mut at = self.home(entry.tag);
@@ -171,9 +195,16 @@ mod tests {
             for step in 0..3_000u32 {
                 let tag = rng.random_range(0..tags);
                 match rng.random_range(0..100) {
-                    0..60 => {
+                    0..40 => {
                         table.insert(tag, step);
                         model.insert((tag, step));
+                    }
+                    40..60 => {
+                        let there = model.range((tag, 0)..=(tag, u32::MAX)).next().is_some();
+                        assert_eq!(table.find_or_insert(tag, |_| true, step).is_some(), there);
+                        if !there {
+                            model.insert((tag, step));
+                        }
                     }
                     60..98 => {
                         let found = table.find(tag, |_| true);

@@ -5,7 +5,7 @@
 //! of the epoch clock.
 
 use crate::error::Result;
-use arrow::array::{Array, ListArray, RecordBatch, new_null_array};
+use arrow::array::{Array, ListArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::physical_plan::PhysicalExpr;
@@ -56,14 +56,12 @@ pub enum Bound {
         /// The stream.
         stream: String,
     },
-    /// A monotone expression of a bounded column; `column` is its index in `schema`, the only column `expr` reads.
+    /// A monotone expression of a bounded column.
     Map {
         /// The expression.
         expr: Arc<dyn PhysicalExpr>,
-        /// Schema of the batch it is evaluated on.
+        /// Schema of the batch it is evaluated on: the bounded column alone.
         schema: SchemaRef,
-        /// The bounded column in it.
-        column: usize,
         /// Text of the expression for EXPLAIN and fingerprints.
         text: String,
         /// Bound of that column.
@@ -110,8 +108,8 @@ impl Bound {
                 EventTime::MIN => BoundValue::Unknown,
                 EventTime(micros) => BoundValue::Below(ScalarValue::TimestampMicrosecond(Some(micros.saturating_add(1)), None)),
             }),
-            Bound::Map { expr, schema, column, input, .. } => match input.evaluate(context)? {
-                BoundValue::Below(value) => match evaluate_at(expr, schema, *column, &value)? {
+            Bound::Map { expr, schema, input, .. } => match input.evaluate(context)? {
+                BoundValue::Below(value) => match evaluate_at(expr, schema, &value)? {
                     value if value.is_null() => Ok(BoundValue::Unknown),
                     value => Ok(BoundValue::Below(value)),
                 },
@@ -238,19 +236,9 @@ fn compare(a: &BoundValue, b: &BoundValue) -> Result<Ordering> {
     }
 }
 
-/// The value of `expr` where the bounded column has this value and all others are NULL.
-fn evaluate_at(expr: &Arc<dyn PhysicalExpr>, schema: &SchemaRef, column: usize, value: &ScalarValue) -> Result<ScalarValue> {
-    // Only the bounded column is read, so the fields of the others may as well be nullable.
-    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect::<Vec<_>>();
-    let arrays = fields
-        .iter()
-        .enumerate()
-        .map(|(index, field)| match index == column {
-            true => Ok(retype(value, field.data_type())?.to_array()?),
-            false => Ok(new_null_array(field.data_type(), 1)),
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let batch = RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), arrays)?;
+/// The value of `expr` where the only column of `schema` has this value.
+fn evaluate_at(expr: &Arc<dyn PhysicalExpr>, schema: &SchemaRef, value: &ScalarValue) -> Result<ScalarValue> {
+    let batch = RecordBatch::try_new(Arc::clone(schema), vec![retype(value, schema.field(0).data_type())?.to_array()?])?;
     let result = expr.evaluate(&batch)?.into_array(1)?;
     Ok(ScalarValue::try_from_array(&result, 0)?)
 }

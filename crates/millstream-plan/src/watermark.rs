@@ -48,10 +48,14 @@ pub(crate) fn bound_over(expr: &Expr, schema: &DFSchema, bounds: &[Option<Arc<Bo
         return Some(input);
     }
     let open = first_open(expr.clone())?;
-    let physical = compile(&open, schema, state).ok()?;
+    // Evaluated where no other column is: that is quicker than a row of NULLs, and bounds are read in every epoch.
+    let (qualifier, field) = schema.qualified_field(column);
+    let field = Arc::new(field.as_ref().clone().with_nullable(true));
+    let alone = DFSchema::new_with_metadata(vec![(qualifier.cloned(), field)], Default::default()).ok()?;
+    let physical = compile(&open, &alone, state).ok()?;
     // There is only one column, so its place does not matter: bounds of unions are compared by this text.
     let text = rebase_with(&open, |_| Ok(Expr::Column(Column::new_unqualified("@")))).ok()?.to_string();
-    Some(Arc::new(Bound::Map { expr: physical, schema: Arc::clone(schema.inner()), column, text, input }))
+    Some(Arc::new(Bound::Map { expr: physical, schema: Arc::clone(alone.inner()), text, input }))
 }
 
 /// The column that a monotone expression follows, if it is one.

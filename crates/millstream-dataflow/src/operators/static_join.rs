@@ -128,7 +128,7 @@ impl StaticJoin {
         for row in 0..all.num_rows() {
             slots.push(match keys.is_null(row) {
                 true => u32::MAX,
-                false => index.find(&encoded, row).unwrap_or_else(|| index.insert(&encoded, row)),
+                false => index.find_or_insert(&encoded, row).0,
             });
         }
         // Counting sort by slot; rows of a slot keep their order.

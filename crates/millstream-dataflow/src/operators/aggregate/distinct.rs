@@ -89,7 +89,7 @@ impl DistinctValues {
                 if (0..width).all(|call| !counts(call, row)) {
                     continue;
                 }
-                let slot = self.index.find(&encoded, row).unwrap_or_else(|| self.index.insert(&encoded, row));
+                let (slot, _) = self.index.find_or_insert(&encoded, row);
                 let first = slot as usize * width;
                 if self.weights.len() < first + width {
                     self.weights.resize(first + width, 0);

@@ -105,9 +105,7 @@ impl Extremes {
         let encoded = self.index.encode(keys)?;
         let known = self.index.find_all(&encoded, count);
         ordered::read_ahead(&self.values, known.iter().flatten());
-        let find = |(group, known): (usize, Option<u32>)| {
-            known.or_else(|| self.index.find(&encoded, group)).unwrap_or_else(|| self.index.insert(&encoded, group))
-        };
+        let find = |(group, known): (usize, Option<u32>)| known.unwrap_or_else(|| self.index.find_or_insert(&encoded, group).0);
         let slots: Vec<u32> = known.into_iter().enumerate().map(find).collect();
         let length = slots.iter().max().map_or(0, |last| *last as usize + 1);
         if self.values.len() < length {

@@ -1,12 +1,12 @@
 //! The groups of an aggregate: which there are, their states, and when they close or expire.
 
 use crate::bucket::{BucketColumn, BucketKey, Buckets, Floor};
-use crate::columns::{make_batch, owned};
+use crate::columns::{make_batch, owned, take_columns};
 use crate::deadlines::Deadlines;
 use crate::error::{DataflowError, Result};
 use crate::key_index::{EncodedKeys, KeyIndex};
 use crate::row_log::RowLog;
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use millstream_types::row_key::RowKeyEncoder;
 use std::sync::Arc;
@@ -142,6 +142,34 @@ impl Groups {
         let batch = make_batch(self.log.schema(), columns, rows.len())?;
         self.log.append(&batch, &places)?;
         Ok(new)
+    }
+
+    /// Where a group has no state: the groups of rows with these keys that are new, which are there from now on.
+    pub(crate) fn admit(&mut self, keys: &[ArrayRef], count: usize) -> Result<Option<RecordBatch>> {
+        let encoded = self.index.encode(keys)?;
+        let buckets = self.bucket_keys(keys)?;
+        let (mut rows, mut slots) = (Vec::new(), Vec::new());
+        for row in 0..count {
+            self.index.read_ahead(&encoded, row, count);
+            let (slot, new) = self.index.find_or_insert(&encoded, row);
+            if let Some(expiry) = &mut self.expiry {
+                expiry.touch(slot, expiry.clock);
+            }
+            if new {
+                if let (Some((_, tree)), Some(buckets)) = (&mut self.bucket, &buckets) {
+                    tree.insert(&buckets[row], slot);
+                }
+                rows.push(row as u32);
+                slots.push(slot);
+            }
+        }
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let columns = if rows.len() == count { keys.to_vec() } else { take_columns(keys, &UInt32Array::from(rows))? };
+        let batch = make_batch(self.log.schema(), columns, slots.len())?;
+        self.log.append(&batch, &slots)?;
+        Ok(Some(batch))
     }
 
     /// Removes groups that have vanished; `keys` are their bucket values.

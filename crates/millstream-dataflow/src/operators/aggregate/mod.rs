@@ -14,7 +14,7 @@
 //! **DISTINCT**: `count`, `sum` and `avg` see only the rows at which a value comes or goes (`distinct.rs`).
 //! **Input with retractions**: count, sum and average (see `additive.rs`), minimum and maximum (`extremes.rs`); a group has a hidden row
 //! count, vanishes at zero and may not go below. A global aggregate (no group columns) has one row from the first epoch on, which never
-//! vanishes. DISTINCT is an aggregate without functions.
+//! vanishes. DISTINCT is an aggregate without functions; over append-only input its groups need no numbers: a key is new or it is not.
 //! **Changelog** (`Emit::Changes`): the old row of a group goes, the new one comes, if they differ. **Append-only output**
 //! (`Emit::OnClose`): a group's row goes out once, when the bound of the bucket column has passed it, in the order of the buckets.
 //! **State**: per group one row: key columns, then with retractions the row count (`Int64`), then the state columns of each function; the
@@ -180,8 +180,8 @@ impl Aggregate {
         call::split_states(&self.calls, &states[usize::from(self.retracting)..])
     }
 
-    /// Evaluates the keys and numbers the groups. Rows of groups that were dropped in an earlier epoch are left out.
-    fn pre_group(&mut self, delta: &[DeltaBatch]) -> Result<Touched> {
+    /// Rows with their keys (and their number). Rows of groups that were dropped in an earlier epoch are left out.
+    fn with_keys(&mut self, delta: &[DeltaBatch]) -> Result<(Vec<Part>, Vec<(Vec<ArrayRef>, usize)>)> {
         let mut parts = Vec::with_capacity(delta.len());
         let mut keys = Vec::with_capacity(delta.len());
         for part in delta.iter().filter(|part| part.num_rows() > 0) {
@@ -212,7 +212,12 @@ impl Aggregate {
                 keys.push((columns, rows));
             }
         }
-        let Numbered { keys, count, rows } = self.interner.number(&keys)?;
+        Ok((parts, keys))
+    }
+
+    /// Numbers the groups of rows with these keys.
+    fn number(&mut self, mut parts: Vec<Part>, keys: &[(Vec<ArrayRef>, usize)]) -> Result<Touched> {
+        let Numbered { keys, count, rows } = self.interner.number(keys)?;
         for (part, groups) in parts.iter_mut().zip(rows) {
             part.groups = groups;
         }
@@ -406,6 +411,26 @@ impl Aggregate {
         Ok(vec![DeltaBatch::insertions(all).take(&UInt32Array::from(order))?])
     }
 
+    /// Whether a group is a key and no more, which comes once: DISTINCT over append-only input.
+    fn only_new_keys(&self) -> bool {
+        self.calls.is_empty() && !self.retracting && self.emit == Emit::Changes && !self.interner.is_unit()
+    }
+
+    /// The keys that are new, and closes what the floor has passed: what [`apply`](Self::apply) does, for [keys
+    /// alone](Self::only_new_keys).
+    fn admit(&mut self, keys: &[(Vec<ArrayRef>, usize)], floor: Floor) -> Result<Delta> {
+        let mut delta = vec![];
+        for (columns, rows) in keys {
+            self.touched_keys += *rows as u64;
+            if let Some(new) = self.groups.admit(columns, *rows)? {
+                delta.push(DeltaBatch::insertions(make_batch(&self.schema, new.columns().to_vec(), new.num_rows())?));
+            }
+        }
+        let closed = self.groups.pop_passed(floor);
+        self.groups.forget(&closed)?;
+        Ok(delta)
+    }
+
     /// Applies the change of the touched groups and closes what the floor has passed.
     fn apply(&mut self, touched: &Touched, floor: Floor) -> Result<Delta> {
         let encoded = if touched.count > 0 { self.groups.index.encode(&touched.keys)? } else { EncodedKeys::Unit };
@@ -591,13 +616,18 @@ impl Operator for Aggregate {
             Some((column, _)) => column.read(context.bounds)?,
             None => Floor::Unknown,
         };
-        let touched = self.pre_group(inputs[0])?;
-        if touched.parts.is_empty() && self.interner.is_unit() && !context.first {
+        let (parts, keys) = self.with_keys(inputs[0])?;
+        if parts.is_empty() && self.interner.is_unit() && !context.first {
             return Ok(vec![]);
         }
         let clock = context.bounds.clock.0;
         self.groups.set_clock(clock);
-        let mut delta = self.apply(&touched, floor)?;
+        let mut delta = if self.only_new_keys() {
+            self.admit(&keys, floor)?
+        } else {
+            let touched = self.number(parts, &keys)?;
+            self.apply(&touched, floor)?
+        };
         delta.extend(self.expire(clock)?);
         Ok(delta)
     }

@@ -9,12 +9,13 @@
 //! needs it.
 
 use crate::bucket::{BucketColumn, BucketKey, Buckets, Floor};
-use crate::chains::{Chains, Link, NONE};
+use crate::chains::{Chains, Ends, Link};
 use crate::columns::{describe_row, evaluate, make_batch, take_rows};
 use crate::error::{DataflowError, Result};
 use crate::key_index::{EncodedKeys, KeyIndex};
 use crate::operators::join::expiry::Expiry;
 use crate::operators::join::keys::{JoinKeys, KeyColumns};
+use crate::operators::join::row_weights::RowWeights;
 use crate::row_log::{DEAD, RowLog};
 use crate::zset::{with_weights, without_weights};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
@@ -76,7 +77,7 @@ pub(super) struct Arrangement {
     null: EncodedKeys,
     chains: Chains,
     log: RowLog,
-    weights: Vec<i64>,
+    weights: RowWeights,
     /// Empty unless matches are counted.
     matches: Vec<i64>,
     counted: bool,
@@ -149,7 +150,7 @@ impl Arrangement {
             index,
             chains: Chains::default(),
             log: RowLog::new(Arc::clone(schema), CHUNK_ROWS),
-            weights: vec![],
+            weights: RowWeights::default(),
             matches: vec![],
             counted,
             rows: if retracting || expiry.is_some() { Some(KeyIndex::new(&types_of(schema.fields()))?) } else { None },
@@ -174,7 +175,7 @@ impl Arrangement {
             let mut slots = Vec::with_capacity(part.delta.num_rows());
             for row in 0..part.delta.num_rows() {
                 let slot = change.insert(part, row, None, 0);
-                change.weights[slot as usize] = part.delta.weights.value(row);
+                change.weights.set(slot, part.delta.weights.value(row));
                 slots.push(slot);
             }
             change.log.append(&part.delta.batch, &slots)?;
@@ -205,7 +206,7 @@ impl Arrangement {
                 return Ok(part);
             }
             let identity = rows.encode(part.batch.columns())?;
-            let there = |row: usize| rows.find(&identity, row).map_or(0, |slot| self.weights[slot as usize]);
+            let there = |row: usize| rows.find(&identity, row).map_or(0, |slot| self.weights.get(slot));
             let weights = Int64Array::from_iter_values((0..count).map(|row| part.weights.value(row).max(-there(row))));
             let kept = BooleanArray::from_iter(weights.values().iter().map(|weight| Some(*weight != 0)));
             Ok(DeltaBatch::weighted(part.batch, weights).filter(&kept)?)
@@ -246,19 +247,18 @@ impl Arrangement {
             slots.extend(self.chains.slots(&keys[place..=place]));
         }
         let batch = make_batch(&self.schema, self.log.gather(&slots, 0..self.schema.fields().len())?, slots.len())?;
-        let weights = Int64Array::from_iter_values(slots.iter().map(|slot| -self.weights[*slot as usize]));
+        let weights = Int64Array::from_iter_values(slots.iter().map(|slot| -self.weights.get(*slot)));
         Ok(Some(DeltaBatch::weighted(batch, weights)))
     }
 
-    /// By row of the other side: the first row with its key, or [`NONE`].
-    pub(super) fn first_of_each(&self, keys: &EncodedKeys, count: usize) -> Vec<u32> {
-        let first = |key: Option<u32>| key.map_or(NONE, |key| self.chains.first(key));
-        self.index.find_all(keys, count).into_iter().map(first).collect()
+    /// By row of the other side: the ends of the chain of its key, if there is one.
+    pub(super) fn ends_of_each(&self, keys: &EncodedKeys, count: usize) -> Vec<Option<Ends>> {
+        self.index.find_all(keys, count).into_iter().map(|key| self.chains.ends(key?)).collect()
     }
 
-    /// First row with the key NULL, or [`NONE`].
-    pub(super) fn first_null(&self) -> u32 {
-        self.index.find(&self.null, 0).map_or(NONE, |key| self.chains.first(key))
+    /// The ends of the chain of the key NULL, if there is one.
+    pub(super) fn ends_of_null(&self) -> Option<Ends> {
+        self.chains.ends(self.index.find(&self.null, 0)?)
     }
 
     /// Neighbours in chains, by slot.
@@ -269,7 +269,7 @@ impl Arrangement {
     /// All slots with a row that has not left, oldest first.
     pub(super) fn slots(&self) -> Vec<u32> {
         let slots = self.log.chunks().flat_map(|(_, _, slots)| slots.iter().copied());
-        slots.filter(|slot| *slot != DEAD && self.weights[*slot as usize] != 0).collect()
+        slots.filter(|slot| *slot != DEAD && self.weights.get(*slot) != 0).collect()
     }
 
     /// The slot that the next row gets, if rows that come later have greater ones: none goes, and each has its own.
@@ -282,7 +282,7 @@ impl Arrangement {
         let encoder = RowKeyEncoder::new(types_of(self.schema.fields()))?;
         let mut sum = 0u128;
         for (batch, slots) in self.log.live()? {
-            let weight = |slot: u32| self.weights[slot as usize] as u128;
+            let weight = |slot: u32| self.weights.get(slot) as u128;
             if batch.num_columns() == 0 {
                 // Rows without columns are all equal.
                 sum = slots.iter().fold(sum, |sum, slot| sum.wrapping_add(weight(*slot)));
@@ -297,7 +297,12 @@ impl Arrangement {
 
     /// Weight of a slot's row.
     pub(super) fn weight(&self, slot: u32) -> i64 {
-        self.weights[slot as usize]
+        self.weights.get(slot)
+    }
+
+    /// Whether the rows of all these slots are there once.
+    pub(super) fn are_ones(&self, slots: &[u32]) -> bool {
+        self.weights.are_ones(slots)
     }
 
     /// Columns of the rows of slots.
@@ -307,7 +312,7 @@ impl Arrangement {
 
     /// Weight and matches of a slot's row.
     pub(super) fn now(&self, slot: u32) -> (i64, i64) {
-        (self.weights[slot as usize], self.matches[slot as usize])
+        (self.weights.get(slot), self.matches[slot as usize])
     }
 
     /// Adds to the matches of a row.
@@ -327,7 +332,7 @@ impl Arrangement {
         let at = slot as usize;
         if self.counted && !self.is_touched[at] {
             self.is_touched[at] = true;
-            self.touched.push(Before { slot, weight: self.weights[at], matches: self.matches[at] });
+            self.touched.push(Before { slot, weight: self.weights.get(slot), matches: self.matches[at] });
         }
     }
 
@@ -346,9 +351,9 @@ impl Arrangement {
             (Some(rows), Some(identity)) => self.known(rows, identity, batch.num_rows()),
             _ => vec![],
         };
-        self.index.fetch(&part.encoded, batch.num_rows());
         let (mut out, mut new, mut slots) = (Vec::new(), Vec::new(), Vec::new());
         for row in 0..batch.num_rows() {
+            self.index.read_ahead(&part.encoded, row, batch.num_rows());
             let weight = part.delta.weights.value(row);
             if self.stays_out(part, row, nulls_match) {
                 out.push(row as u32);
@@ -359,7 +364,7 @@ impl Arrangement {
                 (Some(rows), Some(identity)) => known[row].or_else(|| rows.find(identity, row)),
                 _ => None,
             };
-            let sum = found.map_or(0, |slot| self.weights[slot as usize]).checked_add(weight).ok_or_else(too_many)?;
+            let sum = found.map_or(0, |slot| self.weights.get(slot)).checked_add(weight).ok_or_else(too_many)?;
             if sum < 0 {
                 let row = describe_row(&self.schema, batch.columns(), row);
                 return Err(DataflowError::NegativeWeight { relation: String::new(), row, weight: sum });
@@ -367,7 +372,7 @@ impl Arrangement {
             match found {
                 Some(slot) => {
                     self.touch(slot);
-                    self.weights[slot as usize] = sum;
+                    self.weights.set(slot, sum);
                     if sum == 0 {
                         self.unlink(slot);
                         self.leaving.push(slot);
@@ -380,7 +385,7 @@ impl Arrangement {
                 None => {
                     let slot = self.insert(part, row, identity.as_ref(), part.matches.get(row).copied().unwrap_or(0));
                     self.touch(slot);
-                    self.weights[slot as usize] = sum;
+                    self.weights.set(slot, sum);
                     new.push(row as u32);
                     slots.push(slot);
                 }
@@ -394,7 +399,7 @@ impl Arrangement {
     /// The slots of rows that are there. What a change of them reads first is read here for all, so that the accesses to memory overlap.
     fn known(&self, rows: &KeyIndex, identity: &EncodedKeys, count: usize) -> Vec<Option<u32>> {
         let known = rows.find_all(identity, count);
-        let ahead = |slot: &u32| self.weights[*slot as usize] ^ i64::from(self.chains.links()[*slot as usize].key);
+        let ahead = |slot: &u32| self.weights.get(*slot) ^ i64::from(self.chains.links()[*slot as usize].key);
         std::hint::black_box(known.iter().flatten().map(ahead).fold(0, |sum, read| sum ^ read));
         known
     }
@@ -406,18 +411,15 @@ impl Arrangement {
             _ => self.free.pop().unwrap_or(self.weights.len() as u32),
         };
         let at = slot as usize;
-        if self.weights.len() <= at {
-            self.weights.resize(at + 1, 0);
-            if self.counted {
+        self.weights.set(slot, 0);
+        if self.counted {
+            if self.matches.len() <= at {
                 self.matches.resize(at + 1, 0);
                 self.is_touched.resize(at + 1, false);
             }
-        }
-        self.weights[at] = 0;
-        if self.counted {
             self.matches[at] = matches;
         }
-        let key = self.index.find(&part.encoded, row).unwrap_or_else(|| self.index.insert(&part.encoded, row));
+        let (key, _) = self.index.find_or_insert(&part.encoded, row);
         self.chains.push(key, slot);
         if let (Kept::Until { buckets, .. }, Some(keys)) = (&mut self.kept, &part.buckets) {
             buckets.insert(&keys[row], slot);
@@ -457,8 +459,8 @@ impl Arrangement {
         for Before { slot, .. } in std::mem::take(&mut self.touched) {
             let at = slot as usize;
             self.is_touched[at] = false;
-            if matches!(self.kept, Kept::Unmatched) && self.weights[at] != 0 && self.matches[at] > 0 {
-                self.weights[at] = 0;
+            if matches!(self.kept, Kept::Unmatched) && self.weights.get(slot) != 0 && self.matches[at] > 0 {
+                self.weights.set(slot, 0);
                 self.unlink(slot);
                 gone.push(slot);
             }
@@ -493,7 +495,7 @@ impl Arrangement {
     /// The rows, oldest first: columns, `__matches` if counted, `__touched` if keys expire, `__weight`.
     pub(super) fn checkpoint(&self) -> Result<Vec<RecordBatch>> {
         let batches = self.log.live()?.into_iter().map(|(batch, slots)| {
-            let weights = slots.iter().map(|slot| self.weights[*slot as usize]).collect();
+            let weights = slots.iter().map(|slot| self.weights.get(*slot)).collect();
             let mut columns = batch.columns().to_vec();
             if self.counted {
                 columns.push(Arc::new(slots.iter().map(|slot| self.matches[*slot as usize]).collect::<Int64Array>()));
@@ -538,7 +540,7 @@ impl Arrangement {
                     return Err(DataflowError::mismatch("a row occurs twice"));
                 }
                 let slot = self.insert(&part, row, identity.as_ref(), matches.get(row).copied().unwrap_or(0));
-                self.weights[slot as usize] = part.delta.weights.value(row);
+                self.weights.set(slot, part.delta.weights.value(row));
                 if let (Some(expiry), Some(touched)) = (&mut self.expiry, touched.get(row)) {
                     expiry.touch(self.chains.links()[slot as usize].key, *touched);
                 }
@@ -563,7 +565,7 @@ impl Arrangement {
             Kept::Until { buckets, .. } => buckets.bytes(),
             Kept::Forever | Kept::Never | Kept::Unmatched => 0,
         };
-        let by_slot = 8 * (self.weights.capacity() + self.matches.capacity()) + self.is_touched.capacity() + 4 * self.free.capacity();
+        let by_slot = self.weights.bytes() + 8 * self.matches.capacity() + self.is_touched.capacity() + 4 * self.free.capacity();
         let expiry = self.expiry.as_ref().map_or(0, Expiry::bytes);
         let rows = self.rows.as_ref().map_or(0, KeyIndex::bytes);
         self.index.bytes() + rows + self.chains.bytes() + self.log.bytes() + by_slot + buckets + expiry

@@ -39,6 +39,7 @@ mod arrangement;
 mod expiry;
 pub(super) mod keys;
 pub(super) mod residual;
+mod row_weights;
 pub(super) mod shared;
 mod sharing;
 #[cfg(test)]
@@ -215,19 +216,13 @@ impl Join {
     fn walk(&self, side: usize, part: &Part) -> Walk {
         let other = self.arrangement(1 - side);
         let mut walk = Walk::default();
-        let null = if self.null_aware { other.first_null() } else { NONE };
+        let null = if self.null_aware { other.ends_of_null() } else { None };
         let mut wide = vec![];
-        for (row, first) in other.first_of_each(&part.encoded, part.delta.num_rows()).into_iter().enumerate() {
+        for (row, ends) in other.ends_of_each(&part.encoded, part.delta.num_rows()).into_iter().enumerate() {
             match part.keys.is_null(row) {
                 true if self.null_aware => wide.push(row as u32),
                 true => {}
-                false => {
-                    for first in [first, null] {
-                        if first != NONE {
-                            walk.start(row, first);
-                        }
-                    }
-                }
+                false => [ends, null].into_iter().flatten().for_each(|ends| walk.start(row, ends)),
             }
         }
         if !wide.is_empty() {
@@ -287,7 +282,7 @@ impl Join {
     /// Names a pair as often as its right row is there: the result of a lookup is append-only, where every row counts once.
     fn spread(&self, pairs: &mut Pairs) {
         let right = self.arrangement(1);
-        if pairs.slots.iter().all(|slot| right.weight(*slot) == 1) {
+        if right.are_ones(&pairs.slots) {
             return;
         }
         let times = |slot: &u32| right.weight(*slot).max(0) as usize;
@@ -300,7 +295,7 @@ impl Join {
     fn pairs(&self, side: usize, part: &Part, rows: Vec<u32>, slots: &[u32]) -> Result<DeltaBatch> {
         let other = self.arrangement(1 - side);
         let weights = match &part.delta.weights {
-            Weights::Ones if slots.iter().all(|slot| other.weight(*slot) == 1) => Weights::Ones,
+            Weights::Ones if other.are_ones(slots) => Weights::Ones,
             // Spread: each pair counts once.
             Weights::Ones if self.lookup => Weights::Ones,
             weights => {

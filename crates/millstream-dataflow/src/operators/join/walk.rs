@@ -4,7 +4,7 @@
 //! along one chain after the other takes four times as long. Pairs come in chunks of bounded size, whatever the keys.
 
 use super::PAIRS;
-use crate::chains::{Link, NONE};
+use crate::chains::{Ends, Link};
 
 /// Pairs of a row of the change and a row of state (its slot).
 #[derive(Debug, Default)]
@@ -16,8 +16,8 @@ pub(super) struct Pairs {
 /// Where the rows of a change stand in their chains.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
-    /// Row and the slot it has reached.
-    open: Vec<(u32, u32)>,
+    /// Row, the slot it has reached, and the last one of its chain.
+    open: Vec<(u32, u32, u32)>,
     /// How far the current step has come: entries read, and entries kept for the next step at the front of `open`.
     read: usize,
     kept: usize,
@@ -53,9 +53,9 @@ impl Pairs {
 }
 
 impl Walk {
-    /// Starts row `row` at the chain that begins with `slot`.
-    pub(super) fn start(&mut self, row: usize, slot: u32) {
-        self.open.push((row as u32, slot));
+    /// Starts row `row` at a chain.
+    pub(super) fn start(&mut self, row: usize, Ends { first, last, .. }: Ends) {
+        self.open.push((row as u32, first, last));
     }
 
     /// Lets `rows` meet all slots of `all`.
@@ -75,12 +75,12 @@ impl Walk {
                     break;
                 }
             }
-            let (row, slot) = self.open[self.read];
+            let (row, slot, last) = self.open[self.read];
             self.read += 1;
             pairs.push(row, slot);
-            let next = links[slot as usize].next;
-            if next != NONE {
-                self.open[self.kept] = (row, next);
+            // Mostly a chain has one row, and its link need not be read.
+            if slot != last {
+                self.open[self.kept] = (row, links[slot as usize].next, last);
                 self.kept += 1;
             }
         }
@@ -98,6 +98,7 @@ impl Walk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chains::NONE;
 
     #[test]
     fn chains_advance_together_and_chunks_are_bounded() {
@@ -105,8 +106,9 @@ mod tests {
         // 0 ─▶ 2 ─▶ 3, and 1 alone.
         let links = [link(2), link(NONE), link(3), link(NONE)];
         let mut walk = Walk::default();
-        walk.start(7, 0);
-        walk.start(8, 1);
+        let ends = |first, last, len| Ends { first, last, len };
+        walk.start(7, ends(0, 3, 3));
+        walk.start(8, ends(1, 1, 1));
         walk.start_wide(vec![9], vec![1, 3]);
         let mut pairs = Pairs::default();
         assert!(walk.fill(&links, &mut pairs));
@@ -115,7 +117,7 @@ mod tests {
         assert!(!walk.fill(&links, &mut pairs));
 
         let mut walk = Walk::default();
-        (0..PAIRS).for_each(|row| walk.start(row, 0));
+        (0..PAIRS).for_each(|row| walk.start(row, ends(0, 3, 3)));
         let mut sizes = vec![];
         while walk.fill(&links, &mut pairs) {
             sizes.push(pairs.len());

@@ -128,8 +128,8 @@ impl Known {
             if part.weights.value(row) <= 0 {
                 return Err(DataflowError::internal("a recursive UNION cannot take rows back"));
             }
-            if self.index.find(&keys, row).is_none() {
-                self.slots.push(self.index.insert(&keys, row));
+            if let (slot, true) = self.index.find_or_insert(&keys, row) {
+                self.slots.push(slot);
                 rows.push(row as u32);
             }
         }

@@ -581,7 +581,7 @@ impl Operator for SessionWindow {
             let mut slots = Vec::with_capacity(batch.num_rows());
             for (row, (start, end)) in starts.into_iter().zip(ends).enumerate() {
                 let slot = self.ends.len() as u32;
-                let owner = self.keys.find(&encoded, row).unwrap_or_else(|| self.keys.insert(&encoded, row));
+                let (owner, _) = self.keys.find_or_insert(&encoded, row);
                 let mut intervals = self.sessions.get_mut(owner as usize).map(std::mem::take).unwrap_or_default();
                 self.interval_bytes -= intervals.bytes();
                 let last = if end == NULL_TIME { end } else { end - self.gap };

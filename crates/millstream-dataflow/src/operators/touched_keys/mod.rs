@@ -125,16 +125,11 @@ impl Keys {
         let values = self.bucket.as_ref().map(|(column, _)| column.keys(&columns[column.column])).transpose()?;
         let mut slots = Vec::with_capacity(rows);
         for row in 0..rows {
-            let slot = match self.index.find(&encoded, row) {
-                Some(slot) => slot,
-                None => {
-                    let slot = self.index.insert(&encoded, row);
-                    if let (Some((_, buckets)), Some(values)) = (&mut self.bucket, &values) {
-                        buckets.insert(&values[row], slot);
-                    }
-                    slot
-                }
-            };
+            self.index.read_ahead(&encoded, row, rows);
+            let (slot, new) = self.index.find_or_insert(&encoded, row);
+            if new && let (Some((_, buckets)), Some(values)) = (&mut self.bucket, &values) {
+                buckets.insert(&values[row], slot);
+            }
             slots.push(slot);
         }
         Ok((slots, values))
