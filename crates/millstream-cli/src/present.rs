@@ -152,6 +152,7 @@ impl Presenter {
     }
 
     async fn rows(&mut self, rows: Rows) -> anyhow::Result<Shown> {
+        let late = rows.late_notices();
         let style = self.current_style();
         let for_people = style.format.is_for_people();
         let mut writer = RowWriter::new(style, rows.schema());
@@ -176,6 +177,9 @@ impl Presenter {
         }
         if let Some(cut) = printed.notice.filter(|_| self.talkative) {
             message::line(&format!("notice: {cut}"));
+        }
+        for notice in late.take() {
+            self.notice(&notice);
         }
         Ok(Shown { rows: printed.rows as u64 })
     }

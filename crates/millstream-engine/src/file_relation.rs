@@ -54,7 +54,7 @@ pub(crate) async fn provider(path: &str, base: &SessionState, clock: &Arc<dyn Cl
     };
     let def = Arc::new(create_stream::define(&definition, &GivenOptions::default(), None, base).await?);
     let rows = AcceptedRows::of_source(def, base, clock).await?;
-    stream_scan::provider(rows, Shown::Declared, base)
+    stream_scan::provider(rows, Shown::Declared, base, true)
 }
 
 fn failed(path: &str, error: ConnectorError) -> EngineError {

@@ -39,7 +39,7 @@ pub mod system_tables;
 pub use engine::{CatalogEntry, Engine, EngineBuilder, MemorySource, PipelineFile, Pushed};
 pub use error::EngineError;
 pub use millstream_plan::process;
-pub use notice::{Notice, Severity};
+pub use notice::{LateNotices, Notice, Severity};
 pub use pipeline::EventTimeReplay;
 pub use pipeline::command::Stop;
 pub use pipeline::log_replay::{LoggedEpoch, LoggedEpochs};

@@ -1,5 +1,8 @@
 //! Notices: what a statement has to tell although it succeeded.
 
+use parking_lot::Mutex;
+use std::sync::Arc;
+
 /// How much a notice matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
@@ -47,5 +50,20 @@ impl std::fmt::Display for Notice {
             Some(hint) => write!(f, "\n  hint: {hint}"),
             None => Ok(()),
         }
+    }
+}
+
+/// Notices that a query has when its rows have been read.
+#[derive(Debug, Clone, Default)]
+pub struct LateNotices(Arc<Mutex<Vec<Notice>>>);
+
+impl LateNotices {
+    pub(crate) fn push(&self, notice: Notice) {
+        self.0.lock().push(notice);
+    }
+
+    /// Those that have come since the last call.
+    pub fn take(&self) -> Vec<Notice> {
+        std::mem::take(&mut *self.0.lock())
     }
 }

@@ -65,7 +65,7 @@ impl Readers {
                     }
                 };
                 let (sender, batches) = mpsc::channel(AHEAD);
-                if tell.send(Ok((result, Some((rows.schema(), batches))))).is_err() {
+                if tell.send(Ok((result, Some((rows.schema(), rows.late_notices(), batches))))).is_err() {
                     return;
                 }
                 let mut rows = std::pin::pin!(rows.into_stream());
@@ -78,13 +78,13 @@ impl Readers {
             runtime,
         );
         let (mut result, rows) = told.await.map_err(|_| failed("it ended without an answer"))??;
-        if let Some((schema, batches)) = rows {
+        if let Some((schema, late, batches)) = rows {
             // The task ends with the rows.
             let stream = futures::stream::unfold((batches, task), |(mut batches, task)| async move {
                 let batch = batches.recv().await?;
                 Some((batch, (batches, task)))
             });
-            result.output = Output::Rows(Rows::of_stream(schema, stream));
+            result.output = Output::Rows(Rows::of_stream(schema, stream).telling(late));
         }
         Ok(result)
     }

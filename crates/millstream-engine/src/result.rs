@@ -2,7 +2,7 @@
 
 use crate::error::{EngineError, Result};
 use crate::guard::guarded_stream;
-use crate::notice::Notice;
+use crate::notice::{LateNotices, Notice};
 use crate::subscription::Subscription;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -74,6 +74,7 @@ pub struct Rows {
     stream: BoxStream<'static, Result<RecordBatch>>,
     /// More rows than this are an error.
     most: Option<u64>,
+    late: LateNotices,
 }
 
 impl std::fmt::Debug for Rows {
@@ -89,12 +90,22 @@ impl Rows {
 
     /// Rows that come from elsewhere, from a server for instance. All batches have the columns of `schema`.
     pub fn of_stream(schema: SchemaRef, stream: impl Stream<Item = Result<RecordBatch>> + Send + 'static) -> Self {
-        Self { schema, stream: stream.boxed(), most: None }
+        Self { schema, stream: stream.boxed(), most: None, late: LateNotices::default() }
     }
 
     /// The same rows, if there are not more than these.
     pub(crate) fn at_most(self, most: Option<u64>) -> Self {
         Self { most, ..self }
+    }
+
+    /// The same rows, with what there is to tell when they have been read.
+    pub(crate) fn telling(self, late: LateNotices) -> Self {
+        Self { late, ..self }
+    }
+
+    /// What there is to tell when the rows have been read.
+    pub fn late_notices(&self) -> LateNotices {
+        self.late.clone()
     }
 
     /// The columns.

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::{FutureExt, Stream, StreamExt};
 use millstream_engine::change_log::log_schema;
-use millstream_engine::{EngineError, Output, Rows, Subscription};
+use millstream_engine::{EngineError, LateNotices, Notice, Output, Rows, Subscription};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -25,6 +25,7 @@ pub(crate) struct RowSource {
     input: Input,
     /// What has come and is not taken yet; none of them is empty.
     rest: VecDeque<RecordBatch>,
+    late: LateNotices,
 }
 
 enum Input {
@@ -65,8 +66,13 @@ pub(crate) enum Present {
 impl RowSource {
     /// The rows of a query of the engine.
     pub(crate) fn of_rows(rows: Rows) -> Self {
-        let schema = rows.schema();
-        Self::computed(schema, rows.into_stream())
+        let (schema, late) = (rows.schema(), rows.late_notices());
+        Self { late, ..Self::computed(schema, rows.into_stream()) }
+    }
+
+    /// What there is to tell when the rows have been taken.
+    pub(crate) fn late_notices(&self) -> Vec<Notice> {
+        self.late.take()
     }
 
     /// The rows that a statement of the engine gives, if it gives any.
@@ -95,23 +101,33 @@ impl RowSource {
                 }
             }
         });
-        Self { schema, input: Input::Computed { batches, _task: task }, rest: VecDeque::new() }
+        Self { schema, input: Input::Computed { batches, _task: task }, rest: VecDeque::new(), late: LateNotices::default() }
     }
 
     /// Rows that are there.
     pub(crate) fn of_batches(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
-        Self { schema, input: Input::Ready(batches.into()), rest: VecDeque::new() }
+        Self { schema, input: Input::Ready(batches.into()), rest: VecDeque::new(), late: LateNotices::default() }
     }
 
     /// Changes as rows, with `epoch` and `op` before the query's columns.
     pub(crate) fn of_changes(subscription: Subscription) -> Self {
-        Self { schema: log_schema(&subscription.schema()), input: Input::Changes(Box::new(subscription)), rest: VecDeque::new() }
+        Self {
+            schema: log_schema(&subscription.schema()),
+            input: Input::Changes(Box::new(subscription)),
+            rest: VecDeque::new(),
+            late: LateNotices::default(),
+        }
     }
 
     /// Rows as the parts of a copy, one each: in a column `line` without the ends of the lines, or as `data` where they are no text.
     pub(crate) fn of_copy(rows: RowSource, options: CopyOptions) -> Self {
         let copied = Copied::new(rows, options);
-        Self { schema: copy_schema(copied.copy.is_binary()), input: Input::Copied(Box::new(copied)), rest: VecDeque::new() }
+        Self {
+            schema: copy_schema(copied.copy.is_binary()),
+            input: Input::Copied(Box::new(copied)),
+            rest: VecDeque::new(),
+            late: LateNotices::default(),
+        }
     }
 
     /// The columns.

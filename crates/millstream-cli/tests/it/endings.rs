@@ -114,6 +114,21 @@ fn garbage_is_named_and_does_not_end_the_program() {
 }
 
 #[test]
+fn a_select_tells_of_bad_rows_that_nobody_else_tells_of() {
+    let directory = directory();
+    let place = directory.path();
+    std::fs::write(place.join("a.csv"), "a,b\n1,2\nx,3\n4,9.5\n").unwrap();
+    let stream = "CREATE STREAM s (a BIGINT, b BIGINT) WITH (connector = 'files', path = 'a.csv', format = 'csv')";
+    let told = run(place, &["-c", &format!("{stream}; SELECT a FROM s")]);
+    assert_eq!(stdout(&told), "a\n1\n");
+    let warning = "warning: 2 bad rows of stream \"s\" were left out; the first: a.csv:3: column \"a\": 'x' is not a valid BIGINT";
+    assert!(stderr(&told).contains(warning), "{}", stderr(&told));
+    std::fs::write(place.join("a.csv"), "a,b\n1,2\n").unwrap();
+    let told = run(place, &["-c", &format!("{stream}; SELECT a FROM s")]);
+    assert_eq!((stdout(&told).as_str(), stderr(&told).as_str()), ("a\n1\n", ""));
+}
+
+#[test]
 fn long_chains_of_operators_are_computed_or_refused() {
     let directory = directory();
     let count = |terms: usize| {

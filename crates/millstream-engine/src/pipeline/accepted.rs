@@ -105,7 +105,7 @@ impl AcceptedRows {
                 Origin::Derived { derivation, history: history.clone(), at: 0, edge, base }
             }
         };
-        Ok(Cursor { from, versions: false })
+        Ok(Cursor { from, versions: false, left_out: LeftOut::default() })
     }
 
     /// Refuses versions that begin with what is not kept. `from`: the epoch from which all changes are wanted.
@@ -144,6 +144,16 @@ pub struct Cursor {
     from: Origin,
     /// The changes of a keyed stream are read, not its rows.
     versions: bool,
+    left_out: LeftOut,
+}
+
+/// The bad rows that a cursor has left out so far.
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    /// How many.
+    pub rows: u64,
+    /// Place and reason of the first.
+    pub first: Option<String>,
 }
 
 #[derive(Debug)]
@@ -188,6 +198,10 @@ impl Cursor {
                 };
                 edge.set_needed(judged);
                 let accepted = read_accepted(edge, reader, &entry.ranges, edge_epoch(entry)).await?;
+                self.left_out.rows += accepted.rows_bad;
+                if self.left_out.first.is_none() {
+                    self.left_out.first = accepted.bad_examples.first().cloned();
+                }
                 Ok(Some((entry.epoch, entry.clock, wanted(accepted))))
             }
             Origin::Derived { derivation, history, at, edge, base } => {
@@ -205,6 +219,11 @@ impl Cursor {
                 Ok(Some((entry.epoch, entry.clock, wanted(accepted))))
             }
         }
+    }
+
+    /// The bad rows so far of a source that is read again.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
     }
 
     /// Leaves out what lies before an epoch, where that does not decide what later rows do: the others need every row.

@@ -33,8 +33,10 @@ impl Contents for BatchContents<'_> {
         let base = &self.shared.base;
         match self.snapshot.relations.get(name) {
             Some(Content::Rows(schema, rows)) => Ok(Arc::new(MemTable::try_new(Arc::clone(schema), vec![rows.to_vec()])?)),
-            Some(Content::Stream(rows)) => stream_scan::provider(rows.as_ref().clone(), shown, base),
-            Some(Content::UntouchedStream(rows)) => stream_scan::provider(rows.untouched(base, &self.shared.clock).await?, shown, base),
+            Some(Content::Stream(rows)) => stream_scan::provider(rows.as_ref().clone(), shown, base, false),
+            Some(Content::UntouchedStream(rows)) => {
+                stream_scan::provider(rows.untouched(base, &self.shared.clock).await?, shown, base, true)
+            }
             Some(Content::Sink { schema, format, files, buffered }) => sink_rows(base, name, schema, format, files, buffered).await,
             None => match kind {
                 ObjectKind::Sink(_) => {

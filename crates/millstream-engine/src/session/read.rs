@@ -14,6 +14,7 @@ use crate::catalog::Catalog;
 use crate::catalog::object::ObjectKind;
 use crate::catalog::resolve::{Resolved, Resolver};
 use crate::error::{EngineError, Result};
+use crate::notice::LateNotices;
 use crate::pipeline::command::Command;
 use crate::pipeline::snapshot::{Content, Snapshot, SnapshotRequest};
 use crate::result::{Output, Rows, StatementResult};
@@ -107,15 +108,17 @@ impl Session {
     }
 
     async fn select_here(&self, mut query: Query, values: &[BoundValue]) -> Result<StatementResult> {
+        let late = LateNotices::default();
         let selected = |rows: SendableRecordBatchStream, epoch| {
-            let output = Output::Rows(Rows::new(rows).at_most(self.limits().rows));
+            let output = Output::Rows(Rows::new(rows).at_most(self.limits().rows).telling(late.clone()));
             StatementResult { tag: "SELECT".into(), notices: Vec::new(), epoch: Some(epoch), output }
         };
         if let Some((rows, epoch)) = self.rows_of_kept(&query, values).await? {
             return Ok(selected(rows, epoch));
         }
         millstream_sql::parameters::replace(&mut query, &mut |index| values.get(index).map(|value| value.literal.clone()))?;
-        let (resolved, epoch) = self.plan_at(&query).await?;
+        let (mut resolved, epoch) = self.plan_at(&query).await?;
+        resolved.state.config_mut().set_extension(Arc::new(late.clone()));
         let plan = resolved.state.create_physical_plan(&resolved.plan).await.map_err(|error| EngineError::in_query(error, &query))?;
         let rows = execute_stream(plan, task(&resolved.state, Arc::clone(resolved.state.runtime_env())));
         Ok(selected(rows.map_err(|error| EngineError::in_query(error, &query))?, epoch))

@@ -250,7 +250,10 @@ impl Connection {
         let mut sent = 0;
         while rows_max.is_none_or(|most| sent < most) {
             let most = rows_max.map_or(usize::MAX, |most| usize::try_from(most - sent).unwrap_or(usize::MAX));
-            let Some(batch) = self.next_rows(source, most).await? else { return Ok((sent, false)) };
+            let Some(batch) = self.next_rows(source, most).await? else {
+                self.notices(&source.late_notices());
+                return Ok((sent, false));
+            };
             let encoder = BatchEncoder::new(&batch, |column| is_binary(formats, column))?;
             let mut values = bytes::BytesMut::new();
             for row in 0..encoder.rows() {

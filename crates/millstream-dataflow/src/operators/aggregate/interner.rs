@@ -17,6 +17,9 @@ pub(crate) struct Interner {
     values: Option<Mutex<Box<dyn GroupValues>>>,
 }
 
+/// The key columns of a part of a delta, with canonical floats, and its number of rows.
+pub(crate) type PartKeys = (Vec<ArrayRef>, usize);
+
 /// Keys by number, in the order in which they occur first.
 pub(crate) struct Numbered {
     /// Key columns.
@@ -43,8 +46,8 @@ impl Interner {
         self.values.is_none()
     }
 
-    /// Numbers the keys of parts: of each its key columns, with canonical floats, and its number of rows.
-    pub(crate) fn number(&mut self, parts: &[(Vec<ArrayRef>, usize)]) -> Result<Numbered> {
+    /// Numbers the keys of parts.
+    pub(crate) fn number(&mut self, parts: &[PartKeys]) -> Result<Numbered> {
         let Some(values) = &mut self.values else {
             return Ok(Numbered { keys: vec![], count: 1, rows: parts.iter().map(|(_, rows)| vec![0; *rows]).collect() });
         };

@@ -50,7 +50,7 @@ use datafusion::physical_plan::PhysicalExpr;
 use distinct::{Crossings, DistinctValues};
 use extremes::Extremes;
 use groups::Groups;
-use interner::{Interner, Numbered};
+use interner::{Interner, Numbered, PartKeys};
 use millstream_plan::compile::compile_all;
 use millstream_plan::functions::{extreme_aggregate, without_distinct};
 use millstream_plan::graph::{Emit, Node, Op};
@@ -180,8 +180,8 @@ impl Aggregate {
         call::split_states(&self.calls, &states[usize::from(self.retracting)..])
     }
 
-    /// Rows with their keys (and their number). Rows of groups that were dropped in an earlier epoch are left out.
-    fn with_keys(&mut self, delta: &[DeltaBatch]) -> Result<(Vec<Part>, Vec<(Vec<ArrayRef>, usize)>)> {
+    /// Rows with their keys. Rows of groups that were dropped in an earlier epoch are left out.
+    fn with_keys(&mut self, delta: &[DeltaBatch]) -> Result<(Vec<Part>, Vec<PartKeys>)> {
         let mut parts = Vec::with_capacity(delta.len());
         let mut keys = Vec::with_capacity(delta.len());
         for part in delta.iter().filter(|part| part.num_rows() > 0) {
@@ -216,7 +216,7 @@ impl Aggregate {
     }
 
     /// Numbers the groups of rows with these keys.
-    fn number(&mut self, mut parts: Vec<Part>, keys: &[(Vec<ArrayRef>, usize)]) -> Result<Touched> {
+    fn number(&mut self, mut parts: Vec<Part>, keys: &[PartKeys]) -> Result<Touched> {
         let Numbered { keys, count, rows } = self.interner.number(keys)?;
         for (part, groups) in parts.iter_mut().zip(rows) {
             part.groups = groups;
@@ -418,7 +418,7 @@ impl Aggregate {
 
     /// The keys that are new, and closes what the floor has passed: what [`apply`](Self::apply) does, for [keys
     /// alone](Self::only_new_keys).
-    fn admit(&mut self, keys: &[(Vec<ArrayRef>, usize)], floor: Floor) -> Result<Delta> {
+    fn admit(&mut self, keys: &[PartKeys], floor: Floor) -> Result<Delta> {
         let mut delta = vec![];
         for (columns, rows) in keys {
             self.touched_keys += *rows as u64;
