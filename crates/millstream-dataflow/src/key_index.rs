@@ -200,24 +200,7 @@ impl KeyIndex {
 
     /// A slot for the key of row `row`, which is not known yet.
     pub(crate) fn insert(&mut self, keys: &EncodedKeys, row: usize) -> u32 {
-        let slot = self.next_slot();
-        match (&mut self.kind, keys) {
-            (Kind::Unit(only), _) => *only = Some(slot),
-            (Kind::Fixed { table, null, bits, .. }, EncodedKeys::Fixed(values)) => match values[row] {
-                Some(value) => {
-                    set(bits, slot, value);
-                    table.insert(value, slot);
-                }
-                None => *null = Some(slot),
-            },
-            (Kind::Rows { table, keys: stored, .. }, EncodedKeys::Rows(rows, hashes)) => {
-                stored.set(slot, rows.row(row).as_ref());
-                table.insert(hashes[row], slot);
-            }
-            _ => unreachable!("keys were encoded by this index"),
-        }
-        self.hand_out(slot);
-        slot
+        self.find_or_insert(keys, row).0
     }
 
     /// The slot of the next new key.

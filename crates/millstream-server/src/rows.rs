@@ -64,6 +64,10 @@ pub(crate) enum Present {
 }
 
 impl RowSource {
+    fn of(schema: SchemaRef, input: Input) -> Self {
+        Self { schema, input, rest: VecDeque::new(), late: LateNotices::default() }
+    }
+
     /// The rows of a query of the engine.
     pub(crate) fn of_rows(rows: Rows) -> Self {
         let (schema, late) = (rows.schema(), rows.late_notices());
@@ -101,33 +105,23 @@ impl RowSource {
                 }
             }
         });
-        Self { schema, input: Input::Computed { batches, _task: task }, rest: VecDeque::new(), late: LateNotices::default() }
+        Self::of(schema, Input::Computed { batches, _task: task })
     }
 
     /// Rows that are there.
     pub(crate) fn of_batches(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
-        Self { schema, input: Input::Ready(batches.into()), rest: VecDeque::new(), late: LateNotices::default() }
+        Self::of(schema, Input::Ready(batches.into()))
     }
 
     /// Changes as rows, with `epoch` and `op` before the query's columns.
     pub(crate) fn of_changes(subscription: Subscription) -> Self {
-        Self {
-            schema: log_schema(&subscription.schema()),
-            input: Input::Changes(Box::new(subscription)),
-            rest: VecDeque::new(),
-            late: LateNotices::default(),
-        }
+        Self::of(log_schema(&subscription.schema()), Input::Changes(Box::new(subscription)))
     }
 
     /// Rows as the parts of a copy, one each: in a column `line` without the ends of the lines, or as `data` where they are no text.
     pub(crate) fn of_copy(rows: RowSource, options: CopyOptions) -> Self {
         let copied = Copied::new(rows, options);
-        Self {
-            schema: copy_schema(copied.copy.is_binary()),
-            input: Input::Copied(Box::new(copied)),
-            rest: VecDeque::new(),
-            late: LateNotices::default(),
-        }
+        Self::of(copy_schema(copied.copy.is_binary()), Input::Copied(Box::new(copied)))
     }
 
     /// The columns.
