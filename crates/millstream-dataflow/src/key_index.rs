@@ -215,6 +215,13 @@ impl KeyIndex {
         }
     }
 
+    /// All slots that are in use, in their order.
+    pub(crate) fn slots(&self) -> Vec<u32> {
+        let mut used = vec![true; self.slots as usize];
+        self.free.iter().for_each(|slot| used[*slot as usize] = false);
+        (0..self.slots).filter(|slot| used[*slot as usize]).collect()
+    }
+
     /// The key columns of slots that are in use.
     pub(crate) fn decode(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
         match &self.kind {
@@ -329,15 +336,19 @@ impl KeyBytes {
         if self.dead < 4096 || self.dead * 2 < self.arena.len() {
             return;
         }
-        // What has been once may well be again: windows that close make room for others of their size.
-        let live = self.arena.len() - self.dead;
-        let mut arena = Vec::with_capacity((live * 3 / 2).max(self.arena.len() / 2));
-        for (start, len) in &mut self.spans {
-            let moved = arena.len();
-            arena.extend_from_slice(&self.arena[*start..*start + *len as usize]);
+        let mut live = Vec::with_capacity(self.arena.len() - self.dead);
+        for (start, len) in self.spans.iter_mut().filter(|(_, len)| *len > 0) {
+            let moved = live.len();
+            live.extend_from_slice(&self.arena[*start..*start + *len as usize]);
             *start = moved;
         }
-        self.arena = arena;
+        // What has been once may well be again: windows that close make room for others of their size.
+        let room = (live.len() * 3 / 2).max(self.arena.len() / 2);
+        self.arena.clear();
+        self.arena.extend_from_slice(&live);
+        if self.arena.capacity() > 2 * room {
+            self.arena.shrink_to(room);
+        }
         self.dead = 0;
     }
 }

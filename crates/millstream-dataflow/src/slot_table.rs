@@ -12,6 +12,8 @@
 const EMPTY: u32 = u32::MAX;
 /// Entries of the smallest table that has any.
 const SMALLEST: usize = 16;
+/// Entries of a table that a core has in its cache: 256 KiB.
+const IN_CACHE: usize = 16 * 1024;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -30,9 +32,10 @@ pub(crate) struct SlotTable {
 }
 
 impl SlotTable {
-    /// Reads the homes of all tags, so that the accesses to memory overlap: a look-up that follows finds them in the cache.
+    /// Reads the homes of all tags, so that the accesses to memory overlap: a look-up that follows finds them in the cache. A small table
+    /// is there already.
     pub(crate) fn fetch(&self, tags: impl Iterator<Item = u64>) {
-        if !self.entries.is_empty() {
+        if self.entries.len() > IN_CACHE {
             std::hint::black_box(tags.fold(0, |sum, tag| sum ^ self.entries[self.home(tag)].slot));
         }
     }
@@ -85,8 +88,11 @@ impl SlotTable {
 
     /// Keeps the entries whose slot `stays`.
     pub(crate) fn retain(&mut self, stays: impl Fn(u32) -> bool) {
-        let capacity = self.entries.len();
-        self.refill(capacity, stays);
+        let staying: Vec<Entry> = self.entries.iter().filter(|entry| entry.slot != EMPTY && stays(entry.slot)).copied().collect();
+        // In place: what windows that close leave behind is filled again by the next ones.
+        self.entries.fill(NOTHING);
+        self.len = staying.len();
+        staying.into_iter().for_each(|entry| self.place(entry));
     }
 
     /// Gives memory back after most entries have gone.
@@ -131,6 +137,7 @@ impl SlotTable {
         }
     }
 
+    /// Puts an entry, which is counted already, into a place that is empty.
     fn place(&mut self, entry: Entry) {
         let mask = self.entries.len() - 1;
         let mut at = self.home(entry.tag);
@@ -141,17 +148,8 @@ impl SlotTable {
     }
 
     fn resize(&mut self, capacity: usize) {
-        self.refill(capacity, |_| true);
-    }
-
-    /// Puts the entries whose slot `stays` into an array of this size.
-    fn refill(&mut self, capacity: usize, stays: impl Fn(u32) -> bool) {
         let old = std::mem::replace(&mut self.entries, vec![NOTHING; capacity]);
-        self.len = 0;
-        for entry in old.into_iter().filter(|entry| entry.slot != EMPTY && stays(entry.slot)) {
-            self.place(entry);
-            self.len += 1;
-        }
+        old.into_iter().filter(|entry| entry.slot != EMPTY).for_each(|entry| self.place(entry));
     }
 }
 

@@ -8,7 +8,6 @@ use crate::key_index::{EncodedKeys, KeyIndex};
 use crate::row_log::RowLog;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use millstream_types::row_key::RowKeyEncoder;
 use std::sync::Arc;
 
 /// Chunks of state are merged up to this many groups.
@@ -22,8 +21,11 @@ const FREE: i64 = i64::MAX;
 /// Keys and states by slot.
 pub(crate) struct Groups {
     pub(crate) index: KeyIndex,
-    log: RowLog,
+    /// Key columns, then state columns.
+    schema: SchemaRef,
     keys: usize,
+    /// The rows of groups that have a state. Otherwise a group is its key, which the index has.
+    log: Option<RowLog>,
     /// The group column that closes groups, and the groups by its value.
     pub(crate) bucket: Option<(BucketColumn, Buckets)>,
     expiry: Option<Expiry>,
@@ -37,8 +39,6 @@ struct Expiry {
     /// By slot.
     touched: Vec<i64>,
     deadlines: Deadlines,
-    /// Orders expired groups.
-    order: RowKeyEncoder,
 }
 
 impl Expiry {
@@ -54,18 +54,16 @@ impl Expiry {
 impl Groups {
     /// No groups yet, with these types of key and state columns.
     pub(crate) fn new(key_types: &[DataType], state_types: &[DataType], bucket: Option<BucketColumn>, ttl: Option<i64>) -> Result<Self> {
-        let order = || RowKeyEncoder::new(key_types.iter().cloned());
         let field = |(index, data_type): (usize, &DataType)| Field::new(format!("c{index}"), data_type.clone(), true);
         let fields: Vec<Field> = key_types.iter().chain(state_types).enumerate().map(field).collect();
+        let schema = Arc::new(Schema::new(fields));
         Ok(Self {
             index: KeyIndex::new(key_types)?,
-            log: RowLog::new(Arc::new(Schema::new(fields)), CHUNK_ROWS),
+            log: (!state_types.is_empty()).then(|| RowLog::new(Arc::clone(&schema), CHUNK_ROWS)),
+            schema,
             keys: key_types.len(),
             bucket: bucket.map(|column| (column, Buckets::default())),
-            expiry: match ttl {
-                Some(ttl) => Some(Expiry { ttl, clock: 0, touched: vec![], deadlines: Deadlines::default(), order: order()? }),
-                None => None,
-            },
+            expiry: ttl.map(|ttl| Expiry { ttl, clock: 0, touched: vec![], deadlines: Deadlines::default() }),
         })
     }
 
@@ -77,7 +75,8 @@ impl Groups {
     /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let expiry = self.expiry.as_ref().map_or(0, |expiry| 8 * expiry.touched.capacity() + expiry.deadlines.bytes());
-        self.index.bytes() + self.log.bytes() + self.bucket.as_ref().map_or(0, |(_, buckets)| buckets.bytes()) + expiry
+        let log = self.log.as_ref().map_or(0, RowLog::bytes);
+        self.index.bytes() + log + self.bucket.as_ref().map_or(0, |(_, buckets)| buckets.bytes()) + expiry
     }
 
     /// Up to where groups were dropped.
@@ -102,12 +101,15 @@ impl Groups {
 
     /// State columns of these slots.
     pub(crate) fn states(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
-        self.log.gather(slots, self.keys..self.log.schema().fields().len())
+        self.log.as_ref().map_or(Ok(vec![]), |log| log.gather(slots, self.keys..self.schema.fields().len()))
     }
 
     /// Key columns, then state columns of these slots.
     pub(crate) fn rows(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
-        self.log.gather(slots, 0..self.log.schema().fields().len())
+        match &self.log {
+            Some(log) => log.gather(slots, 0..self.schema.fields().len()),
+            None => self.index.decode(slots),
+        }
     }
 
     /// Writes the rows (key columns, then state columns) of groups. `rows[i]` is the row in `encoded` and `buckets` of row `i` of
@@ -139,16 +141,17 @@ impl Groups {
             }
             places.push(slot);
         }
-        let batch = make_batch(self.log.schema(), columns, rows.len())?;
-        self.log.append(&batch, &places)?;
+        if let Some(log) = &mut self.log {
+            log.append(&make_batch(&self.schema, columns, rows.len())?, &places)?;
+        }
         Ok(new)
     }
 
-    /// Where a group has no state: the groups of rows with these keys that are new, which are there from now on.
+    /// Where a group has no state: the keys that are new among those of `count` rows, and there from now on.
     pub(crate) fn admit(&mut self, keys: &[ArrayRef], count: usize) -> Result<Option<RecordBatch>> {
         let encoded = self.index.encode(keys)?;
         let buckets = self.bucket_keys(keys)?;
-        let (mut rows, mut slots) = (Vec::new(), Vec::new());
+        let mut rows = Vec::with_capacity(count);
         for row in 0..count {
             self.index.read_ahead(&encoded, row, count);
             let (slot, new) = self.index.find_or_insert(&encoded, row);
@@ -160,16 +163,14 @@ impl Groups {
                     tree.insert(&buckets[row], slot);
                 }
                 rows.push(row as u32);
-                slots.push(slot);
             }
         }
-        if rows.is_empty() {
+        let new = rows.len();
+        if new == 0 {
             return Ok(None);
         }
-        let columns = if rows.len() == count { keys.to_vec() } else { take_columns(keys, &UInt32Array::from(rows))? };
-        let batch = make_batch(self.log.schema(), columns, slots.len())?;
-        self.log.append(&batch, &slots)?;
-        Ok(Some(batch))
+        let columns = if new == count { keys.to_vec() } else { take_columns(keys, &UInt32Array::from(rows))? };
+        Ok(Some(make_batch(&self.schema, columns, new)?))
     }
 
     /// Removes groups that have vanished; `keys` are their bucket values.
@@ -200,7 +201,7 @@ impl Groups {
             slots.iter().for_each(|slot| expiry.touched[*slot as usize] = FREE);
         }
         self.index.remove_all(slots);
-        self.log.remove(slots)
+        self.log.as_mut().map_or(Ok(()), |log| log.remove(slots))
     }
 
     /// Whether groups expire.
@@ -226,31 +227,25 @@ impl Groups {
         let end_of =
             |slot: u32| Some(touched[slot as usize]).filter(|touched| *touched != FREE).map(|touched| touched.saturating_add(*ttl));
         let mut slots = deadlines.pop_passed(|time| time <= clock, end_of);
-        if slots.len() > 1
-            && let Some(expiry) = &self.expiry
-        {
-            slots.sort_unstable();
-            let keys = expiry.order.encode(&self.log.gather(&slots, 0..self.keys)?)?;
-            let mut order: Vec<usize> = (0..slots.len()).collect();
-            order.sort_unstable_by(|a, b| keys.row(*a).cmp(&keys.row(*b)));
-            slots = order.into_iter().map(|place| slots[place]).collect();
-        }
-        Ok(slots)
+        slots.sort_unstable();
+        Ok(self.index.in_order(&slots)?.into_iter().map(|place| slots[place]).collect())
     }
 
     /// All rows; with buckets in the order in which they close.
     pub(crate) fn checkpoint(&self) -> Result<Vec<RecordBatch>> {
-        let Some((_, buckets)) = &self.bucket else {
-            return self.log.live()?.into_iter().map(|(batch, slots)| self.with_touched(batch, &slots)).collect();
+        let slots = match (&self.bucket, &self.log) {
+            (Some((_, buckets)), _) => buckets.ordered(),
+            (None, Some(log)) => return log.live()?.into_iter().map(|(batch, slots)| self.with_touched(batch, &slots)).collect(),
+            (None, None) => self.index.slots(),
         };
-        let batch = |slots: &[u32]| self.with_touched(owned(&make_batch(self.log.schema(), self.rows(slots)?, slots.len())?)?, slots);
-        buckets.ordered().chunks(CHECKPOINT_ROWS).map(batch).collect()
+        let batch = |slots: &[u32]| self.with_touched(owned(&make_batch(&self.schema, self.rows(slots)?, slots.len())?)?, slots);
+        slots.chunks(CHECKPOINT_ROWS).map(batch).collect()
     }
 
     /// The batch with a last column that says when its groups were touched, where they expire.
     fn with_touched(&self, batch: RecordBatch, slots: &[u32]) -> Result<RecordBatch> {
         let Some(expiry) = &self.expiry else { return Ok(batch) };
-        let mut fields = self.log.schema().fields().to_vec();
+        let mut fields = self.schema.fields().to_vec();
         fields.push(Arc::new(Field::new(TOUCHED, DataType::Int64, false)));
         let mut columns = batch.columns().to_vec();
         columns.push(Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| expiry.touched[*slot as usize]))));
@@ -262,7 +257,7 @@ impl Groups {
         for batch in batches {
             let mut columns = batch.columns().to_vec();
             let touched = if self.expires() { columns.pop() } else { None };
-            let batch = make_batch(self.log.schema(), columns, batch.num_rows())?;
+            let batch = make_batch(&self.schema, columns, batch.num_rows())?;
             let keys = &batch.columns()[..self.keys];
             let encoded = self.index.encode(keys)?;
             let buckets = self.bucket_keys(keys)?;
@@ -287,6 +282,6 @@ impl Groups {
 
     /// Columns of the state.
     pub(crate) fn schema(&self) -> &SchemaRef {
-        self.log.schema()
+        &self.schema
     }
 }

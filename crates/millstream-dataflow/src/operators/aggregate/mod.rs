@@ -477,7 +477,6 @@ impl Aggregate {
                 let kept_slots = kept.iter().map(|group| slots[*group as usize]).collect();
                 (take_columns(&columns, &UInt32Array::from(kept.clone()))?, kept_slots)
             };
-            // State without columns (DISTINCT of nothing) still counts its rows.
             self.groups.write(columns, &kept, &kept_slots, &encoded, buckets.as_deref())?;
         }
 

@@ -174,9 +174,7 @@ impl Arrangement {
         for part in parts {
             let mut slots = Vec::with_capacity(part.delta.num_rows());
             for row in 0..part.delta.num_rows() {
-                let slot = change.insert(part, row, None, 0);
-                change.weights.set(slot, part.delta.weights.value(row));
-                slots.push(slot);
+                slots.push(change.insert(part, row, None, part.delta.weights.value(row)));
             }
             change.log.append(&part.delta.batch, &slots)?;
         }
@@ -351,9 +349,10 @@ impl Arrangement {
             (Some(rows), Some(identity)) => self.known(rows, identity, batch.num_rows()),
             _ => vec![],
         };
-        let (mut out, mut new, mut slots) = (Vec::new(), Vec::new(), Vec::new());
-        for row in 0..batch.num_rows() {
-            self.index.read_ahead(&part.encoded, row, batch.num_rows());
+        let count = batch.num_rows();
+        let (mut out, mut new, mut slots) = (Vec::new(), Vec::with_capacity(count), Vec::with_capacity(count));
+        for row in 0..count {
+            self.index.read_ahead(&part.encoded, row, count);
             let weight = part.delta.weights.value(row);
             if self.stays_out(part, row, nulls_match) {
                 out.push(row as u32);
@@ -383,15 +382,17 @@ impl Arrangement {
                 }
                 None if sum == 0 => {}
                 None => {
-                    let slot = self.insert(part, row, identity.as_ref(), part.matches.get(row).copied().unwrap_or(0));
-                    self.touch(slot);
-                    self.weights.set(slot, sum);
+                    let slot = self.insert(part, row, identity.as_ref(), sum);
+                    if self.counted {
+                        self.is_touched[slot as usize] = true;
+                        self.touched.push(Before { slot, weight: 0, matches: part.matches[row] });
+                    }
                     new.push(row as u32);
                     slots.push(slot);
                 }
             }
         }
-        let rows = if new.len() == batch.num_rows() { batch.clone() } else { take_rows(batch, &UInt32Array::from(new))? };
+        let rows = if new.len() == count { batch.clone() } else { take_rows(batch, &UInt32Array::from(new))? };
         self.log.append(&rows, &slots)?;
         Ok(out)
     }
@@ -404,20 +405,20 @@ impl Arrangement {
         known
     }
 
-    /// A slot for a new row, linked to the end of its chain. Its weight is zero yet.
-    fn insert(&mut self, part: &Part, row: usize, identity: Option<&EncodedKeys>, matches: i64) -> u32 {
+    /// A slot for a new row of this weight, linked to the end of its chain.
+    fn insert(&mut self, part: &Part, row: usize, identity: Option<&EncodedKeys>, weight: i64) -> u32 {
         let slot = match (&mut self.rows, identity) {
             (Some(rows), Some(identity)) => rows.insert(identity, row),
             _ => self.free.pop().unwrap_or(self.weights.len() as u32),
         };
         let at = slot as usize;
-        self.weights.set(slot, 0);
+        self.weights.set(slot, weight);
         if self.counted {
             if self.matches.len() <= at {
                 self.matches.resize(at + 1, 0);
                 self.is_touched.resize(at + 1, false);
             }
-            self.matches[at] = matches;
+            self.matches[at] = part.matches[row];
         }
         let (key, _) = self.index.find_or_insert(&part.encoded, row);
         self.chains.push(key, slot);
@@ -527,10 +528,11 @@ impl Arrangement {
             let DeltaBatch { batch, weights } = without_weights(&saved, batch)?;
             let (columns, own) = batch.columns().split_at(self.schema.fields().len());
             let mut own = own.iter().map(|column| column.as_primitive::<Int64Type>().values().to_vec());
-            let matches: Vec<i64> = if self.counted { own.next().unwrap_or_default() } else { vec![] };
+            let matches: Option<Vec<i64>> = if self.counted { own.next() } else { None };
             let touched: Vec<i64> = own.next().unwrap_or_default();
             let rows = make_batch(&self.schema, columns.to_vec(), batch.num_rows())?;
-            let part = self.part(DeltaBatch { batch: rows, weights }, keys)?;
+            let mut part = self.part(DeltaBatch { batch: rows, weights }, keys)?;
+            part.matches = matches.unwrap_or_default();
             let identity = self.rows.as_ref().map(|rows| rows.encode(part.delta.batch.columns())).transpose()?;
             let mut slots = Vec::with_capacity(part.delta.num_rows());
             for row in 0..part.delta.num_rows() {
@@ -539,8 +541,7 @@ impl Arrangement {
                 {
                     return Err(DataflowError::mismatch("a row occurs twice"));
                 }
-                let slot = self.insert(&part, row, identity.as_ref(), matches.get(row).copied().unwrap_or(0));
-                self.weights.set(slot, part.delta.weights.value(row));
+                let slot = self.insert(&part, row, identity.as_ref(), part.delta.weights.value(row));
                 if let (Some(expiry), Some(touched)) = (&mut self.expiry, touched.get(row)) {
                     expiry.touch(self.chains.links()[slot as usize].key, *touched);
                 }
