@@ -269,16 +269,16 @@ impl KeyIndex {
             return self.shrink();
         }
         // A pass over the table, in the order in which it lies in memory, instead of a search for each.
-        let mut is_gone = vec![false; self.slots as usize];
-        gone.iter().for_each(|slot| is_gone[*slot as usize] = true);
+        let mut stays = vec![true; self.slots as usize];
+        gone.iter().for_each(|slot| stays[*slot as usize] = false);
         match &mut self.kind {
-            Kind::Unit(only) => *only = only.filter(|slot| !is_gone[*slot as usize]),
+            Kind::Unit(only) => *only = only.filter(|slot| stays[*slot as usize]),
             Kind::Fixed { table, null, .. } => {
-                *null = null.filter(|slot| !is_gone[*slot as usize]);
-                table.retain(|slot| !is_gone[slot as usize]);
+                *null = null.filter(|slot| stays[*slot as usize]);
+                table.retain(&stays);
             }
             Kind::Rows { table, keys, .. } => {
-                table.retain(|slot| !is_gone[slot as usize]);
+                table.retain(&stays);
                 gone.iter().for_each(|slot| keys.remove(*slot));
             }
         }

@@ -12,8 +12,6 @@
 const EMPTY: u32 = u32::MAX;
 /// Entries of the smallest table that has any.
 const SMALLEST: usize = 16;
-/// Entries of a table that a core has in its cache: 256 KiB.
-const IN_CACHE: usize = 16 * 1024;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -32,10 +30,9 @@ pub(crate) struct SlotTable {
 }
 
 impl SlotTable {
-    /// Reads the homes of all tags, so that the accesses to memory overlap: a look-up that follows finds them in the cache. A small table
-    /// is there already.
+    /// Reads the homes of all tags, so that the accesses to memory overlap: a look-up that follows finds them in the cache.
     pub(crate) fn fetch(&self, tags: impl Iterator<Item = u64>) {
-        if self.entries.len() > IN_CACHE {
+        if !self.entries.is_empty() {
             std::hint::black_box(tags.fold(0, |sum, tag| sum ^ self.entries[self.home(tag)].slot));
         }
     }
@@ -86,12 +83,21 @@ impl SlotTable {
         self.entries[hole] = NOTHING;
     }
 
-    /// Keeps the entries whose slot `stays`.
-    pub(crate) fn retain(&mut self, stays: impl Fn(u32) -> bool) {
-        let staying: Vec<Entry> = self.entries.iter().filter(|entry| entry.slot != EMPTY && stays(entry.slot)).copied().collect();
+    /// Keeps the entries whose slot stays; `stays` is by slot, of all slots.
+    pub(crate) fn retain(&mut self, stays: &[bool]) {
+        // Which entries are in use, and of slots that stay, is random. So every entry is copied, and overwritten by the next one unless it
+        // stays: a processor that has to guess guesses wrong at every other one.
+        let mut staying = vec![NOTHING; self.len + 1];
+        let mut count = 0;
+        for entry in &self.entries {
+            staying[count] = *entry;
+            let slot = (entry.slot as usize).min(stays.len() - 1);
+            count += usize::from(stays[slot] & (entry.slot != EMPTY));
+        }
+        staying.truncate(count);
         // In place: what windows that close leave behind is filled again by the next ones.
         self.entries.fill(NOTHING);
-        self.len = staying.len();
+        self.len = count;
         staying.into_iter().for_each(|entry| self.place(entry));
     }
 
@@ -208,7 +214,7 @@ mod tests {
                     }
                     _ => {
                         let part = rng.random_range(2..9);
-                        table.retain(|slot| slot % part != 0);
+                        table.retain(&(0..=step).map(|slot| slot % part != 0).collect::<Vec<_>>());
                         model.retain(|(_, slot)| slot % part != 0);
                         table.shrink();
                     }
@@ -228,7 +234,7 @@ mod tests {
         assert_eq!((table.find(7, |_| true), table.bytes()), (None, 0));
         (0..100_000).for_each(|slot| assert_eq!(table.find_or_insert(u64::from(slot), |_| true, slot), None));
         let full = table.bytes();
-        table.retain(|slot| slot < 100);
+        table.retain(&(0..100_000).map(|slot| slot < 100).collect::<Vec<_>>());
         table.shrink();
         assert!(table.bytes() * 100 < full);
         assert_eq!((0..200).filter(|tag| table.find(*tag, |_| true).is_some()).count(), 100);

@@ -52,6 +52,26 @@ impl JoinKeys {
     }
 }
 
+/// By side and column: the column of the other side that has the same value in each pair of rows that the keys let meet.
+pub(super) fn same_columns(on: &[(Expr, Expr)], left: &Node, right: &Node) -> [Vec<Option<usize>>; 2] {
+    let mut same = [left, right].map(|side| vec![None; side.schema.fields().len()]);
+    for pair in on {
+        let (Expr::Column(left_key), Expr::Column(right_key)) = pair else { continue };
+        let (Ok(from), Ok(to)) = (left.df_schema.index_of_column(left_key), right.df_schema.index_of_column(right_key)) else { continue };
+        let types = [left.schema.field(from).data_type(), right.schema.field(to).data_type()];
+        if types[0] == types[1] && equal_is_same(types[0]) {
+            same[0][from] = Some(to);
+            same[1][to] = Some(from);
+        }
+    }
+    same
+}
+
+/// Whether equal values of a type are the same value. Floats have two zeros.
+fn equal_is_same(data_type: &DataType) -> bool {
+    !(data_type.is_floating() || data_type.is_nested() || matches!(data_type, DataType::Dictionary(..) | DataType::RunEndEncoded(..)))
+}
+
 impl KeyColumns {
     /// Whether a row has a NULL key that equals no other.
     pub(crate) fn is_null(&self, row: usize) -> bool {

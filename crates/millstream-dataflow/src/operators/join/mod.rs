@@ -60,7 +60,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::common::JoinType;
 use expiry::Expiry;
-use keys::JoinKeys;
+use keys::{JoinKeys, same_columns};
 use millstream_plan::compile::compile;
 use millstream_plan::graph::{Keep, Node, Op};
 use millstream_types::delta::{Delta, DeltaBatch, Weights, consolidate};
@@ -78,6 +78,8 @@ pub(crate) struct Join {
     schema: SchemaRef,
     schemas: [SchemaRef; 2],
     keys: [JoinKeys; 2],
+    /// By side and column: the column of the other side with the same values, which are at hand there.
+    same: [Vec<Option<usize>>; 2],
     residual: Option<Residual>,
     null_aware: bool,
     /// Left rows meet the right rows of the epoch before, and are done with.
@@ -190,6 +192,7 @@ impl Join {
             schema: Arc::clone(&node.schema),
             schemas: inputs.map(|input| Arc::clone(&input.schema)),
             keys,
+            same: same_columns(on, inputs[0], inputs[1]),
             residual: residual.transpose()?,
             null_aware: *null_aware,
             lookup: *lookup,
@@ -306,7 +309,10 @@ impl Join {
         };
         let count = slots.len();
         let own = take_columns(part.delta.batch.columns(), &UInt32Array::from(rows))?;
-        let others = other.gather(slots, 0..self.schemas[1 - side].fields().len())?;
+        let same = &self.same[1 - side];
+        let mut gathered = other.gather(slots, (0..same.len()).filter(|column| same[*column].is_none()))?.into_iter();
+        let others: Vec<ArrayRef> =
+            same.iter().filter_map(|own_column| own_column.map_or_else(|| gathered.next(), |at| Some(Arc::clone(&own[at])))).collect();
         let (left, right) = if side == 0 { (own, others) } else { (others, own) };
         let batch = make_batch(&self.schema, left.into_iter().chain(right).collect(), count)?;
         Ok(DeltaBatch { batch, weights })
