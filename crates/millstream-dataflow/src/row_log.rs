@@ -8,6 +8,7 @@
 //!   order:  [65536] [4096] [512] [512] [8] [1] [1]      oldest first; merges keep it
 //!   locations: slot ─▶ (chunk, row)
 //! ```
+//! A row is live while its slot's location is the row: chunks do not say it again, so that a row dies without a look at its chunk.
 
 use crate::columns::{concat_owned, owned};
 use crate::error::{DataflowError, Result};
@@ -20,9 +21,6 @@ const FAN: usize = 8;
 /// Chunks of at least this many rows are rewritten alone when more than half of them is dead.
 const REWRITE_ROWS: usize = 256;
 
-/// Stands for a row that is no longer any slot's.
-pub(crate) const DEAD: u32 = u32::MAX;
-
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Location {
     chunk: u32,
@@ -34,11 +32,40 @@ const NOWHERE: Location = Location { chunk: u32::MAX, row: u32::MAX };
 #[derive(Debug)]
 struct Chunk {
     batch: RecordBatch,
-    /// By row: its slot, or [`DEAD`].
+    /// By row: the slot whose row it is, or was.
     slots: Vec<u32>,
     live: usize,
     bytes: usize,
     version: u64,
+}
+
+/// A chunk, to be read.
+pub(crate) struct ChunkRows<'a> {
+    /// Stands for one content.
+    pub(crate) version: u64,
+    /// Its rows, dead ones included.
+    pub(crate) batch: &'a RecordBatch,
+    chunk: &'a Chunk,
+    id: u32,
+    locations: &'a [Location],
+}
+
+impl ChunkRows<'_> {
+    /// By row: its slot, if the row is live.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = Option<u32>> {
+        let all = self.chunk.live == self.chunk.slots.len();
+        let is_live = move |row: usize, slot: u32| all || self.locations[slot as usize] == Location { chunk: self.id, row: row as u32 };
+        self.chunk.slots.iter().enumerate().map(move |(row, slot)| is_live(row, *slot).then_some(*slot))
+    }
+
+    /// The live rows with their slots.
+    fn live(&self) -> Result<(RecordBatch, Vec<u32>)> {
+        if self.chunk.live == self.chunk.slots.len() {
+            return Ok((self.batch.clone(), self.chunk.slots.clone()));
+        }
+        let mask = BooleanArray::from_iter(self.slots().map(|slot| Some(slot.is_some())));
+        Ok((filter_record_batch(self.batch, &mask)?, self.slots().flatten().collect()))
+    }
 }
 
 /// The log.
@@ -170,15 +197,17 @@ impl RowLog {
 
     /// The live rows, oldest first, with their slots.
     pub(crate) fn live(&self) -> Result<Vec<(RecordBatch, Vec<u32>)>> {
-        self.order.iter().filter_map(|id| self.chunks[*id as usize].as_ref()).map(live_rows).collect()
+        self.chunks().map(|chunk| chunk.live()).collect()
     }
 
-    /// The chunks, oldest first: version, rows, slot of each row ([`DEAD`] where the row is). A version stands for one content.
-    pub(crate) fn chunks(&self) -> impl Iterator<Item = (u64, &RecordBatch, &[u32])> {
-        self.order
-            .iter()
-            .filter_map(|id| self.chunks[*id as usize].as_ref())
-            .map(|chunk| (chunk.version, &chunk.batch, chunk.slots.as_slice()))
+    /// The chunks, oldest first.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = ChunkRows<'_>> {
+        self.order.iter().filter_map(|id| self.chunk(*id))
+    }
+
+    fn chunk(&self, id: u32) -> Option<ChunkRows<'_>> {
+        let chunk = self.chunks[id as usize].as_ref()?;
+        Some(ChunkRows { version: chunk.version, batch: &chunk.batch, chunk, id, locations: &self.locations })
     }
 
     /// Gives the chunk of a slot's row a new version: something beside the row has changed.
@@ -211,11 +240,7 @@ impl RowLog {
     fn kill(&mut self, slots: &[u32]) {
         for (slot, location) in slots.iter().zip(self.locations(slots)) {
             let Some(chunk) = self.chunks.get_mut(location.chunk as usize).and_then(Option::as_mut) else { continue };
-            if chunk.slots[location.row as usize] != *slot {
-                continue;
-            }
             self.locations[*slot as usize] = NOWHERE;
-            chunk.slots[location.row as usize] = DEAD;
             chunk.live -= 1;
             self.live -= 1;
             self.versions += 1;
@@ -228,11 +253,11 @@ impl RowLog {
         }
     }
 
-    fn drop_chunk(&mut self, id: u32) -> Option<Chunk> {
-        let chunk = self.chunks[id as usize].take()?;
-        self.bytes -= chunk.bytes;
-        self.free.push(id);
-        Some(chunk)
+    fn drop_chunk(&mut self, id: u32) {
+        if let Some(chunk) = self.chunks[id as usize].take() {
+            self.bytes -= chunk.bytes;
+            self.free.push(id);
+        }
     }
 
     /// Merges small chunks at the end, rewrites or drops sparse ones.
@@ -246,13 +271,14 @@ impl RowLog {
                 self.free.pop();
                 dropped = true;
             } else if chunk.slots.len() >= REWRITE_ROWS && chunk.live * 2 < chunk.slots.len() {
-                let (batch, slots) = live_rows(chunk)?;
+                let before = chunk.bytes;
+                let Some((batch, slots)) = self.chunk(id).map(|chunk| chunk.live()).transpose()? else { continue };
                 let batch = owned(&batch)?;
                 let bytes = batch.get_array_memory_size() + 4 * slots.len();
                 for (row, &slot) in slots.iter().enumerate() {
                     self.locations[slot as usize].row = row as u32;
                 }
-                self.bytes = self.bytes - chunk.bytes + bytes;
+                self.bytes = self.bytes - before + bytes;
                 let live = slots.len();
                 self.versions += 1;
                 self.chunks[id as usize] = Some(Chunk { batch, slots, live, bytes, version: self.versions });
@@ -268,8 +294,8 @@ impl RowLog {
             let mut batches = Vec::with_capacity(count);
             let mut slots = Vec::new();
             for id in ids {
-                if let Some(chunk) = self.drop_chunk(id) {
-                    let (batch, live) = live_rows(&chunk)?;
+                if let Some((batch, live)) = self.chunk(id).map(|chunk| chunk.live()).transpose()? {
+                    self.drop_chunk(id);
                     self.live -= live.len();
                     batches.push(batch);
                     slots.extend(live);
@@ -296,15 +322,6 @@ impl RowLog {
         }
         (count >= FAN).then_some(count)
     }
-}
-
-fn live_rows(chunk: &Chunk) -> Result<(RecordBatch, Vec<u32>)> {
-    if chunk.live == chunk.slots.len() {
-        return Ok((chunk.batch.clone(), chunk.slots.clone()));
-    }
-    let mask = BooleanArray::from_iter(chunk.slots.iter().map(|slot| Some(*slot != DEAD)));
-    let slots = chunk.slots.iter().copied().filter(|slot| *slot != DEAD).collect();
-    Ok((filter_record_batch(&chunk.batch, &mask)?, slots))
 }
 
 #[cfg(test)]

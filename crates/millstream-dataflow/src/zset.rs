@@ -7,7 +7,7 @@
 use crate::columns::{concat_owned, describe_row, owned, take_rows};
 use crate::error::{DataflowError, Result};
 use crate::key_index::KeyIndex;
-use crate::row_log::{DEAD, RowLog};
+use crate::row_log::RowLog;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use millstream_types::delta::{DeltaBatch, Weights, consolidate};
@@ -401,21 +401,20 @@ impl Indexed {
     fn batches(&mut self) -> Result<Vec<RecordBatch>> {
         let mut visible = HashMap::new();
         let mut batches = Vec::new();
-        for (version, batch, slots) in self.log.chunks() {
-            let batch = match self.visible.remove(&version) {
+        for chunk in self.log.chunks() {
+            let batch = match self.visible.remove(&chunk.version) {
                 Some(batch) => batch,
                 None => {
-                    let count = |slot: &u32| if *slot == DEAD { 0 } else { self.weights[*slot as usize] };
-                    if slots.iter().all(|slot| count(slot) == 1) {
-                        batch.clone()
+                    let counts: Vec<i64> = chunk.slots().map(|slot| slot.map_or(0, |slot| self.weights[slot as usize])).collect();
+                    if counts.iter().all(|count| *count == 1) {
+                        chunk.batch.clone()
                     } else {
-                        let indices =
-                            slots.iter().enumerate().flat_map(|(row, slot)| std::iter::repeat_n(row as u32, count(slot) as usize));
-                        take_rows(batch, &UInt32Array::from_iter_values(indices))?
+                        let repeated = |(row, count): (usize, &i64)| std::iter::repeat_n(row as u32, *count as usize);
+                        take_rows(chunk.batch, &UInt32Array::from_iter_values(counts.iter().enumerate().flat_map(repeated)))?
                     }
                 }
             };
-            visible.insert(version, batch.clone());
+            visible.insert(chunk.version, batch.clone());
             batches.push(batch);
         }
         self.visible = visible;

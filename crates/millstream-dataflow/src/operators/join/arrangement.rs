@@ -16,7 +16,7 @@ use crate::key_index::{EncodedKeys, KeyIndex};
 use crate::operators::join::expiry::Expiry;
 use crate::operators::join::keys::{JoinKeys, KeyColumns};
 use crate::operators::join::row_weights::RowWeights;
-use crate::row_log::{DEAD, RowLog};
+use crate::row_log::RowLog;
 use crate::zset::{with_weights, without_weights};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
@@ -266,8 +266,8 @@ impl Arrangement {
 
     /// All slots with a row that has not left, oldest first.
     pub(super) fn slots(&self) -> Vec<u32> {
-        let slots = self.log.chunks().flat_map(|(_, _, slots)| slots.iter().copied());
-        slots.filter(|slot| *slot != DEAD && self.weights.get(*slot) != 0).collect()
+        let here = |slot: &u32| self.weights.get(*slot) != 0;
+        self.log.chunks().flat_map(|chunk| chunk.slots().flatten().filter(here).collect::<Vec<_>>()).collect()
     }
 
     /// The slot that the next row gets, if rows that come later have greater ones: none goes, and each has its own.
