@@ -4,13 +4,10 @@
 //!   new ─▶ step* ─▶ checkpoint            new ─▶ restore ─▶ step*
 //! ```
 //! In an epoch every operator runs at most once, with the complete change of each of its inputs; operators whose inputs did not change
-//! and whose bound has passed nothing are skipped. Nothing is planned per epoch. Parts of the graph that do not depend on each other run
-//! side by side when they have much to do ([`branches`]).
+//! and whose bound has passed nothing are skipped. Nothing is planned per epoch.
 //!
 //! Constants are not saved. [`Dataflow::restore`] runs their plans again (the engine keeps the content they read) and fills
 //! the operators that keep it; what they handed out downstream in the first epoch is part of the state there.
-
-mod branches;
 
 use crate::error::{DataflowError, Result};
 use crate::operator::{Operator, Saved, Sharing, StateStats, StepContext};
@@ -18,15 +15,13 @@ use crate::operators::SharedArrangements;
 use crate::operators::registry::{BuildContext, build};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use branches::Branch;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SessionState, TaskContext};
 use millstream_plan::bound::BoundContext;
 use millstream_plan::graph::{Graph, Node, NodeId, Op, Strategy};
-use millstream_types::delta::{Delta, DeltaBatch, num_rows};
+use millstream_types::delta::{Delta, num_rows};
 use millstream_types::{Epoch, EventTime};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Range;
 use std::sync::Arc;
 use tracing::Instrument;
 
@@ -49,17 +44,17 @@ pub struct DataflowContext {
 pub struct Parallelism {
     /// Into how many shards; less than two: not at all.
     pub shards: usize,
-    /// A change of so many rows is worth it. Branches of a graph have threads of their own from a sixteenth of it on, whatever `shards` is.
+    /// A change of so many rows is worth it.
     pub from_rows: usize,
 }
 
 impl Parallelism {
-    /// One thread does everything.
+    /// Nothing is divided.
     pub const NONE: Self = Self { shards: 1, from_rows: usize::MAX };
 }
 
 impl DataflowContext {
-    /// A session, in which one thread does everything.
+    /// A session, in which nothing is divided.
     pub fn new(state: SessionState) -> Self {
         Self { state, parallelism: Parallelism::NONE }
     }
@@ -130,13 +125,12 @@ pub struct OperatorState {
 pub struct Dataflow {
     graph: Arc<Graph>,
     tasks: Vec<Task>,
-    /// Ranges of nodes that need not wait for each other, by group.
-    groups: Vec<Vec<Range<usize>>>,
-    parallelism: Parallelism,
     /// By node: it follows from constants alone, without state.
     constant: Arc<[bool]>,
     task: Arc<TaskContext>,
     started: bool,
+    /// It is part of an operator, which accounts for its memory.
+    nested: bool,
 }
 
 struct Task {
@@ -147,31 +141,14 @@ struct Task {
     readers: usize,
     rows_in: u64,
     rows_out: u64,
-    /// `None`: the dataflow is part of an operator, which accounts for the memory of both.
-    reservation: Option<MemoryReservation>,
+    reservation: MemoryReservation,
 }
 
 impl Task {
-    /// The change of its output, if its inputs changed or it is due.
-    async fn step(&mut self, node: &Node, inputs: &[&[DeltaBatch]], context: &StepContext<'_>) -> Result<Delta> {
-        let rows: usize = inputs.iter().map(|input| num_rows(input)).sum();
-        if rows == 0 && !self.operator.needs_step(context).map_err(|error| error.at(&self.label))? {
-            return Ok(vec![]);
-        }
-        let span = tracing::debug_span!("operator", operator_id = node.id.0, rows);
-        let mut delta = self.operator.step(inputs, context).instrument(span).await.map_err(|error| error.at(&self.label))?;
-        delta.retain(|part| part.num_rows() > 0);
-        self.rows_in += rows as u64;
-        self.rows_out += num_rows(&delta) as u64;
-        self.reserve()?;
-        Ok(delta)
-    }
-
     /// Accounts for the memory of its own state; what it shares accounts for itself.
     fn reserve(&mut self) -> Result<()> {
-        let Some(reservation) = &mut self.reservation else { return Ok(()) };
         let StateStats { bytes, .. } = self.operator.stats();
-        let reserved = reservation.try_resize(bytes);
+        let reserved = self.reservation.try_resize(bytes);
         reserved.map_err(|source| DataflowError::Memory { operator: self.label.clone(), bytes, source: Box::new(source) })
     }
 
@@ -219,22 +196,19 @@ impl Dataflow {
             }
             let operator = build(node, &build_context).map_err(|error| error.at(&label))?;
             let ordinal = ordinals.entry(node.fingerprint).or_default();
-            let reservation = Some(MemoryConsumer::new(label.clone()).register(task.memory_pool()));
+            let reservation = MemoryConsumer::new(label.clone()).register(task.memory_pool());
             tasks.push(Task { operator, label, ordinal: *ordinal, readers: 0, rows_in: 0, rows_out: 0, reservation });
             *ordinal += 1;
         }
         for input in graph.nodes.iter().flat_map(|node| &node.inputs).chain([&graph.output]) {
             tasks[input.0].readers += 1;
         }
-        let groups = branches::groups(&graph);
-        Ok(Self { graph, tasks, groups, parallelism, constant, task, started: false })
+        Ok(Self { graph, tasks, constant, task, started: false, nested: false })
     }
 
     /// As [`new`](Self::new), for an operator that runs a dataflow of its own and accounts for the memory of both.
     pub(crate) fn nested(graph: Graph, context: DataflowContext) -> Result<Self> {
-        let mut flow = Self::new(graph, context)?;
-        flow.tasks.iter_mut().for_each(|task| task.reservation = None);
-        Ok(flow)
+        Ok(Self { nested: true, ..Self::new(graph, context)? })
     }
 
     /// The graph it runs.
@@ -273,17 +247,27 @@ impl Dataflow {
         let context = StepContext { deltas: &input.deltas, bounds: &input.bounds, first, task: &self.task };
         let mut deltas: Vec<Delta> = vec![vec![]; self.tasks.len()];
         let mut readers: Vec<usize> = self.tasks.iter().map(|task| task.readers).collect();
-        for group in &self.groups {
-            let branches = Branch::of_group(group, &self.graph.nodes, &mut self.tasks, &deltas);
-            let outputs = branches::step(branches, &context, self.parallelism).await?;
-            for (branch, output) in group.iter().zip(outputs) {
-                deltas[branch.end - 1] = output;
-                // A change is dropped once its last reader has seen it.
-                for input in &self.graph.nodes[branch.start].inputs {
-                    readers[input.0] -= 1;
-                    if readers[input.0] == 0 {
-                        deltas[input.0] = vec![];
-                    }
+        for (node, task) in self.graph.nodes.iter().zip(&mut self.tasks) {
+            let inputs: Vec<&[_]> = node.inputs.iter().map(|input| deltas[input.0].as_slice()).collect();
+            let rows: usize = inputs.iter().map(|input| num_rows(input)).sum();
+            let due = rows > 0 || task.operator.needs_step(&context).map_err(|error| error.at(&task.label))?;
+            if due {
+                let span = tracing::debug_span!("operator", operator_id = node.id.0, rows);
+                let step = task.operator.step(&inputs, &context).instrument(span);
+                let mut delta = step.await.map_err(|error| error.at(&task.label))?;
+                delta.retain(|part| part.num_rows() > 0);
+                task.rows_in += rows as u64;
+                task.rows_out += num_rows(&delta) as u64;
+                if !self.nested {
+                    task.reserve()?;
+                }
+                deltas[node.id.0] = delta;
+            }
+            // A change is dropped once its last reader has seen it.
+            for input in &node.inputs {
+                readers[input.0] -= 1;
+                if readers[input.0] == 0 {
+                    deltas[input.0] = vec![];
                 }
             }
         }
@@ -327,9 +311,7 @@ impl Dataflow {
         for task in &mut self.tasks {
             let Some(sharing) = task.operator.sharing() else { continue };
             // What is shared is accounted for anew.
-            if let Some(reservation) = &task.reservation {
-                reservation.free();
-            }
+            task.reservation.free();
             sharing.share(arrangements).map_err(|error| error.at(&task.label))?;
             task.reserve()?;
         }
@@ -347,8 +329,7 @@ impl Dataflow {
             if let Some(sharing) = task.operator.sharing() {
                 whole &= sharing.part().map_err(|error| error.at(&task.label))?;
                 // It was in memory before, whatever the limit says.
-                let bytes = task.operator.stats().bytes;
-                task.reservation.iter_mut().for_each(|reservation| reservation.resize(bytes));
+                task.reservation.resize(task.operator.stats().bytes);
             }
         }
         Ok(whole)
@@ -424,7 +405,10 @@ impl Dataflow {
         if self.started {
             self.load_constants().await?;
         }
-        self.tasks.iter_mut().try_for_each(Task::reserve)
+        if !self.nested {
+            self.tasks.iter_mut().try_for_each(Task::reserve)?;
+        }
+        Ok(())
     }
 
     /// As [`restore`](Self::restore), but for constants.

@@ -133,7 +133,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     (
         "parallel_rows",
         "16384",
-        "From how many rows of a change on the cores share the work of an operator with state by key. A sixteenth of it is enough for parts of a query that do not depend on each other: each has a core then. Set before the first query.",
+        "From how many rows of a change on the cores share the work of an operator with state by key. Set before the first query.",
     ),
     (
         "parallelism",
