@@ -53,6 +53,7 @@ mod manifest;
 mod naming;
 mod ownership;
 mod parquet;
+mod parquet_columns;
 mod part;
 mod partition;
 mod publish;

@@ -4,6 +4,7 @@ use super::arrow_error;
 use super::config::{Compression, Config, Statistics};
 use super::format::{Encoding, Facts, Joiner, Keep};
 use super::layout::Layout;
+use super::parquet_columns;
 use super::part::{Blob, Output};
 use crate::error::{ConnectorError, Result};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
@@ -108,6 +109,25 @@ impl ParquetEncoding {
         }
         Ok(properties.build())
     }
+
+    /// Encodes a row group by so many threads.
+    fn encode_by(&self, threads: usize, rows: &[RecordBatch], out: &mut (dyn Write + Send)) -> Result<()> {
+        let properties = self.properties_for(rows)?;
+        let encode = || -> std::result::Result<(), ParquetError> {
+            let mut writer = ArrowWriter::try_new(out, Arc::clone(&self.schema), Some(properties))?;
+            if threads > 1 {
+                return parquet_columns::encode(writer, &self.schema, rows, threads);
+            }
+            for batch in rows {
+                writer.write(batch)?;
+            }
+            writer.close().map(drop)
+        };
+        encode().map_err(|error| match error {
+            ParquetError::External(source) => ConnectorError::unavailable("writing", "a part of a file", source),
+            other => ConnectorError::internal("encoding a row group as Parquet failed", other),
+        })
+    }
 }
 
 /// Whether nearly all values of every `step`-th row differ. Most columns that repeat show it in a few rows.
@@ -136,23 +156,12 @@ impl Encoding for ParquetEncoding {
 
     fn encode(&self, rows: &[RecordBatch]) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.encode_into(rows, &mut bytes)?;
+        self.encode_by(parquet_columns::threads_for(&self.schema, rows), rows, &mut bytes)?;
         Ok(bytes)
     }
 
     fn encode_into(&self, rows: &[RecordBatch], out: &mut (dyn Write + Send)) -> Result<()> {
-        let properties = self.properties_for(rows)?;
-        let encode = || -> std::result::Result<(), ParquetError> {
-            let mut writer = ArrowWriter::try_new(out, Arc::clone(&self.schema), Some(properties))?;
-            for batch in rows {
-                writer.write(batch)?;
-            }
-            writer.close().map(drop)
-        };
-        encode().map_err(|error| match error {
-            ParquetError::External(source) => ConnectorError::unavailable("writing", "a part of a file", source),
-            other => ConnectorError::internal("encoding a row group as Parquet failed", other),
-        })
+        self.encode_by(1, rows, out)
     }
 
     fn decode(&self, part: &Blob) -> Result<Vec<RecordBatch>> {
