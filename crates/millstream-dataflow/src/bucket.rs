@@ -228,15 +228,17 @@ impl Buckets {
         self.first().is_some_and(|key| floor.passed(key))
     }
 
-    /// Removes the final buckets and returns them in ascending order.
-    pub(crate) fn pop_passed(&mut self, floor: &Floor) -> Vec<(BucketKey, Vec<u32>)> {
+    /// Removes the final buckets and returns their slots, bucket by bucket in ascending order.
+    pub(crate) fn pop_passed(&mut self, floor: &Floor) -> Vec<u32> {
         let mut popped = Vec::new();
         while let Some(entry) = self.numbers.first_entry() {
             if !floor.passed(entry.key()) {
                 break;
             }
-            let (key, number) = entry.remove_entry();
-            popped.push((key, self.take(number)));
+            let number = entry.remove();
+            let slots = self.take(number);
+            // Mostly there is one.
+            if popped.is_empty() { popped = slots } else { popped.extend_from_slice(&slots) }
         }
         popped
     }

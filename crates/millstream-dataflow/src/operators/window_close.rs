@@ -143,7 +143,7 @@ impl WindowClose {
 
     /// Takes the pending rows out that are final now.
     fn close(&mut self, floor: &Floor) -> Result<Option<DeltaBatch>> {
-        let slots: Vec<u32> = self.buckets.pop_passed(floor).into_iter().flat_map(|(_, slots)| slots).collect();
+        let slots = self.buckets.pop_passed(floor);
         if slots.is_empty() {
             return Ok(None);
         }

@@ -163,12 +163,11 @@ impl DistinctValues {
     /// Forgets the groups whose bucket is final.
     pub(crate) fn drop_passed(&mut self, floor: &Floor) {
         let Some(buckets) = &mut self.buckets else { return };
-        let popped = buckets.pop_passed(floor);
-        if popped.is_empty() {
+        let gone = buckets.pop_passed(floor);
+        if gone.is_empty() {
             return;
         }
         let width = self.calls.len();
-        let gone: Vec<u32> = popped.into_iter().flat_map(|(_, slots)| slots).collect();
         gone.iter().for_each(|slot| self.weights[*slot as usize * width..][..width].fill(0));
         self.index.remove_all(&gone);
     }

@@ -187,7 +187,7 @@ impl Groups {
     /// [`forget`](Self::forget).
     pub(crate) fn pop_passed(&mut self, floor: Floor) -> Vec<u32> {
         let Some((column, buckets)) = &mut self.bucket else { return vec![] };
-        let slots = buckets.pop_passed(&floor).into_iter().flat_map(|(_, slots)| slots).collect();
+        let slots = buckets.pop_passed(&floor);
         column.floor = floor;
         slots
     }

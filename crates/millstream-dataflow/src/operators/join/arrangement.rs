@@ -468,7 +468,7 @@ impl Arrangement {
         }
         if let Kept::Until { column, buckets, .. } = &mut self.kept {
             let floor = column.read(context)?;
-            let dropped: Vec<u32> = buckets.pop_passed(&floor).into_iter().flat_map(|(_, slots)| slots).collect();
+            let dropped = buckets.pop_passed(&floor);
             column.floor = floor;
             let keys: Vec<u32> = dropped.iter().filter_map(|slot| self.chains.unlink(*slot)).collect();
             self.forget_keys(&keys);

@@ -110,7 +110,7 @@ impl TemporalFilter {
 
     /// Looks at the rows whose instant the clock has passed again.
     fn pass(&mut self, now: i64) -> Result<Delta> {
-        let due: Vec<u32> = self.queue.pop_passed(&passed(now)).into_iter().flat_map(|(_, slots)| slots).collect();
+        let due = self.queue.pop_passed(&passed(now));
         if due.is_empty() {
             return Ok(vec![]);
         }

@@ -325,7 +325,7 @@ impl TopN {
     /// Drops the partitions that `floor` has passed.
     fn drop_passed(&mut self, floor: Floor) {
         let Some((bucket, tree)) = &mut self.bucket else { return };
-        let slots: Vec<u32> = tree.pop_passed(&floor).into_iter().flat_map(|(_, slots)| slots).collect();
+        let slots = tree.pop_passed(&floor);
         bucket.floor = floor;
         for slot in &slots {
             let rows = std::mem::take(&mut self.partitions[*slot as usize]);

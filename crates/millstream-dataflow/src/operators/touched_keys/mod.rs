@@ -146,7 +146,7 @@ impl Keys {
     /// Forgets the keys below the floor and remembers it. Their slots stay taken until [`release`](Self::release).
     fn pop_passed(&mut self, floor: Floor) -> Vec<u32> {
         let Some((column, buckets)) = &mut self.bucket else { return vec![] };
-        let slots = buckets.pop_passed(&floor).into_iter().flat_map(|(_, slots)| slots).collect();
+        let slots = buckets.pop_passed(&floor);
         column.floor = floor;
         slots
     }
