@@ -102,7 +102,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     (
         "checkpoint_interval",
         "10s",
-        "Least time between two checkpoints of operator state; '0' makes one after every epoch. After one that takes longer than a second, nine times as long passes.",
+        "Least time between two checkpoints of operator state; '0' makes one after every epoch. One that takes longer than a second, or has so much state that it will, comes when nine times as long has passed since the last.",
     ),
     (
         "clock_resolution",

@@ -26,22 +26,29 @@ pub(super) const INSERT_KEYS: &str = "inserts/keys";
 /// A part of the state: its name and rows.
 type Segment = (String, Vec<RecordBatch>);
 
-/// Checkpoints that took so long are followed by a pause.
+/// Checkpoints that take so long need a pause before them.
 const LONG: Duration = Duration::from_secs(1);
 /// The pause is so many times as long: checkpoints of much state take a tenth of the time at most.
 const PAUSE_FACTOR: u32 = 9;
+/// Bytes of state that a checkpoint writes in a second, if none has told that it takes longer.
+const BYTES_PER_SECOND: f64 = 500e6;
 
-/// The time after a long checkpoint in which none is due by itself. What is computed does not depend on when checkpoints are made.
+/// The time before a long checkpoint in which none is due by itself. What is computed does not depend on when checkpoints are made.
+/// `None` after a recovery: who is killed again and again must get on.
 #[derive(Debug, Default)]
 pub struct Pause(Option<(Stopwatch, Duration)>);
 
 impl Pause {
-    fn after(took: Duration) -> Self {
-        Self((took >= LONG).then(|| (Stopwatch::start(), took * PAUSE_FACTOR)))
+    /// Begins with a checkpoint that took so long, or with a new pipeline.
+    pub(super) fn after(took: Duration) -> Self {
+        Self(Some((Stopwatch::start(), took)))
     }
 
-    fn is_on(&self) -> bool {
-        self.0.as_ref().is_some_and(|(since, pause)| since.elapsed() < *pause)
+    /// Whether a checkpoint of so much state would come too soon.
+    fn is_on(&self, state_bytes: usize) -> bool {
+        let Some((since, took)) = &self.0 else { return false };
+        let expected = Duration::from_secs_f64(state_bytes as f64 / BYTES_PER_SECOND).max(*took);
+        expected >= LONG && since.elapsed() < expected * PAUSE_FACTOR
     }
 }
 
@@ -53,7 +60,7 @@ impl Pipeline {
         let wanted = durability.last_checkpoint == EventTime::MIN
             || durability.last_checkpoint.plus(interval) <= clock
             || durability.bytes_since >= CHECKPOINT_BYTES;
-        wanted && !durability.pause.is_on()
+        wanted && !durability.pause.is_on(self.shared.base.runtime_env().memory_pool.reserved())
     }
 
     /// Counts queries that were filled back, which took so long. Recovery fills them back again unless a checkpoint comes first. Whether
@@ -255,5 +262,18 @@ impl Pipeline {
             }
         }
         size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_of_much_state_waits() {
+        let (little, much) = (400_000_000, 5_000_000_000);
+        assert!(!Pause::default().is_on(much));
+        assert!(Pause::after(Duration::ZERO).is_on(much) && !Pause::after(Duration::ZERO).is_on(little));
+        assert!(Pause::after(3 * LONG).is_on(little));
     }
 }

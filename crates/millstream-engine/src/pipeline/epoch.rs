@@ -1,6 +1,7 @@
 //! The second half of an epoch: dataflow, sinks, commit, publish.
 
 use super::Pipeline;
+use super::checkpoint::Pause;
 use super::query::{Target, epoch_input};
 use super::record::{COMMIT_FRAME, CommitRecord, HistoryEntry};
 use super::resume::QueryFailure;
@@ -167,6 +168,7 @@ impl Pipeline {
             if epoch == Epoch::ZERO.next() {
                 // A new pipeline has nothing yet that recovery would take long to make again.
                 durability.last_checkpoint = clock;
+                durability.pause = Pause::after(Duration::ZERO);
             }
             durability.bytes_since += assembled.streams.values().map(|stream| stream.accepted.bytes).sum::<u64>();
         }

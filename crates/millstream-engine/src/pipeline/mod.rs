@@ -233,7 +233,7 @@ pub struct Durability {
     pub bytes_since: u64,
     /// What it took to fill back the queries that are not in the newest checkpoint.
     pub filling_back: Duration,
-    /// Until when none is due.
+    /// How long none is due by itself.
     pub pause: checkpoint::Pause,
 }
 
