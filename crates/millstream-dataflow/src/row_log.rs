@@ -41,30 +41,41 @@ struct Chunk {
 
 /// A chunk, to be read.
 pub(crate) struct ChunkRows<'a> {
-    /// Stands for one content.
-    pub(crate) version: u64,
-    /// Its rows, dead ones included.
-    pub(crate) batch: &'a RecordBatch,
     chunk: &'a Chunk,
     id: u32,
     locations: &'a [Location],
 }
 
-impl ChunkRows<'_> {
+impl<'a> ChunkRows<'a> {
+    /// Stands for one content.
+    pub(crate) fn version(&self) -> u64 {
+        self.chunk.version
+    }
+
+    /// Its rows, dead ones included.
+    pub(crate) fn batch(&self) -> &'a RecordBatch {
+        &self.chunk.batch
+    }
+
+    /// Whether no row is dead.
+    fn is_whole(&self) -> bool {
+        self.chunk.live == self.chunk.slots.len()
+    }
+
     /// By row: its slot, if the row is live.
     pub(crate) fn slots(&self) -> impl Iterator<Item = Option<u32>> {
-        let all = self.chunk.live == self.chunk.slots.len();
+        let all = self.is_whole();
         let is_live = move |row: usize, slot: u32| all || self.locations[slot as usize] == Location { chunk: self.id, row: row as u32 };
         self.chunk.slots.iter().enumerate().map(move |(row, slot)| is_live(row, *slot).then_some(*slot))
     }
 
     /// The live rows with their slots.
     fn live(&self) -> Result<(RecordBatch, Vec<u32>)> {
-        if self.chunk.live == self.chunk.slots.len() {
-            return Ok((self.batch.clone(), self.chunk.slots.clone()));
+        if self.is_whole() {
+            return Ok((self.batch().clone(), self.chunk.slots.clone()));
         }
         let mask = BooleanArray::from_iter(self.slots().map(|slot| Some(slot.is_some())));
-        Ok((filter_record_batch(self.batch, &mask)?, self.slots().flatten().collect()))
+        Ok((filter_record_batch(self.batch(), &mask)?, self.slots().flatten().collect()))
     }
 }
 
@@ -207,7 +218,7 @@ impl RowLog {
 
     fn chunk(&self, id: u32) -> Option<ChunkRows<'_>> {
         let chunk = self.chunks[id as usize].as_ref()?;
-        Some(ChunkRows { version: chunk.version, batch: &chunk.batch, chunk, id, locations: &self.locations })
+        Some(ChunkRows { chunk, id, locations: &self.locations })
     }
 
     /// Gives the chunk of a slot's row a new version: something beside the row has changed.

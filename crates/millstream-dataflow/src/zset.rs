@@ -402,19 +402,19 @@ impl Indexed {
         let mut visible = HashMap::new();
         let mut batches = Vec::new();
         for chunk in self.log.chunks() {
-            let batch = match self.visible.remove(&chunk.version) {
+            let batch = match self.visible.remove(&chunk.version()) {
                 Some(batch) => batch,
                 None => {
                     let counts: Vec<i64> = chunk.slots().map(|slot| slot.map_or(0, |slot| self.weights[slot as usize])).collect();
                     if counts.iter().all(|count| *count == 1) {
-                        chunk.batch.clone()
+                        chunk.batch().clone()
                     } else {
                         let repeated = |(row, count): (usize, &i64)| std::iter::repeat_n(row as u32, *count as usize);
-                        take_rows(chunk.batch, &UInt32Array::from_iter_values(counts.iter().enumerate().flat_map(repeated)))?
+                        take_rows(chunk.batch(), &UInt32Array::from_iter_values(counts.iter().enumerate().flat_map(repeated)))?
                     }
                 }
             };
-            visible.insert(chunk.version, batch.clone());
+            visible.insert(chunk.version(), batch.clone());
             batches.push(batch);
         }
         self.visible = visible;

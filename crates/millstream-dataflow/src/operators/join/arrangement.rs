@@ -528,11 +528,14 @@ impl Arrangement {
             let DeltaBatch { batch, weights } = without_weights(&saved, batch)?;
             let (columns, own) = batch.columns().split_at(self.schema.fields().len());
             let mut own = own.iter().map(|column| column.as_primitive::<Int64Type>().values().to_vec());
-            let matches: Option<Vec<i64>> = if self.counted { own.next() } else { None };
-            let touched: Vec<i64> = own.next().unwrap_or_default();
             let rows = make_batch(&self.schema, columns.to_vec(), batch.num_rows())?;
             let mut part = self.part(DeltaBatch { batch: rows, weights }, keys)?;
-            part.matches = matches.unwrap_or_default();
+            if self.counted
+                && let Some(matches) = own.next()
+            {
+                part.matches = matches;
+            }
+            let touched = own.next().unwrap_or_default();
             let identity = self.rows.as_ref().map(|rows| rows.encode(part.delta.batch.columns())).transpose()?;
             let mut slots = Vec::with_capacity(part.delta.num_rows());
             for row in 0..part.delta.num_rows() {
