@@ -20,6 +20,8 @@ use arrow::datatypes::SchemaRef;
 const FAN: usize = 8;
 /// Chunks of at least this many rows are rewritten alone when more than half of them is dead.
 const REWRITE_ROWS: usize = 256;
+/// Rows of a piece of a checkpoint at most.
+const PIECE_ROWS: usize = 16 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Location {
@@ -271,6 +273,43 @@ impl RowLog {
         }
     }
 
+    /// The live rows, oldest first, with their slots, for a checkpoint. They share the memory of the chunks, which have no dead rows
+    /// afterwards, and come in pieces that are encoded without much memory.
+    pub(crate) fn checkpoint(&mut self) -> Result<Vec<(RecordBatch, Vec<u32>)>> {
+        self.compact()?;
+        let pieces = self.chunks().flat_map(|ChunkRows { chunk, .. }| {
+            let piece = |(place, slots): (usize, &[u32])| (chunk.batch.slice(place * PIECE_ROWS, slots.len()), slots.to_vec());
+            chunk.slots.chunks(PIECE_ROWS).enumerate().map(piece)
+        });
+        Ok(pieces.collect())
+    }
+
+    /// Gives up the memory of dead rows.
+    pub(crate) fn compact(&mut self) -> Result<()> {
+        for place in 0..self.order.len() {
+            let id = self.order[place];
+            if self.chunk(id).is_some_and(|chunk| !chunk.is_whole()) {
+                self.rewrite(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A chunk without its dead rows.
+    fn rewrite(&mut self, id: u32) -> Result<()> {
+        let Some((batch, slots)) = self.chunk(id).map(|chunk| chunk.live()).transpose()? else { return Ok(()) };
+        let batch = owned(&batch)?;
+        for (row, &slot) in slots.iter().enumerate() {
+            self.locations[slot as usize].row = row as u32;
+        }
+        self.versions += 1;
+        let bytes = batch.get_array_memory_size() + 4 * slots.len();
+        let live = slots.len();
+        let before = self.chunks[id as usize].replace(Chunk { batch, slots, live, bytes, version: self.versions });
+        self.bytes = self.bytes + bytes - before.map_or(0, |chunk| chunk.bytes);
+        Ok(())
+    }
+
     /// Merges small chunks at the end, rewrites or drops sparse ones.
     fn settle(&mut self) -> Result<()> {
         let mut dropped = false;
@@ -282,17 +321,7 @@ impl RowLog {
                 self.free.pop();
                 dropped = true;
             } else if chunk.slots.len() >= REWRITE_ROWS && chunk.live * 2 < chunk.slots.len() {
-                let before = chunk.bytes;
-                let Some((batch, slots)) = self.chunk(id).map(|chunk| chunk.live()).transpose()? else { continue };
-                let batch = owned(&batch)?;
-                let bytes = batch.get_array_memory_size() + 4 * slots.len();
-                for (row, &slot) in slots.iter().enumerate() {
-                    self.locations[slot as usize].row = row as u32;
-                }
-                self.bytes = self.bytes - before + bytes;
-                let live = slots.len();
-                self.versions += 1;
-                self.chunks[id as usize] = Some(Chunk { batch, slots, live, bytes, version: self.versions });
+                self.rewrite(id)?;
             }
         }
         if dropped {
@@ -364,6 +393,11 @@ mod tests {
                 log.append(&RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(values)]).unwrap(), &slots).unwrap();
             }
             assert_eq!(log.len(), model.len());
+            if step % 50 == 0 {
+                let saved: Vec<u32> = log.checkpoint().unwrap().into_iter().flat_map(|(_, slots)| slots).collect();
+                assert_eq!(saved.len(), model.len());
+                assert!(log.chunks().all(|chunk| chunk.is_whole()));
+            }
             let all: Vec<u32> = model.keys().copied().collect();
             let gathered = log.gather(&all, 0..1).unwrap();
             let expected: Vec<i64> = model.values().copied().collect();

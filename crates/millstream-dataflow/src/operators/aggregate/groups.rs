@@ -232,10 +232,10 @@ impl Groups {
     }
 
     /// All rows; with buckets in the order in which they close.
-    pub(crate) fn checkpoint(&self) -> Result<Vec<RecordBatch>> {
-        let slots = match (&self.bucket, &self.log) {
+    pub(crate) fn checkpoint(&mut self) -> Result<Vec<RecordBatch>> {
+        let slots = match (&self.bucket, &mut self.log) {
             (Some((_, buckets)), _) => buckets.ordered(),
-            (None, Some(log)) => return log.live()?.into_iter().map(|(batch, slots)| self.with_touched(batch, &slots)).collect(),
+            (None, Some(log)) => return log.checkpoint()?.into_iter().map(|(batch, slots)| self.with_touched(batch, &slots)).collect(),
             (None, None) => self.index.slots(),
         };
         let batch = |slots: &[u32]| self.with_touched(owned(&make_batch(&self.schema, self.rows(slots)?, slots.len())?)?, slots);

@@ -494,8 +494,8 @@ impl Arrangement {
     }
 
     /// The rows, oldest first: columns, `__matches` if counted, `__touched` if keys expire, `__weight`.
-    pub(super) fn checkpoint(&self) -> Result<Vec<RecordBatch>> {
-        let batches = self.log.live()?.into_iter().map(|(batch, slots)| {
+    pub(super) fn checkpoint(&mut self) -> Result<Vec<RecordBatch>> {
+        let batches = self.log.checkpoint()?.into_iter().map(|(batch, slots)| {
             let weights = slots.iter().map(|slot| self.weights.get(*slot)).collect();
             let mut columns = batch.columns().to_vec();
             if self.counted {

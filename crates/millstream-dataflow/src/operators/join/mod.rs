@@ -472,7 +472,8 @@ impl Operator for Join {
 
     fn checkpoint(&mut self) -> Result<Option<Saved>> {
         let groups = (0..self.arrangements.len()).map(|side| Ok((SIDES[side].to_string(), self.saved_rows(side)?)));
-        Ok(Some(Saved { format: FORMAT, groups: groups.collect::<Result<_>>()?, detail: self.saved_detail() }))
+        let groups = groups.collect::<Result<_>>()?;
+        Ok(Some(Saved { format: FORMAT, groups, detail: self.saved_detail() }))
     }
 
     fn restore(&mut self, saved: &Saved) -> Result<()> {

@@ -225,7 +225,7 @@ impl SharedRows {
 
     /// A copy of the rows as they were before the running epoch; `None` if they are lost.
     pub(super) fn before_epoch(&self, keys: &JoinKeys) -> Result<Option<Arrangement>> {
-        let content = self.cell.content.lock();
+        let mut content = self.cell.content.lock();
         if content.failure.is_some() {
             return Ok(None);
         }

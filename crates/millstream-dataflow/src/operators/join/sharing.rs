@@ -136,8 +136,11 @@ impl Join {
     }
 
     /// The rows of a side for a checkpoint.
-    pub(super) fn saved_rows(&self, side: usize) -> Result<Vec<RecordBatch>> {
-        self.shares[side].rows.as_ref().map_or_else(|| self.arrangements[side].checkpoint(), SharedRows::checkpoint)
+    pub(super) fn saved_rows(&mut self, side: usize) -> Result<Vec<RecordBatch>> {
+        match &self.shares[side].rows {
+            Some(rows) => rows.checkpoint(),
+            None => self.arrangements[side].checkpoint(),
+        }
     }
 
     /// What a checkpoint says beside rows.

@@ -5,7 +5,7 @@
 //!                     └───▶ Marks: last touched, timer in event time, timer by the clock ─▶ Deadlines, one per kind
 //! ```
 
-use crate::columns::{make_batch, owned};
+use crate::columns::make_batch;
 use crate::deadlines::Deadlines;
 use crate::error::{DataflowError, Result};
 use crate::key_index::KeyIndex;
@@ -188,10 +188,11 @@ impl KeyStates {
     }
 
     /// Key, state and marks of all keys.
-    pub(super) fn checkpoint(&self) -> Result<Vec<RecordBatch>> {
+    pub(super) fn checkpoint(&mut self) -> Result<Vec<RecordBatch>> {
         let fields = self.log.schema().fields().iter().cloned();
         let fields: Vec<Arc<Field>> = fields.chain(MARKS.iter().map(|name| Arc::new(Field::new(*name, DataType::Int64, true)))).collect();
         let schema = Arc::new(Schema::new(fields));
+        let rows = self.log.checkpoint()?;
         let with_marks = |(batch, slots): (RecordBatch, Vec<u32>)| {
             let marks = slots.iter().map(|slot| self.marks[*slot as usize]);
             let timer = |time: i64| Some(time).filter(|time| *time != NEVER);
@@ -200,11 +201,11 @@ impl KeyStates {
                 marks.clone().map(|marks| timer(marks.event_timer)).collect(),
                 marks.map(|marks| timer(marks.clock_timer)).collect(),
             ];
-            let mut all = owned(&batch)?.columns().to_vec();
+            let mut all = batch.columns().to_vec();
             all.extend(columns.into_iter().map(|column| Arc::new(column) as ArrayRef));
             make_batch(&schema, all, slots.len())
         };
-        self.log.live()?.into_iter().map(with_marks).collect()
+        rows.into_iter().map(with_marks).collect()
     }
 
     /// Takes back what [`checkpoint`](Self::checkpoint) gave.

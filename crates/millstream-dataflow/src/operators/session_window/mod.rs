@@ -27,7 +27,7 @@ mod intervals;
 mod tests;
 
 use crate::bucket::{BucketColumn, BucketKey, Floor};
-use crate::columns::{evaluate, make_batch, owned, take_columns};
+use crate::columns::{evaluate, make_batch, take_columns};
 use crate::deadlines::Deadlines;
 use crate::error::{DataflowError, Result};
 use crate::key_index::{EncodedKeys, KeyIndex};
@@ -561,7 +561,7 @@ impl Operator for SessionWindow {
         let functions: Vec<&str> = self.calls.iter().map(Call::function).collect();
         let floor = self.bucket.as_ref().map_or(Floor::Unknown, |bucket| bucket.floor.clone());
         let detail = serde_json::json!({ "floor": floor, "functions": functions });
-        let sessions = self.log.live()?.into_iter().map(|(batch, _)| owned(&batch)).collect::<Result<_>>()?;
+        let sessions = self.log.checkpoint()?.into_iter().map(|(batch, _)| batch).collect();
         Ok(Some(Saved { format: FORMAT, groups: vec![("sessions".into(), sessions)], detail }))
     }
 

@@ -416,7 +416,7 @@ impl Operator for TouchedKeys {
     fn checkpoint(&mut self) -> Result<Option<Saved>> {
         let format = self.format();
         let mut groups = vec![("rows".to_string(), self.rows.checkpoint()?)];
-        if let Some(results) = &self.results {
+        if let Some(results) = &mut self.results {
             groups.push(("results".to_string(), results.checkpoint()?));
         }
         let floor = self.keys.bucket.as_ref().map_or(Floor::Unknown, |(column, _)| column.floor.clone());

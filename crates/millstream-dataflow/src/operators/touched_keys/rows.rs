@@ -180,7 +180,8 @@ impl KeyedRows {
     }
 
     /// The rows with a last column `__weight`.
-    pub(super) fn checkpoint(&self) -> Result<Vec<RecordBatch>> {
+    pub(super) fn checkpoint(&mut self) -> Result<Vec<RecordBatch>> {
+        self.log.compact()?;
         let weighted =
             |(batch, slots): (RecordBatch, Vec<u32>)| with_weights(&batch, slots.iter().map(|slot| self.weights[*slot as usize]).collect());
         self.log.live()?.into_iter().map(weighted).collect()
