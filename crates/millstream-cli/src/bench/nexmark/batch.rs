@@ -9,6 +9,7 @@ use datafusion::common::config::TableParquetOptions;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use millstream_connectors::sources::nexmark::NexmarkTable;
 use millstream_engine::Stopwatch;
@@ -21,11 +22,14 @@ use std::sync::Arc;
 /// # Errors
 /// When the query is refused or fails.
 pub(crate) async fn run(query: &Query, input: &Input, file: &Path, settings: &Settings) -> anyhow::Result<f64> {
-    // The session of an engine has the same functions, types and checks. Memory is DataFusion's own to take: what its operators say they
-    // use is several times what they do, and the limit of a pipeline would stop queries that fit.
+    // The session of an engine has the same functions and types; how expressions are computed is DataFusion's way, without the engine's
+    // checks and quick forms. Memory is its own to take: what its operators say they use is several times what they do, and the limit of
+    // a pipeline would stop queries that fit.
     let engine = engine_setup::build(engine_setup::builder(settings).manual()).await?;
-    let state = SessionStateBuilder::new_from_existing(engine.session_context().state());
-    let context = SessionContext::new_with_state(state.with_runtime_env(Arc::new(RuntimeEnv::default())).build());
+    let state = SessionStateBuilder::new_from_existing(engine.session_context().state())
+        .with_physical_optimizer_rules(PhysicalOptimizer::new().rules)
+        .with_runtime_env(Arc::new(RuntimeEnv::default()));
+    let context = SessionContext::new_with_state(state.build());
     let sql = plain_sql(query)?;
     let watch = Stopwatch::start();
     let tables = NexmarkTable::ALL.map(NexmarkTable::name).into_iter().chain(["side_input"]);
