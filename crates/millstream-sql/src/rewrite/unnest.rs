@@ -4,6 +4,7 @@
 //! `(SELECT *, unnest(t.tags) AS tag FROM t WHERE t.tags IS NOT NULL) AS t`, and `u.tag` becomes `t.tag`. With LEFT JOIN ..
 //! ON true rows whose array is empty or NULL stay, with NULL. The element's column then belongs to `t` in `*` as well.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
@@ -13,7 +14,7 @@ use sqlparser::ast::{
 
 use super::{alias, derived, qualifier, table, template, visit_step};
 use crate::error::{Result, SqlError};
-use crate::visit::{WalkMut, each_expr_mut, walk_mut};
+use crate::visit::{WalkMut, each_expr, each_expr_mut, walk_mut};
 
 /// Rewrites the lateral UNNESTs of `query`.
 pub(super) fn rewrite(query: &mut Query) -> Result<()> {
@@ -34,6 +35,8 @@ pub(super) fn rewrite(query: &mut Query) -> Result<()> {
 /// A lateral UNNEST.
 struct Lateral {
     array: Expr,
+    /// The relations that the array names; none if its columns are not qualified.
+    relations: BTreeSet<String>,
     alias: TableAlias,
     keeps_empty: bool,
 }
@@ -80,11 +83,20 @@ fn rewrite_select(select: &mut Select, mut order_by: Option<&mut OrderBy>) -> Re
     Ok(())
 }
 
-/// The UNNEST of a column after FROM; `None` for one of a constant array.
+/// The UNNEST of columns after FROM; `None` for one of a constant array.
 fn lateral(factor: &TableFactor, keeps_empty: bool) -> Result<Option<Lateral>> {
     let TableFactor::UNNEST { alias, array_exprs, with_offset, with_ordinality, .. } = factor else { return Ok(None) };
     let [array] = array_exprs.as_slice() else { return Ok(None) };
-    if !matches!(array, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
+    let (mut relations, mut is_constant) = (BTreeSet::new(), true);
+    each_expr(array, &mut |expr| match expr {
+        Expr::Identifier(_) => is_constant = false,
+        Expr::CompoundIdentifier(parts) => {
+            is_constant = false;
+            relations.extend(parts.first().map(|part| part.value.clone()));
+        }
+        _ => {}
+    });
+    if is_constant {
         return Ok(None);
     }
     let hint = "Write `CROSS JOIN UNNEST(t.tags) AS u(tag)`.";
@@ -92,7 +104,7 @@ fn lateral(factor: &TableFactor, keeps_empty: bool) -> Result<Option<Lateral>> {
         return Err(SqlError::new("UNNEST WITH ORDINALITY or OFFSET is not supported").with_hint(hint).at(array.span()));
     }
     match alias {
-        Some(alias) if alias.columns.len() <= 1 => Ok(Some(Lateral { array: array.clone(), alias: alias.clone(), keeps_empty })),
+        Some(alias) if alias.columns.len() <= 1 => Ok(Some(Lateral { array: array.clone(), relations, alias: alias.clone(), keeps_empty })),
         _ => Err(SqlError::new(format!("UNNEST({array}) has no alias for its one column")).with_hint(hint).at(array.span())),
     }
 }
@@ -111,17 +123,14 @@ fn place(select: &mut Select, from: usize, join: usize, unnest: &Lateral) -> Res
         (&mut join.relation, is_inner)
     }));
     let mut candidates: Vec<_> = candidates.collect();
-    let wanted = match &unnest.array {
-        Expr::CompoundIdentifier(parts) => parts.first().map(|part| part.value.clone()),
+    let mut wanted = unnest.relations.iter();
+    let found = match (wanted.next(), wanted.next()) {
+        (None, _) if candidates.len() == 1 => Some(0),
+        (Some(wanted), None) => candidates.iter().position(|(factor, _)| qualifier(factor).is_some_and(|name| name.value == *wanted)),
         _ => None,
     };
-    let found = match wanted {
-        None if candidates.len() == 1 => Some(0),
-        None => None,
-        Some(wanted) => candidates.iter().position(|(factor, _)| qualifier(factor).is_some_and(|name| name.value == wanted)),
-    };
     let Some((factor, true)) = found.map(|index| candidates.swap_remove(index)) else {
-        return Err(SqlError::new(format!("UNNEST({}) does not name a relation that is inner joined before it", unnest.array))
+        return Err(SqlError::new(format!("UNNEST({}) does not name one relation that is inner joined before it", unnest.array))
             .with_hint("Unnest in a subquery: `FROM (SELECT *, unnest(tags) AS tag FROM t) AS t`.")
             .at(unnest.array.span()));
     };
