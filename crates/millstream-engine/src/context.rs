@@ -15,6 +15,7 @@ use millstream_plan::functions::{EpochClock, all_aggregate_functions, all_scalar
 use millstream_plan::multisets::Multisets;
 use millstream_plan::optimize::mended_rules;
 use millstream_plan::process::{ProcessPlanner, StatefulFunctions};
+use millstream_plan::subquery_values::ExactMembership;
 use std::sync::Arc;
 
 /// `TIMESTAMP` is microseconds, everywhere; `TIMESTAMP(0|3|6|9)` are exact.
@@ -87,7 +88,7 @@ pub fn base_state(epoch_clock: &Arc<EpochClock>, adopted: Option<&SessionContext
         .with_physical_optimizer_rule(Arc::new(CheckedArithmetic))
         .build();
     let rules = mended_rules(state.optimizers());
-    let mut analyzer: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(Multisets)];
+    let mut analyzer: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(Multisets), Arc::new(ExactMembership)];
     analyzer.extend(state.analyzer().rules.iter().cloned());
     state = SessionStateBuilder::new_from_existing(state).with_analyzer_rules(analyzer).with_optimizer_rules(rules).build();
     datafusion_functions_json::register_all(&mut state)?;

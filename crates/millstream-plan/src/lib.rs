@@ -31,6 +31,7 @@ pub mod process;
 pub mod relation;
 pub mod sharing;
 mod state_ttl;
+pub mod subquery_values;
 pub mod temporal;
 pub mod translate;
 mod watermark;

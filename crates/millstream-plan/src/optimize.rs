@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::functions::clock::with_frozen;
 use crate::nodes::groups_sessions;
 use crate::one_row_queries::OneRowQueries;
+use crate::subquery_values::MarkedSubqueries;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
@@ -65,7 +66,8 @@ pub fn mended_rules(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> Vec<Arc<d
             _ => Arc::clone(rule),
         }
     };
-    let first: [Arc<dyn OptimizerRule + Send + Sync>; 2] = [Arc::new(CheckedConstants), Arc::new(DistinctSortKeys)];
+    let first: [Arc<dyn OptimizerRule + Send + Sync>; 3] =
+        [Arc::new(CheckedConstants), Arc::new(DistinctSortKeys), Arc::new(MarkedSubqueries)];
     first.into_iter().chain(rules.iter().map(mend)).collect()
 }
 

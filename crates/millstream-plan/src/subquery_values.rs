@@ -1,0 +1,184 @@
+//! `x IN (query)` and `EXISTS (query)` as values: in select lists, in arguments of aggregates, and where NULL is not the same as false.
+//!
+//! ```text
+//!   SELECT id, EXISTS (query) FROM t           Projection: id, mark
+//!                                        ->      LeftMark Join: t, query
+//!   x IN (query)                         ->    CASE WHEN EXISTS (query has x) THEN true
+//!                                                   WHEN x IS NULL AND EXISTS (query) OR EXISTS (query has NULL) THEN NULL
+//!                                                   ELSE false END
+//! ```
+//! DataFusion turns both into joins where they are conditions of WHERE; elsewhere it has no plan for them. A mark says whether there is a
+//! match, which is all that a condition needs to know of `a OR x IN (query)`; of `a OR x NOT IN (query)` it is not, and DataFusion takes
+//! NULL for false there and keeps the row.
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue, Spans, plan_err};
+use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::logical_expr::expr::{Exists, InSubquery};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit, when};
+use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
+use datafusion::optimizer::optimizer::ApplyOrder;
+use datafusion::optimizer::{AnalyzerRule, OptimizerConfig, OptimizerRule};
+use std::sync::Arc;
+
+/// Says `IN` by `EXISTS` where its value may be NULL and that matters. It must run before types are coerced.
+#[derive(Debug, Default)]
+pub struct ExactMembership;
+
+impl AnalyzerRule for ExactMembership {
+    fn name(&self) -> &str {
+        "exact_membership"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(|node| match node {
+            LogicalPlan::Filter(Filter { predicate, input, .. }) => {
+                let predicate = exact_condition(predicate, input.schema(), true)?;
+                Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, input)?)))
+            }
+            LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) => {
+                let Some(schema) = node.inputs().first().map(|input| Arc::clone(input.schema())) else { return Ok(Transformed::no(node)) };
+                with_columns_of(node, |node| node.map_expressions(|expr| exact(expr, &schema)))
+            }
+            other => Ok(Transformed::no(other)),
+        })
+        .data()
+    }
+}
+
+/// A condition, which may take NULL for false. Each of its conjuncts may be an `IN` or `NOT IN`, which become joins as they are.
+fn exact_condition(expr: Expr, schema: &DFSchema, is_conjunct: bool) -> Result<Expr> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
+            let is_conjunct = is_conjunct && op == Operator::And;
+            let left = exact_condition(*left, schema, is_conjunct)?;
+            let right = exact_condition(*right, schema, is_conjunct)?;
+            Ok(Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) }))
+        }
+        Expr::InSubquery(InSubquery { negated, .. }) if is_conjunct || !negated => Ok(expr),
+        Expr::Not(inner) if is_conjunct && matches!(*inner, Expr::InSubquery(_)) => Ok(Expr::Not(inner)),
+        other => exact(other, schema).data(),
+    }
+}
+
+fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    expr.transform_up(|expr| match expr {
+        Expr::InSubquery(membership) => exact_membership(membership, schema),
+        other => Ok(Transformed::no(other)),
+    })
+}
+
+fn exact_membership(membership: InSubquery, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let has_query = |expr: &Expr| Ok(matches!(expr, Expr::ScalarSubquery(_) | Expr::OuterReferenceColumn(..)));
+    // What lies deeper than one level has no join.
+    if membership.expr.exists(has_query)? {
+        return Ok(Transformed::no(Expr::InSubquery(membership)));
+    }
+    let InSubquery { expr: value, subquery: Subquery { subquery: query, outer_ref_columns, .. }, negated } = membership;
+    let Some((qualifier, field)) = query.schema().iter().next() else { return plan_err!("IN needs a query with one column") };
+    let element = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+    let value_is_null = if value.nullable(schema)? { Some(value.as_ref().clone().is_null()) } else { None };
+    let element_is_null = field.is_nullable().then(|| element.clone().is_null());
+    let mut outer_columns = outer_ref_columns.clone();
+    let outer_value = value.transform_up(|expr| match expr {
+        Expr::Column(column) => {
+            let outer = Expr::OuterReferenceColumn(Arc::clone(schema.field_from_column(&column)?), column);
+            outer_columns.push(outer.clone());
+            Ok(Transformed::yes(outer))
+        }
+        other => Ok(Transformed::no(other)),
+    });
+    let matches = exists(filtered(&query, element.eq(outer_value.data()?))?, outer_columns);
+    // Whether the query has rows: one number for all rows, if it is the same query for all.
+    let any = |query: LogicalPlan| -> Result<Expr> {
+        if !outer_ref_columns.is_empty() {
+            return Ok(exists(query, outer_ref_columns.clone()));
+        }
+        let number = LogicalPlanBuilder::from(query).aggregate(Vec::<Expr>::new(), [count(lit(1))])?.build()?;
+        Ok(Expr::ScalarSubquery(Subquery { subquery: Arc::new(number), outer_ref_columns: vec![], spans: Spans::new() }).gt(lit(0)))
+    };
+    let nothing_compares = value_is_null.map(|is_null| Ok(is_null.and(any(query.as_ref().clone())?)));
+    let one_does_not = element_is_null.map(|is_null| any(filtered(&query, is_null)?));
+    let unknown: Vec<Expr> = nothing_compares.into_iter().chain(one_does_not).collect::<Result<_>>()?;
+    let exact = match unknown.into_iter().reduce(Expr::or) {
+        Some(unknown) => when(matches, lit(true)).when(unknown, lit(ScalarValue::Boolean(None))).otherwise(lit(false))?,
+        None => matches,
+    };
+    Ok(Transformed::yes(if negated { Expr::Not(Box::new(exact)) } else { exact }))
+}
+
+fn exists(query: LogicalPlan, outer_ref_columns: Vec<Expr>) -> Expr {
+    Expr::Exists(Exists::new(Subquery { subquery: Arc::new(query), outer_ref_columns, spans: Spans::new() }, false))
+}
+
+fn filtered(query: &Arc<LogicalPlan>, predicate: Expr) -> Result<LogicalPlan> {
+    Ok(LogicalPlan::Filter(Filter::try_new(predicate, Arc::clone(query))?))
+}
+
+/// Turns `EXISTS` in select lists and aggregates into joins that mark the rows of the input.
+#[derive(Debug, Default)]
+pub(crate) struct MarkedSubqueries;
+
+impl OptimizerRule for MarkedSubqueries {
+    fn name(&self) -> &str {
+        "marked_subqueries"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::TopDown)
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        if !matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_)) {
+            return Ok(Transformed::no(plan));
+        }
+        with_columns_of(plan, |plan| {
+            let Some(mut input) = plan.inputs().first().map(|input| (*input).clone()) else { return Ok(Transformed::no(plan)) };
+            let marked = plan.map_expressions(|expr| {
+                expr.transform_up(|expr| match expr {
+                    Expr::Exists(query) => marked(&mut input, query, config),
+                    other => Ok(Transformed::no(other)),
+                })
+            })?;
+            match marked.transformed {
+                true => Ok(Transformed::yes(marked.data.with_new_exprs(marked.data.expressions(), vec![input])?)),
+                false => Ok(marked),
+            }
+        })
+    }
+}
+
+/// The column that says whether the query has rows; the input becomes the join that has it.
+fn marked(input: &mut LogicalPlan, query: Exists, config: &dyn OptimizerConfig) -> Result<Transformed<Expr>> {
+    // As a part of a condition DataFusion marks it.
+    let condition = Filter::try_new(Expr::Exists(query).is_true(), Arc::new(input.clone()))?;
+    let mut plan = DecorrelatePredicateSubquery::new().rewrite(LogicalPlan::Filter(condition), config)?.data;
+    if let LogicalPlan::Projection(columns) = plan {
+        plan = Arc::unwrap_or_clone(columns.input);
+    }
+    match plan {
+        LogicalPlan::Filter(Filter { predicate: Expr::IsTrue(mark), input: join, .. }) if !matches!(*mark, Expr::Exists(_)) => {
+            *input = Arc::unwrap_or_clone(join);
+            Ok(Transformed::yes(*mark))
+        }
+        _ => plan_err!("this correlated EXISTS or IN cannot be computed as a join"),
+    }
+}
+
+/// What `change` makes of a plan, with the names of the columns that it had.
+fn with_columns_of(
+    plan: LogicalPlan,
+    change: impl FnOnce(LogicalPlan) -> Result<Transformed<LogicalPlan>>,
+) -> Result<Transformed<LogicalPlan>> {
+    let schema = Arc::clone(plan.schema());
+    let changed = change(plan)?;
+    if !changed.transformed {
+        return Ok(changed);
+    }
+    let plan = changed.data.recompute_schema()?;
+    let names = plan.schema().columns().into_iter().zip(schema.iter());
+    let names: Vec<Expr> =
+        names.map(|(column, (qualifier, field))| Expr::Column(column).alias_qualified(qualifier.cloned(), field.name())).collect();
+    Ok(Transformed::yes(LogicalPlanBuilder::from(plan).project(names)?.build()?))
+}
