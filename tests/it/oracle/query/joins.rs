@@ -37,9 +37,6 @@ impl Grammar<'_> {
     /// right side only what the nearest rows have in common is handed out.
     pub(super) fn asof_join(&mut self, depth: usize) -> Query {
         let (left, right) = (self.query(depth), self.query(depth.min(1)));
-        let exact = |columns: &[Column]| -> Vec<Column> {
-            columns.iter().filter(|column| matches!(column.kind, Type::Int | Type::Text | Type::Time)).cloned().collect()
-        };
         let (l, r) = (exact(&left.columns), exact(&right.columns));
         if left.is_single_row() || right.is_single_row() {
             return left;
@@ -249,6 +246,35 @@ impl Grammar<'_> {
         })
     }
 
+    /// IN as a value. The batch answer counts: matches, rows, NULLs.
+    pub(super) fn membership(&mut self, depth: usize) -> Query {
+        let (part, other) = (self.query(depth), self.query(depth.min(1)));
+        let (l, r) = (exact(&part.columns), exact(&other.columns));
+        if part.is_single_row() || other.is_single_row() {
+            return part;
+        }
+        let Some((a, b)) = self.equal_columns(&l, &r) else { return part };
+        let not = self.pick(&["", "NOT "]);
+        let found = self.name();
+        let mut columns = part.columns.clone();
+        columns.truncate(4);
+        let own = columns.iter().map(|column| format!("l.{}", column.name)).collect::<Vec<_>>().join(", ");
+        columns.push(Column { name: found.clone(), kind: Type::Bool });
+        let mut query = node("membership", vec![part, other], columns, |parts| {
+            format!("SELECT {own}, l.{a} {not}IN (SELECT {b} FROM ({}) AS r) AS {found} FROM ({}) AS l", parts[1], parts[0])
+        });
+        let [left, right] = query.parts.as_slice() else { return query };
+        query.batch_sql = format!(
+            "SELECT {own}, {not}CASE WHEN m.{b} IS NOT NULL THEN true \
+             WHEN (l.{a} IS NULL AND n.number > 0) OR n.nulls > 0 THEN CAST(NULL AS BOOLEAN) ELSE false END AS {found} \
+             FROM ({}) AS l LEFT JOIN (SELECT DISTINCT {b} FROM ({right}) AS d WHERE {b} IS NOT NULL) AS m ON l.{a} = m.{b} \
+             CROSS JOIN (SELECT count(*) AS number, count(*) - count({b}) AS nulls FROM ({right}) AS c) AS n",
+            left.batch_sql,
+            right = right.batch_sql
+        );
+        query
+    }
+
     pub(super) fn in_subquery(&mut self, depth: usize) -> Query {
         let (part, other) = (self.query(depth), self.query(depth.min(1)));
         let Some((a, b)) = self.equal_columns(&part.columns, &other.columns) else { return part };
@@ -258,4 +284,9 @@ impl Grammar<'_> {
             format!("SELECT * FROM ({}) AS q WHERE {a} {not}IN (SELECT {b} FROM ({}) AS s)", parts[0], parts[1])
         })
     }
+}
+
+/// The columns whose values are equal only if they are the same.
+fn exact(columns: &[Column]) -> Vec<Column> {
+    columns.iter().filter(|column| matches!(column.kind, Type::Int | Type::Text | Type::Time)).cloned().collect()
 }
