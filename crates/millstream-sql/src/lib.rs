@@ -22,6 +22,7 @@ pub mod depth;
 pub mod dialect;
 pub mod error;
 pub mod literal;
+mod other_names;
 pub mod parameters;
 pub mod parse;
 pub mod place;

@@ -12,6 +12,7 @@ use sqlparser::ast::Query;
 use sqlparser::tokenizer::Location;
 
 use crate::error::{Position, SqlError, lower_first};
+use crate::other_names::written_here;
 use crate::place::place_of_name;
 
 /// Names that are listed when none is near.
@@ -171,14 +172,24 @@ fn translated_text(text: &str) -> Translated {
     if let Some(name) = between(text, "Invalid function '", "'") {
         // DataFusion names the nearest function however far it is.
         let near = between(text, "Did you mean '", "'").and_then(|near| nearest(name, [near]));
-        return Translated {
-            message: format!("function \"{name}\" does not exist"),
-            hint: Some(near.map_or_else(|| "SHOW FUNCTIONS lists them.".into(), |near| format!("Did you mean \"{near}\"?"))),
-            name: Some(name.to_string()),
+        let hint = match (written_here(name), near) {
+            (Some(here), _) => format!("Write {here}."),
+            (None, Some(near)) => format!("Did you mean \"{near}\"?"),
+            (None, None) => "SHOW FUNCTIONS lists them.".into(),
         };
+        return Translated { message: format!("function \"{name}\" does not exist"), hint: Some(hint), name: Some(name.to_string()) };
     }
     if let Some(call) = between(text, "No function matches the given name and argument types '", "'.") {
-        // SESSION is written with functions that nobody has asked for by name.
+        // Windows are written with functions that nobody has asked for by name.
+        if let Some((_, time)) = call.strip_prefix("date_bin(").and_then(|call| call.split_once(", "))
+            && !time.starts_with("Timestamp")
+        {
+            let time = time.split([',', ')']).next().unwrap_or(time);
+            return plain(
+                format!("the time column of TUMBLE, HOP, CUMULATE or date_bin has type {}, not TIMESTAMP", sql_types(time)),
+                Some("Compute the time in a subquery, for example with to_timestamp.".into()),
+            );
+        }
         if let Some(time) = call.strip_prefix("session_").and_then(|call| between(call, "(", ",")) {
             return plain(
                 format!("the time column of SESSION has type {}, not TIMESTAMP", sql_types(time)),
