@@ -18,7 +18,8 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::expr::Case;
-use datafusion::logical_expr::{Expr, LogicalPlan, SortExpr};
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, SortExpr};
+use itertools::Itertools;
 use std::collections::HashSet;
 use std::fmt::Write;
 
@@ -394,7 +395,7 @@ fn growing_inputs<'g>(graph: &'g Graph, nodes: &[NodeId]) -> Vec<&'g Node> {
 
 fn unbounded_sentence(graph: &Graph, node: &Node) -> String {
     let remedies = |nodes: &[NodeId], remedy: fn(&Node) -> Option<String>| -> String {
-        growing_inputs(graph, nodes).into_iter().filter_map(remedy).map(|remedy| format!(" {remedy}")).collect()
+        growing_inputs(graph, nodes).into_iter().filter_map(remedy).unique().map(|remedy| format!(" {remedy}")).collect()
     };
     match &node.op {
         Op::Join { .. } => {
@@ -519,7 +520,7 @@ fn show(expr: &Expr) -> String {
         Ok(match &node {
             Expr::Literal(value, _) => Transformed::yes(Expr::Column(Column::new_unqualified(show_literal(value)))),
             Expr::Column(column) => Transformed::yes(Expr::Column(Column::new_unqualified(short(&column.name)))),
-            _ => Transformed::no(node),
+            _ => in_parentheses(node),
         })
     });
     let text = match written.data() {
@@ -527,6 +528,32 @@ fn show(expr: &Expr) -> String {
         Err(_) => expr.to_string(),
     };
     short(&text.replace("count(1)", "count(*)"))
+}
+
+/// The node with parentheses around the operations in it that would be read otherwise without.
+fn in_parentheses(node: Expr) -> Transformed<Expr> {
+    let enclosed = |child: Box<Expr>| Box::new(Expr::Column(Column::new_unqualified(format!("({})", child.human_display()))));
+    let precedence = |child: &Expr| match child {
+        Expr::BinaryExpr(child) => Some((child.op, child.op.precedence())),
+        _ => None,
+    };
+    match node {
+        Expr::BinaryExpr(BinaryExpr { mut left, op, mut right }) => {
+            let own = op.precedence();
+            if precedence(&left).is_some_and(|(_, inner)| inner < own) {
+                left = enclosed(left);
+            }
+            let chains = |inner: Operator| inner == op && matches!(op, Operator::And | Operator::Or | Operator::Plus | Operator::Multiply);
+            if precedence(&right).is_some_and(|(op, inner)| inner < own || (inner == own && !chains(op))) {
+                right = enclosed(right);
+            }
+            Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
+        }
+        Expr::Not(inner) if precedence(&inner).is_some_and(|(op, _)| matches!(op, Operator::And | Operator::Or)) => {
+            Transformed::yes(Expr::Not(enclosed(inner)))
+        }
+        other => Transformed::no(other),
+    }
 }
 
 fn show_micros(micros: i64) -> String {
