@@ -409,4 +409,24 @@ mod tests {
             assert!(log.chunks().count() < 60, "{} chunks", log.chunks().count());
         }
     }
+
+    #[test]
+    fn a_checkpoint_has_the_live_rows_in_pieces() {
+        let schema = Arc::new(Schema::new(vec![Field::new("v", DataType::Int64, false)]));
+        let mut log = RowLog::new(Arc::clone(&schema), 1 << 20);
+        let count = 3 * PIECE_ROWS as u32;
+        let values = Int64Array::from_iter_values((0..count).map(|slot| i64::from(slot) * 7));
+        let slots: Vec<u32> = (0..count).collect();
+        log.append(&RecordBatch::try_new(schema, vec![Arc::new(values)]).unwrap(), &slots).unwrap();
+        log.remove(&[5, 20_000]).unwrap();
+        let pieces = log.checkpoint().unwrap();
+        assert_eq!(pieces.iter().map(|(batch, _)| batch.num_rows()).collect::<Vec<_>>(), [PIECE_ROWS, PIECE_ROWS, PIECE_ROWS - 2]);
+        let mut saved = vec![];
+        for (batch, slots) in &pieces {
+            saved.extend_from_slice(slots);
+            let values: Vec<i64> = slots.iter().map(|slot| i64::from(*slot) * 7).collect();
+            assert_eq!(batch.column(0).as_primitive::<Int64Type>().values(), values.as_slice());
+        }
+        assert_eq!(saved, slots.into_iter().filter(|slot| ![5, 20_000].contains(slot)).collect::<Vec<_>>());
+    }
 }

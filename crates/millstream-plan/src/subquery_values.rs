@@ -12,7 +12,7 @@
 //! NULL for false there and keeps the row.
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue, Spans, plan_err};
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::{Exists, InSubquery};
@@ -130,7 +130,8 @@ impl OptimizerRule for MarkedSubqueries {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        if !matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_)) {
+        // Every plan comes along here several times, and almost none has what is looked for.
+        if !matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_)) || !has_exists(&plan)? {
             return Ok(Transformed::no(plan));
         }
         with_columns_of(plan, |plan| {
@@ -147,6 +148,15 @@ impl OptimizerRule for MarkedSubqueries {
             }
         })
     }
+}
+
+fn has_exists(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        found |= expr.exists(|expr| Ok(matches!(expr, Expr::Exists(_))))?;
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
 }
 
 /// The column that says whether the query has rows; the input becomes the join that has it.

@@ -5,7 +5,6 @@
 
 use arrow::compute::kernels::cast_utils::IntervalUnit;
 use chrono::format::{Fixed, Item, Numeric, StrftimeItems};
-use datafusion::common::ScalarValue;
 use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_plan::PhysicalExpr;
@@ -30,10 +29,7 @@ pub(super) fn constant_for(call: &ScalarFunctionExpr) -> Option<(usize, i64)> {
 }
 
 fn text(expr: &Arc<dyn PhysicalExpr>) -> Option<&str> {
-    match expr.downcast_ref::<Literal>()?.value() {
-        ScalarValue::Utf8(text) | ScalarValue::Utf8View(text) | ScalarValue::LargeUtf8(text) => text.as_deref(),
-        _ => None,
-    }
+    expr.downcast_ref::<Literal>()?.value().try_as_str().flatten()
 }
 
 /// The finest item of a format.
