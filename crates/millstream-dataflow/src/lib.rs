@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   input deltas ──▶ Input ──▶ Map ──▶ Aggregate ──▶ output delta ──▶ ViewStore, sinks
-//!                                        │ state: RowLog + KeyIndex + buckets
+//!                                        │ state: KeyIndex + SlotRecords or RowLog + buckets
 //! ```
 //!
 //! Operators never do I/O and never read a clock: their output is a function of state, delta and
@@ -25,6 +25,7 @@ mod operators;
 mod ordered;
 mod row_log;
 mod short_bytes;
+mod slot_records;
 mod slot_table;
 #[cfg(test)]
 mod test_util;

@@ -3,15 +3,15 @@
 //! ```text
 //!   group ─▶ slot ─▶ its values in order: the first is the extreme (`max` encodes values in descending order)
 //! ```
-//! A change costs a search for each of its rows. NULLs are no values. The extreme of a group is also its state column in the groups' log,
-//! so that what a group's row was before is there without a search.
+//! A change costs a search for each of its rows. NULLs are no values. The extreme of a group is also a column of its state, so
+//! that what a group's row was before is there without a search.
 
 use super::Part;
 use super::call::Call;
 use crate::columns::{describe_row, take_columns};
 use crate::error::{DataflowError, Result};
 use crate::key_index::KeyIndex;
-use crate::ordered::{self, Changed, Entry, Ordered};
+use crate::ordered::{self, Entry, Ordered, Size};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{SortOptions, cast, take};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -26,7 +26,7 @@ pub(crate) struct Extremes {
     encoder: RowConverter,
     /// By the slot of the group.
     values: Vec<Ordered>,
-    entry_bytes: usize,
+    size: Size,
     schema: SchemaRef,
 }
 
@@ -50,7 +50,7 @@ impl Extremes {
             index: KeyIndex::new(key_types)?,
             encoder: RowConverter::new(vec![SortField::new_with_options(value_type.clone(), options)])?,
             values: vec![],
-            entry_bytes: 0,
+            size: Size::default(),
             schema: Arc::new(Schema::new(fields)),
         })
     }
@@ -58,7 +58,7 @@ impl Extremes {
     /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let slots = self.values.capacity() * size_of::<Ordered>();
-        self.index.bytes() + slots + self.entry_bytes
+        self.index.bytes() + slots + self.size.bytes
     }
 
     /// Adds the rows of a change, whose groups have these keys, and gives the extreme of each group; NULL for one without values.
@@ -116,11 +116,7 @@ impl Extremes {
 
     /// Adds to the weight of a value. One that would be negative is the inner error.
     fn change(&mut self, slot: u32, value: &[u8], weight: i64) -> Result<std::result::Result<(), i64>> {
-        Ok(self.values[slot as usize].change(value, 0, weight)?.map(|changed| match changed {
-            Changed::Added => self.entry_bytes += Entry::memory(value.len()),
-            Changed::Removed => self.entry_bytes -= Entry::memory(value.len()),
-            Changed::Kept => {}
-        }))
+        self.values[slot as usize].change(value, 0, weight, &mut self.size)
     }
 
     fn extremes(&self, slots: &[u32]) -> Result<ArrayRef> {
@@ -148,10 +144,7 @@ impl Extremes {
         let Some(count) = keys.first().map(|column| column.len()) else { return Ok(()) };
         let encoded = self.index.encode(keys)?;
         let gone: Vec<u32> = self.index.find_all(&encoded, count).into_iter().flatten().collect();
-        for slot in &gone {
-            let values = std::mem::take(&mut self.values[*slot as usize]);
-            self.entry_bytes -= values.iter().map(|(entry, _)| Entry::memory(entry.bytes.len())).sum::<usize>();
-        }
+        gone.iter().for_each(|slot| self.values[*slot as usize].clear(&mut self.size));
         self.index.remove_all(&gone);
         Ok(())
     }

@@ -1,18 +1,17 @@
 //! The groups of an aggregate: which there are, their states, and when they close or expire.
 
+use super::states::States;
 use crate::bucket::{BucketColumn, BucketKey, Buckets, Floor};
 use crate::columns::{make_batch, owned, take_columns};
 use crate::deadlines::Deadlines;
 use crate::error::{DataflowError, Result};
 use crate::key_index::{EncodedKeys, KeyIndex};
-use crate::row_log::RowLog;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use std::sync::Arc;
 
-/// Chunks of state are merged up to this many groups.
-const CHUNK_ROWS: usize = 256 * 1024;
-const CHECKPOINT_ROWS: usize = 64 * 1024;
+/// Groups of a batch of a checkpoint at most.
+const CHECKPOINT_ROWS: usize = 16 * 1024;
 /// Name of the column that says in a checkpoint when a group was last touched: microseconds since 1970.
 const TOUCHED: &str = "__touched";
 /// When a slot that has no group was touched.
@@ -24,8 +23,7 @@ pub(crate) struct Groups {
     /// Key columns, then state columns.
     schema: SchemaRef,
     keys: usize,
-    /// The rows of groups that have a state. Otherwise a group is its key, which the index has.
-    log: Option<RowLog>,
+    states: States,
     /// The group column that closes groups, and the groups by its value.
     pub(crate) bucket: Option<(BucketColumn, Buckets)>,
     expiry: Option<Expiry>,
@@ -59,7 +57,7 @@ impl Groups {
         let schema = Arc::new(Schema::new(fields));
         Ok(Self {
             index: KeyIndex::new(key_types)?,
-            log: (!state_types.is_empty()).then(|| RowLog::new(Arc::clone(&schema), CHUNK_ROWS)),
+            states: States::new(state_types),
             schema,
             keys: key_types.len(),
             bucket: bucket.map(|column| (column, Buckets::default())),
@@ -75,8 +73,7 @@ impl Groups {
     /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let expiry = self.expiry.as_ref().map_or(0, |expiry| 8 * expiry.touched.capacity() + expiry.deadlines.bytes());
-        let log = self.log.as_ref().map_or(0, RowLog::bytes);
-        self.index.bytes() + log + self.bucket.as_ref().map_or(0, |(_, buckets)| buckets.bytes()) + expiry
+        self.index.bytes() + self.states.bytes() + self.bucket.as_ref().map_or(0, |(_, buckets)| buckets.bytes()) + expiry
     }
 
     /// Up to where groups were dropped.
@@ -99,24 +96,21 @@ impl Groups {
         self.bucket.as_ref().is_none_or(|(column, _)| column.none_passed(&keys[column.column]))
     }
 
+    /// Key columns of these slots.
+    pub(crate) fn keys(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        self.index.decode(slots)
+    }
+
     /// State columns of these slots.
     pub(crate) fn states(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
-        self.log.as_ref().map_or(Ok(vec![]), |log| log.gather(slots, self.keys..self.schema.fields().len()))
+        self.states.gather(slots)
     }
 
-    /// Key columns, then state columns of these slots.
-    pub(crate) fn rows(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
-        match &self.log {
-            Some(log) => log.gather(slots, 0..self.schema.fields().len()),
-            None => self.index.decode(slots),
-        }
-    }
-
-    /// Writes the rows (key columns, then state columns) of groups. `rows[i]` is the row in `encoded` and `buckets` of row `i` of
-    /// `columns`; `slots[i]` its slot if the group is known. Returns the number of new groups.
+    /// Writes the states of groups. `rows[i]` is the row in `encoded` and `buckets` of row `i` of `states`; `slots[i]` its slot if the
+    /// group is known. Returns the number of new groups.
     pub(crate) fn write(
         &mut self,
-        columns: Vec<ArrayRef>,
+        states: Vec<ArrayRef>,
         rows: &[u32],
         slots: &[Option<u32>],
         encoded: &EncodedKeys,
@@ -141,9 +135,7 @@ impl Groups {
             }
             places.push(slot);
         }
-        if let Some(log) = &mut self.log {
-            log.append(&make_batch(&self.schema, columns, rows.len())?, &places)?;
-        }
+        self.states.write(states, &places)?;
         Ok(new)
     }
 
@@ -201,7 +193,7 @@ impl Groups {
             slots.iter().for_each(|slot| expiry.touched[*slot as usize] = FREE);
         }
         self.index.remove_all(slots);
-        self.log.as_mut().map_or(Ok(()), |log| log.remove(slots))
+        self.states.remove(slots)
     }
 
     /// Whether groups expire.
@@ -233,17 +225,19 @@ impl Groups {
 
     /// All rows; with buckets in the order in which they close.
     pub(crate) fn checkpoint(&mut self) -> Result<Vec<RecordBatch>> {
-        let slots = match (&self.bucket, &mut self.log) {
-            (Some((_, buckets)), _) => buckets.ordered(),
-            (None, Some(log)) => return log.checkpoint()?.into_iter().map(|(batch, slots)| self.with_touched(batch, &slots)).collect(),
-            (None, None) => self.index.slots(),
-        };
-        let batch = |slots: &[u32]| self.with_touched(owned(&make_batch(&self.schema, self.rows(slots)?, slots.len())?)?, slots);
-        slots.chunks(CHECKPOINT_ROWS).map(batch).collect()
+        if let (None, States::Log(log)) = (&self.bucket, &mut self.states) {
+            let pieces = log.checkpoint()?;
+            return pieces.into_iter().map(|(states, slots)| self.saved(states.columns(), &slots)).collect();
+        }
+        let slots = self.bucket.as_ref().map_or_else(|| self.index.slots(), |(_, buckets)| buckets.ordered());
+        slots.chunks(CHECKPOINT_ROWS).map(|slots| self.saved(&self.states(slots)?, slots)).collect()
     }
 
-    /// The batch with a last column that says when its groups were touched, where they expire.
-    fn with_touched(&self, batch: RecordBatch, slots: &[u32]) -> Result<RecordBatch> {
+    /// Groups with these states as rows of a checkpoint. Where they expire, a last column says when they were touched.
+    fn saved(&self, states: &[ArrayRef], slots: &[u32]) -> Result<RecordBatch> {
+        let mut columns = self.keys(slots)?;
+        columns.extend_from_slice(states);
+        let batch = owned(&make_batch(&self.schema, columns, slots.len())?)?;
         let Some(expiry) = &self.expiry else { return Ok(batch) };
         let mut fields = self.schema.fields().to_vec();
         fields.push(Arc::new(Field::new(TOUCHED, DataType::Int64, false)));
@@ -265,7 +259,7 @@ impl Groups {
             if rows.iter().any(|row| self.index.find(&encoded, *row as usize).is_some()) {
                 return Err(DataflowError::mismatch("a group occurs twice"));
             }
-            self.write(batch.columns().to_vec(), &rows, &vec![None; rows.len()], &encoded, buckets.as_deref())?;
+            self.write(batch.columns()[self.keys..].to_vec(), &rows, &vec![None; rows.len()], &encoded, buckets.as_deref())?;
             if let Some(touched) = touched {
                 let touched = touched.as_primitive_opt::<Int64Type>();
                 let touched = touched.ok_or_else(|| DataflowError::mismatch("the times of groups are no integers"))?;

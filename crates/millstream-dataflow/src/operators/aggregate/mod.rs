@@ -4,10 +4,10 @@
 //! SELECT word, count(*), max(ts) FROM lines GROUP BY word
 //! ```
 //! ```text
-//!   delta ─▶ keys and arguments ─▶ dense local groups ─▶ slots (KeyIndex) ─▶ old states (RowLog)
+//!   delta ─▶ keys and arguments ─▶ dense local groups ─▶ slots (KeyIndex) ─▶ old states (SlotRecords, RowLog)
 //!                                        │                                      │
 //!                                        └────▶ accumulators: merge old, add new ◀┘
-//!                                                 │ state ─▶ RowLog     │ value ─▶ - old row, + new row
+//!                                                 │ new state           │ value ─▶ - old row, + new row
 //! ```
 //! **In**: any schema. **Out**: the group columns, then one column per aggregate.
 //! **Append-only input**: any aggregate whose partial states merge; the input may hold partial states already (`pre_aggregate.rs`).
@@ -30,6 +30,7 @@ mod extremes;
 mod groups;
 pub(crate) mod interner;
 pub(crate) mod pre_aggregate;
+mod states;
 #[cfg(test)]
 mod tests;
 
@@ -381,10 +382,9 @@ impl Aggregate {
     fn closed_rows(&self, slots: &[u32], touched: &Touched, updated: &Updated, groups: &[u32]) -> Result<Delta> {
         let mut batches = Vec::with_capacity(2);
         if !slots.is_empty() {
-            let rows = self.groups.rows(slots)?;
-            let (keys, states) = rows.split_at(self.group.len());
+            let (keys, states) = (self.groups.keys(slots)?, self.groups.states(slots)?);
             let all: Vec<u32> = (0..slots.len() as u32).collect();
-            batches.push(self.output(keys, &self.values(states, slots.len())?, &all)?);
+            batches.push(self.output(&keys, &self.values(&states, slots.len())?, &all)?);
         }
         if !groups.is_empty() {
             let batch = match &updated.values {
@@ -470,14 +470,13 @@ impl Aggregate {
             self.groups.remove(&slots, Some(&keys))?;
         }
         if !kept.is_empty() {
-            let columns: Vec<ArrayRef> = touched.keys.iter().chain(&updated.states).cloned().collect();
-            let (columns, kept_slots) = if kept.len() == touched.count {
-                (columns, slots.clone())
+            let (states, kept_slots) = if kept.len() == touched.count {
+                (updated.states.clone(), slots.clone())
             } else {
                 let kept_slots = kept.iter().map(|group| slots[*group as usize]).collect();
-                (take_columns(&columns, &UInt32Array::from(kept.clone()))?, kept_slots)
+                (take_columns(&updated.states, &UInt32Array::from(kept.clone()))?, kept_slots)
             };
-            self.groups.write(columns, &kept, &kept_slots, &encoded, buckets.as_deref())?;
+            self.groups.write(states, &kept, &kept_slots, &encoded, buckets.as_deref())?;
         }
 
         let mut delta = delta;
@@ -519,9 +518,7 @@ impl Aggregate {
             closed.push(take_columns(&touched.keys, &UInt32Array::from(now))?);
         }
         if !slots.is_empty() {
-            let mut columns = self.groups.rows(slots)?;
-            columns.truncate(self.group.len());
-            closed.push(columns);
+            closed.push(self.groups.keys(slots)?);
         }
         self.extremes.iter_mut().flatten().try_for_each(|extremes| closed.iter().try_for_each(|keys| extremes.forget(keys)))
     }
@@ -532,11 +529,10 @@ impl Aggregate {
         if slots.is_empty() {
             return Ok(None);
         }
-        let rows = self.groups.rows(&slots)?;
-        let (keys, states) = rows.split_at(self.group.len());
+        let (keys, states) = (self.groups.keys(&slots)?, self.groups.states(&slots)?);
         let all: Vec<u32> = (0..slots.len() as u32).collect();
-        let batch = self.output(keys, &self.values(states, slots.len())?, &all)?;
-        let buckets = self.groups.bucket_keys(keys)?;
+        let batch = self.output(&keys, &self.values(&states, slots.len())?, &all)?;
+        let buckets = self.groups.bucket_keys(&keys)?;
         self.groups.remove(&slots, buckets.as_deref())?;
         Ok(Some(DeltaBatch::weighted(batch, Int64Array::from_value(-1, slots.len()))))
     }

@@ -29,7 +29,7 @@ use crate::key_index::{EncodedKeys, KeyIndex};
 use crate::operator::{Operator, Saved, StateStats, StepContext};
 use crate::operators::aggregate::interner::{Interner, Numbered};
 use crate::operators::registry::BuildContext;
-use crate::ordered::{self, Changed, Entry, Ordered};
+use crate::ordered::{self, Entry, Ordered, Size};
 use crate::zset::{with_weights, without_weights};
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::SortOptions;
@@ -67,8 +67,7 @@ pub(crate) struct TopN {
     /// By the slot of the partition.
     partitions: Vec<Ordered>,
     bucket: Option<(BucketColumn, Buckets)>,
-    entries: usize,
-    entry_bytes: usize,
+    size: Size,
     touched_keys: u64,
     dropped_rows: u64,
 }
@@ -130,8 +129,7 @@ impl TopN {
             row_encoder: converter(row_fields)?,
             partitions: vec![],
             bucket,
-            entries: 0,
-            entry_bytes: 0,
+            size: Size::default(),
             touched_keys: 0,
             dropped_rows: 0,
         })
@@ -223,27 +221,6 @@ impl TopN {
         slot
     }
 
-    fn change(&mut self, slot: u32, bytes: &[u8], key_len: u32, weight: i64) -> Result<std::result::Result<(), i64>> {
-        let size = Entry::memory(bytes.len());
-        Ok(match self.partitions[slot as usize].change(bytes, key_len, weight)? {
-            Ok(changed) => {
-                match changed {
-                    Changed::Added => {
-                        self.entries += 1;
-                        self.entry_bytes += size;
-                    }
-                    Changed::Removed => {
-                        self.entries -= 1;
-                        self.entry_bytes -= size;
-                    }
-                    Changed::Kept => {}
-                }
-                Ok(())
-            }
-            Err(weight) => Err(weight),
-        })
-    }
-
     /// Applies the rows partition by partition; returns what goes and what comes.
     fn apply(&mut self, parts: &mut [Part], numbered: &Numbered) -> Result<(Vec<Shown>, Vec<Shown>)> {
         let (mut go, mut come) = (vec![], vec![]);
@@ -275,7 +252,8 @@ impl TopN {
                 if let Some(rows) = &part.rows {
                     bytes.extend_from_slice(rows.row(part.places[*row as usize] as usize).as_ref());
                 }
-                if let Err(weight) = self.change(slot, &bytes, key_len, part.delta.weights.value(*row as usize))? {
+                let weight = part.delta.weights.value(*row as usize);
+                if let Err(weight) = self.partitions[slot as usize].change(&bytes, key_len, weight, &mut self.size)? {
                     let row = describe_row(&self.input, part.delta.batch.columns(), *row as usize);
                     return Err(DataflowError::NegativeWeight { relation: String::new(), row, weight });
                 }
@@ -285,7 +263,7 @@ impl TopN {
             if self.append_only {
                 for (entry, excess) in self.places.surplus(&self.partitions[slot as usize]) {
                     // It is there as often as that, so it cannot become negative.
-                    let _ = self.change(slot, &entry.bytes, entry.key_len, -excess)?;
+                    let _ = self.partitions[slot as usize].change(&entry.bytes, entry.key_len, -excess, &mut self.size)?;
                 }
             }
             if self.partitions[slot as usize].len() == 0 {
@@ -327,11 +305,7 @@ impl TopN {
         let Some((bucket, tree)) = &mut self.bucket else { return };
         let slots = tree.pop_passed(&floor);
         bucket.floor = floor;
-        for slot in &slots {
-            let rows = std::mem::take(&mut self.partitions[*slot as usize]);
-            self.entries -= rows.len();
-            self.entry_bytes -= rows.iter().map(|(entry, _)| Entry::memory(entry.bytes.len())).sum::<usize>();
-        }
+        slots.iter().for_each(|slot| self.partitions[*slot as usize].clear(&mut self.size));
         self.index.remove_all(&slots);
     }
 }
@@ -369,7 +343,7 @@ fn group(parts: &[Part], count: usize) -> ByPartition {
 impl Operator for TopN {
     fn needs_step(&self, context: &StepContext<'_>) -> Result<bool> {
         match &self.bucket {
-            Some((bucket, tree)) if self.entries > 0 => Ok(tree.any_passed(&bucket.read(context.bounds)?)),
+            Some((bucket, tree)) if self.size.entries > 0 => Ok(tree.any_passed(&bucket.read(context.bounds)?)),
             _ => Ok(false),
         }
     }
@@ -420,8 +394,8 @@ impl Operator for TopN {
 
     fn stats(&self) -> StateStats {
         StateStats {
-            rows: self.entries,
-            bytes: self.entry_bytes
+            rows: self.size.entries,
+            bytes: self.size.bytes
                 + self.index.bytes()
                 + self.partitions.capacity() * size_of::<Ordered>()
                 + self.bucket.as_ref().map_or(0, |(_, tree)| tree.bytes()),
