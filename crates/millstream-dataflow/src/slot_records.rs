@@ -134,8 +134,13 @@ impl SlotRecords {
         let mut nulls: Vec<NullBufferBuilder> = self.columns.iter().map(|_| NullBufferBuilder::new(slots.len())).collect();
         for (start, block) in (0..).step_by(BLOCK).zip(slots.chunks(BLOCK)) {
             let records: Vec<&[u8]> = block.iter().map(|slot| self.record(*slot as usize)).collect();
-            // All are asked for at once, so that the accesses to memory overlap.
-            if records.iter().fold(IN_USE, |all, record| all & record.first().unwrap_or(&0)) == 0 {
+            // All are asked for at once, so that the accesses to memory overlap; a record may lie in two cache lines.
+            let ends = |record: &&[u8]| Some((*record.first()?, *record.last()?));
+            let ends = records.iter().map(ends).fold((IN_USE, 0), |(all, any), ends| {
+                let (first, last) = ends.unwrap_or_default();
+                (all & first, any | last)
+            });
+            if std::hint::black_box(ends).0 == 0 {
                 return Err(DataflowError::internal("a slot has no record"));
             }
             for (column, (values, nulls)) in self.columns.iter().zip(values.iter_mut().zip(&mut nulls)) {

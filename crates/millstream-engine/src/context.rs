@@ -11,6 +11,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast;
 use millstream_plan::compile::CheckedArithmetic;
+use millstream_plan::first_values::FirstValues;
 use millstream_plan::functions::{EpochClock, all_aggregate_functions, all_scalar_functions, all_window_functions};
 use millstream_plan::multisets::Multisets;
 use millstream_plan::optimize::mended_rules;
@@ -88,7 +89,8 @@ pub fn base_state(epoch_clock: &Arc<EpochClock>, adopted: Option<&SessionContext
         .with_physical_optimizer_rule(Arc::new(CheckedArithmetic))
         .build();
     let rules = mended_rules(state.optimizers());
-    let mut analyzer: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(Multisets), Arc::new(ExactMembership)];
+    let mut analyzer: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
+        vec![Arc::new(Multisets), Arc::new(FirstValues), Arc::new(ExactMembership)];
     analyzer.extend(state.analyzer().rules.iter().cloned());
     state = SessionStateBuilder::new_from_existing(state).with_analyzer_rules(analyzer).with_optimizer_rules(rules).build();
     datafusion_functions_json::register_all(&mut state)?;

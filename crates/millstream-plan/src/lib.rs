@@ -20,6 +20,7 @@ mod emit;
 pub mod error;
 pub mod explain;
 mod fast_time;
+pub mod first_values;
 pub mod functions;
 pub mod graph;
 pub mod leaf;

@@ -17,8 +17,8 @@ use crate::functions::clock::with_frozen;
 use crate::nodes::groups_sessions;
 use crate::one_row_queries::OneRowQueries;
 use crate::subquery_values::MarkedSubqueries;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, ScalarValue, not_impl_err};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::expr::{ScalarFunction, Sort as SortExpr};
@@ -116,7 +116,27 @@ impl OptimizerRule for DistinctSortKeys {
 /// What DataFusion's analyzer reports: wrong types, unresolved functions.
 pub fn optimize(plan: &LogicalPlan, base: &SessionState) -> Result<LogicalPlan> {
     let frozen = freeze_clock(plan.clone(), true)?;
-    freeze_clock(session_state_for_continuous(base).optimize(&frozen)?, false)
+    let optimized = freeze_clock(session_state_for_continuous(base).optimize(&frozen)?, false)?;
+    refuse_dependent_queries(&optimized)?;
+    Ok(optimized)
+}
+
+/// What depends on the row outside and became no join has no plan. DataFusion says so when it plans the whole; here only parts are planned.
+fn refuse_dependent_queries(plan: &LogicalPlan) -> datafusion::common::Result<()> {
+    plan.apply(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| match expr {
+                Expr::Exists(_) | Expr::InSubquery(_) | Expr::OuterReferenceColumn(..) => {
+                    not_impl_err!("Physical plan does not support logical expression {expr:?}")
+                }
+                Expr::ScalarSubquery(query) if !query.outer_ref_columns.is_empty() => {
+                    not_impl_err!("Physical plan does not support logical expression {expr:?}")
+                }
+                _ => Ok(TreeNodeRecursion::Continue),
+            })
+        })
+    })?;
+    Ok(())
 }
 
 /// Keeps `now()` from being folded to the reading of the epoch in which the query is planned, or ends that.

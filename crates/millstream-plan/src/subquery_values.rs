@@ -10,13 +10,19 @@
 //! DataFusion turns both into joins where they are conditions of WHERE; elsewhere it has no plan for them. A mark says whether there is a
 //! match, which is all that a condition needs to know of `a OR x IN (query)`; of `a OR x NOT IN (query)` it is not, and DataFusion takes
 //! NULL for false there and keeps the row.
+//!
+//! Neither depends on the order of the query's rows, nor EXISTS on how many more than one there are: ORDER BY and LIMIT, which a join
+//! could not have, are left out.
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue, Spans, plan_err};
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::{Exists, InSubquery};
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit, when};
+use datafusion::logical_expr::{
+    BinaryExpr, Expr, ExprSchemable, FetchType, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Projection, SkipType, Sort, Subquery,
+    lit, when,
+};
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{AnalyzerRule, OptimizerConfig, OptimizerRule};
@@ -32,18 +38,71 @@ impl AnalyzerRule for ExactMembership {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|node| match node {
+        plan.transform_up_with_subqueries(|node| match node.map_expressions(without_order)?.data {
             LogicalPlan::Filter(Filter { predicate, input, .. }) => {
                 let predicate = exact_condition(predicate, input.schema(), true)?;
                 Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, input)?)))
             }
-            LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) => {
-                let Some(schema) = node.inputs().first().map(|input| Arc::clone(input.schema())) else { return Ok(Transformed::no(node)) };
-                with_columns_of(node, |node| node.map_expressions(|expr| exact(expr, &schema)))
+            LogicalPlan::Sort(sort) if sort.expr.iter().any(|key| has_subquery(&key.expr)) => {
+                Ok(Transformed::yes(sorted_by_columns(sort)?))
             }
+            node if has_values(&node) => exact_values(node),
             other => Ok(Transformed::no(other)),
         })
         .data()
+    }
+}
+
+/// A node whose expressions have the values of the standard.
+fn exact_values(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let Some(schema) = node.inputs().first().map(|input| Arc::clone(input.schema())) else { return Ok(Transformed::no(node)) };
+    with_columns_of(node, |node| node.map_expressions(|expr| exact(expr, &schema)))
+}
+
+/// An ORDER BY whose keys are computed below it, where queries may stand.
+fn sorted_by_columns(Sort { expr: keys, input, fetch }: Sort) -> Result<LogicalPlan> {
+    let columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
+    let name = |place: usize| format!("__order_{place}");
+    let computed = keys.iter().enumerate().map(|(place, key)| key.expr.clone().alias(name(place)));
+    let input = LogicalPlanBuilder::from(input).project(columns.iter().cloned().chain(computed))?.build()?;
+    let by_column = keys.iter().enumerate().map(|(place, key)| key.with_expr(Expr::Column(Column::from_name(name(place)))));
+    LogicalPlanBuilder::from(exact_values(input)?.data).sort_with_limit(by_column, fetch)?.project(columns)?.build()
+}
+
+fn has_subquery(expr: &Expr) -> bool {
+    expr.exists(|expr| Ok(matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_)))).unwrap_or(true)
+}
+
+/// The queries of EXISTS and IN without what their values do not depend on.
+fn without_order(expr: Expr) -> Result<Transformed<Expr>> {
+    expr.transform_up(|expr| match expr {
+        Expr::Exists(Exists { subquery, negated }) => {
+            let query = unordered(Arc::clone(&subquery.subquery), true)?;
+            Ok(Transformed::yes(Expr::Exists(Exists::new(subquery.with_plan(query), negated))))
+        }
+        Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+            let query = unordered(Arc::clone(&subquery.subquery), false)?;
+            Ok(Transformed::yes(Expr::InSubquery(InSubquery::new(expr, subquery.with_plan(query), negated))))
+        }
+        other => Ok(Transformed::no(other)),
+    })
+}
+
+/// A query without its ORDER BY; where only the first row matters also without its LIMIT.
+fn unordered(query: Arc<LogicalPlan>, first_only: bool) -> Result<Arc<LogicalPlan>> {
+    match query.as_ref() {
+        LogicalPlan::Sort(Sort { input, fetch, .. }) if fetch.is_none_or(|fetch| first_only && fetch > 0) => {
+            unordered(Arc::clone(input), first_only)
+        }
+        LogicalPlan::Limit(limit) if first_only => match (limit.get_skip_type()?, limit.get_fetch_type()?) {
+            (SkipType::Literal(0), FetchType::Literal(Some(1..) | None)) => unordered(Arc::clone(&limit.input), first_only),
+            _ => Ok(query),
+        },
+        LogicalPlan::Projection(Projection { expr, input, schema, .. }) => {
+            let input = unordered(Arc::clone(input), first_only)?;
+            Ok(Arc::new(LogicalPlan::Projection(Projection::try_new_with_schema(expr.clone(), input, Arc::clone(schema))?)))
+        }
+        _ => Ok(query),
     }
 }
 
@@ -116,7 +175,7 @@ fn filtered(query: &Arc<LogicalPlan>, predicate: Expr) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Filter(Filter::try_new(predicate, Arc::clone(query))?))
 }
 
-/// Turns `EXISTS` in select lists and aggregates into joins that mark the rows of the input.
+/// Turns `EXISTS` in select lists, aggregates and window functions into joins that mark the rows of the input.
 #[derive(Debug, Default)]
 pub(crate) struct MarkedSubqueries;
 
@@ -131,7 +190,7 @@ impl OptimizerRule for MarkedSubqueries {
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         // Every plan comes along here several times, and almost none has what is looked for.
-        if !matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_)) || !has_exists(&plan)? {
+        if !has_values(&plan) || !has_exists(&plan)? {
             return Ok(Transformed::no(plan));
         }
         with_columns_of(plan, |plan| {
@@ -148,6 +207,11 @@ impl OptimizerRule for MarkedSubqueries {
             }
         })
     }
+}
+
+/// Whether the expressions of a node are values, not conditions.
+fn has_values(node: &LogicalPlan) -> bool {
+    matches!(node, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_))
 }
 
 fn has_exists(plan: &LogicalPlan) -> Result<bool> {
@@ -182,12 +246,16 @@ fn with_columns_of(
     change: impl FnOnce(LogicalPlan) -> Result<Transformed<LogicalPlan>>,
 ) -> Result<Transformed<LogicalPlan>> {
     let schema = Arc::clone(plan.schema());
+    // Where columns are that the input has got: window functions stand behind those of the input.
+    let more_at = if let LogicalPlan::Window(window) = &plan { window.input.schema().fields().len() } else { schema.fields().len() };
     let changed = change(plan)?;
     if !changed.transformed {
         return Ok(changed);
     }
     let plan = changed.data.recompute_schema()?;
-    let names = plan.schema().columns().into_iter().zip(schema.iter());
+    let mut columns = plan.schema().columns();
+    columns.drain(more_at..more_at + columns.len() - schema.fields().len());
+    let names = columns.into_iter().zip(schema.iter());
     let names: Vec<Expr> =
         names.map(|(column, (qualifier, field))| Expr::Column(column).alias_qualified(qualifier.cloned(), field.name())).collect();
     Ok(Transformed::yes(LogicalPlanBuilder::from(plan).project(names)?.build()?))

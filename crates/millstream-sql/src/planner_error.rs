@@ -231,6 +231,21 @@ fn translated_text(text: &str) -> Translated {
             Some("CAST one side to the type of the other.".into()),
         );
     }
+    if text.starts_with("Correlated scalar subquery must be aggregated") {
+        return plain(
+            "a scalar query that depends on the row outside may have more than one row".into(),
+            Some("Take one of them: an aggregate such as max(..), or ORDER BY .. LIMIT 1.".into()),
+        );
+    }
+    let no_plan = text.strip_prefix("Physical plan does not support logical expression ");
+    if no_plan.is_some_and(|expr| {
+        ["Exists(", "InSubquery(", "ScalarSubquery(", "OuterReferenceColumn("].iter().any(|kind| expr.starts_with(kind))
+    }) {
+        return plain(
+            "a query in an expression depends on the row outside in a way that cannot be computed as a join".into(),
+            Some("Compare its columns with those of the row in its WHERE, without LIMIT or OFFSET below that; or join a subquery.".into()),
+        );
+    }
     // DataFusion asks for a bug report where the query alone is wrong.
     let text = text.split("\nThis issue was likely caused by a bug").next().unwrap_or(text);
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));

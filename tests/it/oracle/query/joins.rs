@@ -275,6 +275,38 @@ impl Grammar<'_> {
         query
     }
 
+    /// The first value of an order for each row outside. The batch answer numbers the rows.
+    pub(super) fn first_value(&mut self, depth: usize) -> Query {
+        let (part, other) = (self.query(depth), self.query(depth.min(1)));
+        let (l, r) = (exact(&part.columns), exact(&other.columns));
+        if part.is_single_row() || other.is_single_row() {
+            return part;
+        }
+        let Some((a, b)) = self.equal_columns(&l, &r) else { return part };
+        let (value, key) = (self.pick(&r), self.pick(&r).name);
+        let direction = self.pick(&["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]);
+        let found = self.name();
+        let mut columns = part.columns.clone();
+        columns.truncate(4);
+        let own = columns.iter().map(|column| format!("l.{}", column.name)).collect::<Vec<_>>().join(", ");
+        columns.push(Column { name: found.clone(), kind: value.kind });
+        let value = value.name;
+        let mut query = node("first value", vec![part, other], columns, |parts| {
+            format!(
+                "SELECT {own}, (SELECT {value} FROM ({}) AS r WHERE r.{b} = l.{a} ORDER BY {key}{direction} LIMIT 1) AS {found} FROM ({}) AS l",
+                parts[1], parts[0]
+            )
+        });
+        let [left, right] = query.parts.as_slice() else { return query };
+        query.batch_sql = format!(
+            "SELECT {own}, m.value AS {found} FROM ({}) AS l LEFT JOIN (SELECT {b} AS match, {value} AS value, \
+             row_number() OVER (PARTITION BY {b} ORDER BY {key}{direction}, {value} NULLS LAST) AS place FROM ({}) AS n) AS m \
+             ON l.{a} = m.match AND m.place = 1",
+            left.batch_sql, right.batch_sql
+        );
+        query
+    }
+
     pub(super) fn in_subquery(&mut self, depth: usize) -> Query {
         let (part, other) = (self.query(depth), self.query(depth.min(1)));
         let Some((a, b)) = self.equal_columns(&part.columns, &other.columns) else { return part };

@@ -36,6 +36,7 @@ pub(super) const KINDS: &[&str] = &[
     "except all",
     "exists",
     "filter",
+    "first value",
     "frame",
     "full join",
     "global",
@@ -149,7 +150,7 @@ impl<'a> Grammar<'a> {
             return self.scan();
         }
         let below = depth - 1;
-        match self.rng.random_range(0..45) {
+        match self.rng.random_range(0..46) {
             0..2 => self.filter(below),
             2..4 => self.project(below),
             4..8 => self.aggregate(below),
@@ -179,6 +180,7 @@ impl<'a> Grammar<'a> {
             38..40 => self.running(below),
             40..42 => self.set_operation(below),
             42..44 => self.version_join(below),
+            44 => self.first_value(below),
             _ => self.join(below),
         }
     }
