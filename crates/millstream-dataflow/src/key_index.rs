@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::slot_table::{SlotTable, mix};
 use arrow::array::{Array, ArrayData, ArrayRef, make_array};
 use arrow::buffer::{Buffer, NullBuffer};
+use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use arrow::row::Rows;
 use millstream_types::row_key::{RowKeyEncoder, canonical_floats};
@@ -64,6 +65,7 @@ enum Kind {
     },
     /// Tags of the table are hashes.
     Rows {
+        types: Vec<DataType>,
         encoder: RowKeyEncoder,
         table: SlotTable,
         keys: KeyBytes,
@@ -86,7 +88,12 @@ impl KeyIndex {
             [only] if matches!(only.primitive_width(), Some(1 | 2 | 4 | 8)) => {
                 Kind::Fixed { data_type: only.clone(), table: SlotTable::default(), null: None, bits: Vec::new() }
             }
-            _ => Kind::Rows { encoder: RowKeyEncoder::new(types.iter().cloned())?, table: SlotTable::default(), keys: KeyBytes::default() },
+            _ => Kind::Rows {
+                types: types.to_vec(),
+                encoder: RowKeyEncoder::new(types.iter().cloned())?,
+                table: SlotTable::default(),
+                keys: KeyBytes::default(),
+            },
         };
         Ok(Self { kind, free: Vec::new(), slots: 0 })
     }
@@ -230,7 +237,15 @@ impl KeyIndex {
                 let known = |slot: &u32| (Some(*slot) != *null).then(|| bits[*slot as usize]);
                 Ok(vec![from_bits(data_type, slots.iter().map(known))?])
             }
-            Kind::Rows { encoder, keys, .. } => Ok(encoder.decode_bytes(slots.iter().map(|slot| keys.get(*slot)))?),
+            Kind::Rows { types, encoder, keys, .. } => {
+                let columns = encoder.decode_bytes(slots.iter().map(|slot| keys.get(*slot)))?;
+                // Values of dictionaries come back without them.
+                let typed = |(column, data_type): (ArrayRef, &DataType)| match column.data_type() == data_type {
+                    true => Ok(column),
+                    false => Ok(cast(&column, data_type)?),
+                };
+                columns.into_iter().zip(types).map(typed).collect()
+            }
         }
     }
 
@@ -408,7 +423,8 @@ fn from_bits(data_type: &DataType, bits: impl Iterator<Item = Option<u64>>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Float64Array, Int32Array, StringViewArray};
+    use arrow::array::{DictionaryArray, Float64Array, Int32Array, StringViewArray};
+    use arrow::datatypes::Int32Type;
     use std::sync::Arc;
 
     fn slots(index: &mut KeyIndex, columns: &[ArrayRef]) -> Vec<u32> {
@@ -428,6 +444,17 @@ mod tests {
         let column: ArrayRef = Arc::new(Float64Array::from(vec![Some(7.0), None]));
         assert_eq!(slots(&mut index, &[column]), [1, 3]);
         assert_eq!(index.len(), 4);
+    }
+
+    #[test]
+    fn keys_of_dictionaries_have_their_type_again() {
+        let words: DictionaryArray<Int32Type> = vec![Some("a"), None, Some("b"), Some("a")].into_iter().collect();
+        let columns: Vec<ArrayRef> = vec![Arc::new(words)];
+        let mut index = KeyIndex::new(&[columns[0].data_type().clone()]).unwrap();
+        assert_eq!(slots(&mut index, &columns), [0, 1, 2, 0]);
+        let decoded = index.decode(&[2, 1, 0]).unwrap();
+        assert_eq!(decoded[0].data_type(), columns[0].data_type());
+        assert_eq!(slots(&mut index, &decoded), [2, 1, 0]);
     }
 
     #[test]

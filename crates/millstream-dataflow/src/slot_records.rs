@@ -14,7 +14,7 @@ use arrow::datatypes::DataType;
 use std::sync::Arc;
 
 /// Slots of a chunk.
-const CHUNK_SLOTS: usize = 16 * 1024;
+const CHUNK_SLOTS: usize = 4 * 1024;
 /// Records that are read or written column by column: few enough to stay in the cache meanwhile.
 const BLOCK: usize = 1024;
 /// The first mark: somebody has written this record.
@@ -40,6 +40,7 @@ struct Chunk {
 #[derive(Debug)]
 pub(crate) struct SlotRecords {
     columns: Vec<Column>,
+    /// Bytes of marks.
     marks: usize,
     width: usize,
     chunks: Vec<Chunk>,

@@ -80,7 +80,8 @@ fn taken_out(expr: Expr, config: &dyn OptimizerConfig) -> Result<(Expr, Vec<Name
     Ok((rewritten.data, queries))
 }
 
-fn has_one_row(plan: &LogicalPlan) -> bool {
+/// Whether a query has one row whatever it reads.
+pub(crate) fn has_one_row(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
         LogicalPlan::Projection(projection) => has_one_row(&projection.input),

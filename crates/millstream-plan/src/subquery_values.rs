@@ -12,8 +12,9 @@
 //! NULL for false there and keeps the row.
 //!
 //! Neither depends on the order of the query's rows, nor EXISTS on how many more than one there are: ORDER BY and LIMIT, which a join
-//! could not have, are left out.
+//! could not have, are left out. An aggregate without GROUP BY has a row whatever it reads.
 
+use crate::one_row_queries::has_one_row;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue, Spans, plan_err};
@@ -38,13 +39,10 @@ impl AnalyzerRule for ExactMembership {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|node| match node.map_expressions(without_order)?.data {
+        plan.transform_up_with_subqueries(|node| match node.map_expressions(simplified)?.data {
             LogicalPlan::Filter(Filter { predicate, input, .. }) => {
                 let predicate = exact_condition(predicate, input.schema(), true)?;
                 Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, input)?)))
-            }
-            LogicalPlan::Sort(sort) if sort.expr.iter().any(|key| has_subquery(&key.expr)) => {
-                Ok(Transformed::yes(sorted_by_columns(sort)?))
             }
             node if has_values(&node) => exact_values(node),
             other => Ok(Transformed::no(other)),
@@ -59,50 +57,70 @@ fn exact_values(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     with_columns_of(node, |node| node.map_expressions(|expr| exact(expr, &schema)))
 }
 
-/// An ORDER BY whose keys are computed below it, where queries may stand.
-fn sorted_by_columns(Sort { expr: keys, input, fetch }: Sort) -> Result<LogicalPlan> {
-    let columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-    let name = |place: usize| format!("__order_{place}");
-    let computed = keys.iter().enumerate().map(|(place, key)| key.expr.clone().alias(name(place)));
-    let input = LogicalPlanBuilder::from(input).project(columns.iter().cloned().chain(computed))?.build()?;
-    let by_column = keys.iter().enumerate().map(|(place, key)| key.with_expr(Expr::Column(Column::from_name(name(place)))));
-    LogicalPlanBuilder::from(exact_values(input)?.data).sort_with_limit(by_column, fetch)?.project(columns)?.build()
-}
-
-fn has_subquery(expr: &Expr) -> bool {
-    expr.exists(|expr| Ok(matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_)))).unwrap_or(true)
-}
-
-/// The queries of EXISTS and IN without what their values do not depend on.
-fn without_order(expr: Expr) -> Result<Transformed<Expr>> {
+/// EXISTS and IN with queries that lack what their values do not depend on.
+fn simplified(expr: Expr) -> Result<Transformed<Expr>> {
     expr.transform_up(|expr| match expr {
         Expr::Exists(Exists { subquery, negated }) => {
+            if has_one_row(&subquery.subquery) {
+                return Ok(Transformed::yes(lit(!negated)));
+            }
+            refuse_windows(&subquery.subquery)?;
             let query = unordered(Arc::clone(&subquery.subquery), true)?;
+            if !subquery.outer_ref_columns.is_empty() && skips_rows(&query)? {
+                return plan_err!("EXISTS with OFFSET over rows that depend on the row outside cannot be computed as a join");
+            }
             Ok(Transformed::yes(Expr::Exists(Exists::new(subquery.with_plan(query), negated))))
         }
         Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+            refuse_windows(&subquery.subquery)?;
             let query = unordered(Arc::clone(&subquery.subquery), false)?;
             Ok(Transformed::yes(Expr::InSubquery(InSubquery::new(expr, subquery.with_plan(query), negated))))
+        }
+        Expr::ScalarSubquery(query) => {
+            refuse_windows(&query.subquery)?;
+            Ok(Transformed::no(Expr::ScalarSubquery(query)))
         }
         other => Ok(Transformed::no(other)),
     })
 }
 
-/// A query without its ORDER BY; where only the first row matters also without its LIMIT.
-fn unordered(query: Arc<LogicalPlan>, first_only: bool) -> Result<Arc<LogicalPlan>> {
-    match query.as_ref() {
-        LogicalPlan::Sort(Sort { input, fetch, .. }) if fetch.is_none_or(|fetch| first_only && fetch > 0) => {
-            unordered(Arc::clone(input), first_only)
+/// DataFusion takes conditions on the row outside from below window functions, which would see the rows of all rows outside then.
+fn refuse_windows(query: &LogicalPlan) -> Result<()> {
+    query.apply(|node| match node {
+        LogicalPlan::Window(window) if !window.input.all_out_ref_exprs().is_empty() => {
+            plan_err!("a window function over rows that depend on the row outside cannot be computed as a join")
         }
-        LogicalPlan::Limit(limit) if first_only => match (limit.get_skip_type()?, limit.get_fetch_type()?) {
-            (SkipType::Literal(0), FetchType::Literal(Some(1..) | None)) => unordered(Arc::clone(&limit.input), first_only),
+        _ => Ok(TreeNodeRecursion::Continue),
+    })?;
+    Ok(())
+}
+
+/// A query without its ORDER BY; where only its being empty matters also without its LIMIT.
+fn unordered(query: Arc<LogicalPlan>, any_row: bool) -> Result<Arc<LogicalPlan>> {
+    match query.as_ref() {
+        LogicalPlan::Sort(Sort { input, fetch, .. }) if fetch.is_none_or(|fetch| any_row && fetch > 0) => {
+            unordered(Arc::clone(input), any_row)
+        }
+        LogicalPlan::Limit(limit) if any_row => match (limit.get_skip_type()?, limit.get_fetch_type()?) {
+            (SkipType::Literal(0), FetchType::Literal(Some(1..) | None)) => unordered(Arc::clone(&limit.input), any_row),
             _ => Ok(query),
         },
         LogicalPlan::Projection(Projection { expr, input, schema, .. }) => {
-            let input = unordered(Arc::clone(input), first_only)?;
+            let input = unordered(Arc::clone(input), any_row)?;
             Ok(Arc::new(LogicalPlan::Projection(Projection::try_new_with_schema(expr.clone(), input, Arc::clone(schema))?)))
         }
         _ => Ok(query),
+    }
+}
+
+/// Whether an OFFSET stands where DataFusion takes a LIMIT away.
+fn skips_rows(query: &LogicalPlan) -> Result<bool> {
+    match query {
+        LogicalPlan::Limit(limit) => Ok(!matches!(limit.get_skip_type()?, SkipType::Literal(0)) || skips_rows(&limit.input)?),
+        LogicalPlan::Projection(projection) => skips_rows(&projection.input),
+        LogicalPlan::Sort(sort) => skips_rows(&sort.input),
+        LogicalPlan::SubqueryAlias(alias) => skips_rows(&alias.input),
+        _ => Ok(false),
     }
 }
 
@@ -246,15 +264,15 @@ fn with_columns_of(
     change: impl FnOnce(LogicalPlan) -> Result<Transformed<LogicalPlan>>,
 ) -> Result<Transformed<LogicalPlan>> {
     let schema = Arc::clone(plan.schema());
-    // Where columns are that the input has got: window functions stand behind those of the input.
-    let more_at = if let LogicalPlan::Window(window) = &plan { window.input.schema().fields().len() } else { schema.fields().len() };
+    // Where the columns are that the input has in addition: window functions stand behind all columns of the input.
+    let first_added = if let LogicalPlan::Window(window) = &plan { window.input.schema().fields().len() } else { schema.fields().len() };
     let changed = change(plan)?;
     if !changed.transformed {
         return Ok(changed);
     }
     let plan = changed.data.recompute_schema()?;
     let mut columns = plan.schema().columns();
-    columns.drain(more_at..more_at + columns.len() - schema.fields().len());
+    columns.drain(first_added..first_added + columns.len() - schema.fields().len());
     let names = columns.into_iter().zip(schema.iter());
     let names: Vec<Expr> =
         names.map(|(column, (qualifier, field))| Expr::Column(column).alias_qualified(qualifier.cloned(), field.name())).collect();

@@ -242,8 +242,16 @@ fn translated_text(text: &str) -> Translated {
         ["Exists(", "InSubquery(", "ScalarSubquery(", "OuterReferenceColumn("].iter().any(|kind| expr.starts_with(kind))
     }) {
         return plain(
-            "a query in an expression depends on the row outside in a way that cannot be computed as a join".into(),
-            Some("Compare its columns with those of the row in its WHERE, without LIMIT or OFFSET below that; or join a subquery.".into()),
+            "a query in an expression, which depends on the row outside, cannot be computed as a join".into(),
+            Some(
+                "Compare its columns with those of the row by = in its WHERE, without LIMIT or OFFSET above that; or write a join.".into(),
+            ),
+        );
+    }
+    if text.contains("subquery can only be used in") {
+        return plain(
+            "a query in an expression cannot be computed here".into(),
+            Some("Give the expression a name in the select list of a subquery, and use the name here.".into()),
         );
     }
     // DataFusion asks for a bug report where the query alone is wrong.

@@ -270,7 +270,9 @@ pub(crate) fn is_order_sensitive(name: &str) -> bool {
 /// Why the result of a call is not a function of its rows alone, if it is not.
 fn order_note(call: &AggregateFunction) -> Option<String> {
     let name = call.func.name();
-    is_order_sensitive(name).then(|| match call.params.order_by.is_empty() {
+    // Values that tie are equal where the value itself is among the keys.
+    let orders_itself = call.params.args.first().is_some_and(|value| call.params.order_by.iter().any(|key| key.expr == *value));
+    (is_order_sensitive(name) && !orders_itself).then(|| match call.params.order_by.is_empty() {
         true => format!("{name} without ORDER BY depends on the order in which rows arrive"),
         false => format!("ties in the ORDER BY of {name} depend on the order in which rows arrive"),
     })

@@ -230,18 +230,16 @@ impl Groups {
             return pieces.into_iter().map(|(states, slots)| self.saved(states.columns(), &slots)).collect();
         }
         let slots = self.bucket.as_ref().map_or_else(|| self.index.slots(), |(_, buckets)| buckets.ordered());
-        slots.chunks(CHECKPOINT_ROWS).map(|slots| self.saved(&self.states(slots)?, slots)).collect()
+        slots.chunks(CHECKPOINT_ROWS).map(|slots| owned(&self.saved(&self.states(slots)?, slots)?)).collect()
     }
 
     /// Groups with these states as rows of a checkpoint. Where they expire, a last column says when they were touched.
     fn saved(&self, states: &[ArrayRef], slots: &[u32]) -> Result<RecordBatch> {
         let mut columns = self.keys(slots)?;
         columns.extend_from_slice(states);
-        let batch = owned(&make_batch(&self.schema, columns, slots.len())?)?;
-        let Some(expiry) = &self.expiry else { return Ok(batch) };
+        let Some(expiry) = &self.expiry else { return make_batch(&self.schema, columns, slots.len()) };
         let mut fields = self.schema.fields().to_vec();
         fields.push(Arc::new(Field::new(TOUCHED, DataType::Int64, false)));
-        let mut columns = batch.columns().to_vec();
         columns.push(Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| expiry.touched[*slot as usize]))));
         make_batch(&Arc::new(Schema::new(fields)), columns, slots.len())
     }
