@@ -89,6 +89,9 @@ fn first_value(query: &LogicalPlan) -> Result<Option<LogicalPlan>> {
 
 /// Whether rows depend on the row outside by conditions alone that stand above everything else, and say that a column equals something.
 fn depends_by_equality(rows: &LogicalPlan) -> Result<bool> {
+    if rows.all_out_ref_exprs().is_empty() {
+        return Ok(true);
+    }
     match rows {
         LogicalPlan::Projection(Projection { expr, input, .. }) => Ok(expr.iter().all(is_of_the_row) && depends_by_equality(input)?),
         LogicalPlan::SubqueryAlias(SubqueryAlias { input, .. }) => depends_by_equality(input),
@@ -100,7 +103,7 @@ fn depends_by_equality(rows: &LogicalPlan) -> Result<bool> {
             }
             depends_by_equality(input)
         }
-        other => Ok(other.all_out_ref_exprs().is_empty()),
+        _ => Ok(false),
     }
 }
 
